@@ -1,0 +1,1 @@
+"""Layers shared by the generator, the discriminator and the encoders."""

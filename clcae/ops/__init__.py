@@ -1,0 +1,16 @@
+"""The four operators StyleGAN2 is made of; torch only, any device, differentiable twice."""
+
+from clcae.ops.bias_act import bias_act
+from clcae.ops.conv2d_resample import conv2d_resample
+from clcae.ops.modulated_conv2d import modulated_conv2d
+from clcae.ops.upfirdn2d import downsample2d, low_pass, upfirdn2d, upsample2d
+
+__all__ = [
+    "bias_act",
+    "conv2d_resample",
+    "downsample2d",
+    "low_pass",
+    "modulated_conv2d",
+    "upfirdn2d",
+    "upsample2d",
+]

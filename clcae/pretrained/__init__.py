@@ -1,0 +1,1 @@
+"""Official files in: key maps between the layouts of the field and ours, strict both ways."""

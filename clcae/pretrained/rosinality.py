@@ -1,0 +1,156 @@
+"""Generators and discriminators in the layout of rosinality/stylegan2-pytorch.
+
+The layout of `stylegan2-ffhq-config-f.pt` and of the decoder inside pSp, e4e and CLCAE files:
+weights carry a leading axis, noise maps stand apart, and the mean latent is a sibling of the state
+dict. Noise and kernels are buffers of the official file too.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from clcae.ops import low_pass
+from clcae.pretrained.keymap import Entry, KeyMap, add_axis, drop_axis, require
+from clcae.stylegan2 import Discriminator, Generator, Layer
+
+GENERATOR = "rosinality generator (g_ema)"
+DISCRIMINATOR = "rosinality discriminator (d)"
+
+
+def _scalar(tensor: Tensor) -> Tensor:
+    return tensor.reshape([])
+
+
+def _vector(tensor: Tensor) -> Tensor:
+    return tensor.reshape(1)
+
+
+def _row(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1)
+
+
+def _plane(tensor: Tensor) -> Tensor:
+    return tensor.reshape(1, -1, 1, 1)
+
+
+def _kernel(gain: float) -> Tensor:
+    taps = low_pass()
+    return torch.outer(taps, taps) * gain
+
+
+def _modulated(source: str, target: str) -> list[Entry]:
+    return [
+        Entry(f"{source}.conv.weight", f"{target}.weight", drop_axis, add_axis),
+        Entry(f"{source}.conv.modulation.weight", f"{target}.affine.weight"),
+        Entry(f"{source}.conv.modulation.bias", f"{target}.affine.bias"),
+    ]
+
+
+def generator_keymap(*, num_layers: int, mapping_layers: int) -> KeyMap:
+    """The table for a generator of so many styled convolutions; `latent_avg` is one of its keys."""
+    entries = [
+        Entry("latent_avg", "w_average"),
+        Entry("input.input", "synthesis.const", drop_axis, add_axis),
+    ]
+    constants = {}
+    for index in range(mapping_layers):
+        for part in ("weight", "bias"):
+            source = f"style.{index + 1}.{part}"  # style.0 is the normalisation
+            entries.append(Entry(source, f"mapping.layers.{index}.{part}"))
+    for index in range(num_layers):
+        layer = Layer(index)
+        source, target = f"convs.{index - 1}" if index else "conv1", f"synthesis.layers.{index}"
+        entries += _modulated(source, target)
+        entries += [
+            Entry(f"{source}.noise.weight", f"{target}.noise_strength", _scalar, _vector),
+            Entry(f"{source}.activate.bias", f"{target}.bias"),
+            Entry(f"noises.noise_{index}", f"{target}.noise"),
+        ]
+        if not layer.ends_block:
+            constants[f"{source}.conv.blur.kernel"] = _kernel(4.0)
+            continue
+        source = f"to_rgbs.{layer.block - 1}" if index else "to_rgb1"
+        target = f"synthesis.to_rgbs.{layer.block}"
+        entries += _modulated(source, target)
+        entries.append(Entry(f"{source}.bias", f"{target}.bias", _row, _plane))
+        if index:
+            constants[f"{source}.upsample.kernel"] = _kernel(4.0)
+    return KeyMap(layout=GENERATOR, entries=tuple(entries), constants=constants)
+
+
+def generator_from_state(
+    state: Mapping[str, Tensor],
+    latent_average: Tensor | None = None,  # [w_dim]
+) -> Generator:
+    """A generator whose size is read off the tensors.
+
+    Args:
+        state: the file's `g_ema`, or a decoder's keys without their prefix.
+        latent_average: the file's `latent_avg`; None computes it from 100,000 mapped samples.
+
+    Raises:
+        ValueError: the keys are not of this layout; the message lists what is wrong.
+    """
+    num_layers = sum(bool(re.fullmatch(r"noises\.noise_\d+", key)) for key in state)
+    mapping = sum(bool(re.fullmatch(r"style\.\d+\.weight", key)) for key in state)
+    counted = [f"convs.{index}.conv.weight" for index in range(1, num_layers - 1, 2)]
+    require(state, ["input.input", "style.1.weight", *counted], GENERATOR)
+    if num_layers < 3:
+        raise ValueError(f"this is no {GENERATOR}: {num_layers} noise maps, expected 3 or more")
+    generator = Generator(
+        resolution=Layer(num_layers - 1).resolution,
+        z_dim=state["style.1.weight"].shape[1],
+        w_dim=state[f"style.{mapping}.weight"].shape[0],
+        mapping_layers=mapping,
+        mapping_dim=state["style.1.weight"].shape[0],
+        channels=[state["input.input"].shape[1], *(state[key].shape[1] for key in counted)],
+    )
+    keymap = generator_keymap(num_layers=num_layers, mapping_layers=mapping)
+    given = generator.w_average if latent_average is None else latent_average
+    generator.load_state_dict(keymap.to_ours({**state, "latent_avg": given}, generator))
+    if latent_average is None:
+        generator.update_average()
+    return generator
+
+
+def discriminator_keymap(*, num_blocks: int) -> KeyMap:
+    """The table for a discriminator of so many residual blocks."""
+    entries = [
+        Entry("convs.0.0.weight", "from_rgb.weight"),
+        Entry("convs.0.1.bias", "from_rgb.bias"),
+        Entry("final_conv.0.weight", "conv.weight"),
+        Entry("final_conv.1.bias", "conv.bias"),
+        Entry("final_linear.0.weight", "linear.weight"),
+        Entry("final_linear.0.bias", "linear.bias"),
+        Entry("final_linear.1.weight", "out.weight"),
+        Entry("final_linear.1.bias", "out.bias"),
+    ]
+    constants = {}
+    for block in range(num_blocks):
+        source, target = f"convs.{block + 1}", f"blocks.{block}"
+        entries += [
+            Entry(f"{source}.conv1.0.weight", f"{target}.conv0.weight"),
+            Entry(f"{source}.conv1.1.bias", f"{target}.conv0.bias"),
+            Entry(f"{source}.conv2.1.weight", f"{target}.conv1.weight"),
+            Entry(f"{source}.conv2.2.bias", f"{target}.conv1.bias"),
+            Entry(f"{source}.skip.1.weight", f"{target}.skip.weight"),
+        ]
+        constants[f"{source}.conv2.0.kernel"] = _kernel(1.0)
+        constants[f"{source}.skip.0.kernel"] = _kernel(1.0)
+    return KeyMap(layout=DISCRIMINATOR, entries=tuple(entries), constants=constants)
+
+
+def discriminator_from_state(state: Mapping[str, Tensor]) -> Discriminator:
+    """A discriminator whose size is read off the tensors. Raises ValueError as above."""
+    num_blocks = sum(bool(re.fullmatch(r"convs\.\d+\.skip\.1\.weight", key)) for key in state)
+    counted = [f"convs.{block + 1}.skip.1.weight" for block in range(num_blocks)]
+    require(state, ["convs.0.0.weight", *counted], DISCRIMINATOR)
+    if not num_blocks:
+        raise ValueError(f"this is no {DISCRIMINATOR}: no residual block (convs.1.skip.1.weight)")
+    channels = [state["convs.0.0.weight"].shape[0], *(state[key].shape[0] for key in counted)]
+    discriminator = Discriminator(resolution=4 << num_blocks, channels=channels[::-1])
+    keymap = discriminator_keymap(num_blocks=num_blocks)
+    discriminator.load_state_dict(keymap.to_ours(state, discriminator))
+    return discriminator

@@ -1,0 +1,43 @@
+"""The mapping network f: Z -> W.
+
+Karras et al. 2019, section 2; `Generator.style` of stylegan2-pytorch, `MappingNetwork` of
+stylegan2-ada-pytorch (unconditional).
+"""
+
+from torch import Tensor, nn
+
+from clcae.nn.equalized import EqualizedLinear
+from clcae.stylegan2.latents import normalize_z
+
+
+class MappingNetwork(nn.Module):
+    """A perceptron with a small learning rate, on normalised z."""
+
+    def __init__(
+        self,
+        *,
+        z_dim: int,
+        w_dim: int,
+        num_layers: int,
+        hidden_dim: int | None = None,  # None: as wide as w
+        lr_multiplier: float = 0.01,  # Karras et al. 2019, appendix C
+    ) -> None:
+        super().__init__()
+        hidden = w_dim if hidden_dim is None else hidden_dim
+        widths = [z_dim, *[hidden] * (num_layers - 1), w_dim]
+        self.layers = nn.ModuleList(
+            EqualizedLinear(
+                in_features=fan_in,
+                out_features=fan_out,
+                lr_multiplier=lr_multiplier,
+                activation="lrelu",
+            )
+            for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[..., z_dim] -> [..., w_dim]; rows of Z+ are mapped one by one."""
+        x = normalize_z(z)
+        for layer in self.layers:
+            x = layer(x)
+        return x
