@@ -43,6 +43,7 @@ class Generator(nn.Module):
         w_dim: int = 512,
         mapping_layers: int = 8,
         mapping_dim: int | None = None,  # None: w_dim
+        mapping_lr_multiplier: float = 0.01,  # Karras et al. 2019, appendix C
         channel_base: int = 32768,  # config F
         channel_max: int = 512,
         channels: Sequence[int] | None = None,  # from 4x4 up; None: from base and maximum
@@ -61,11 +62,16 @@ class Generator(nn.Module):
             "w_dim": w_dim,
             "mapping_layers": mapping_layers,
             "mapping_dim": mapping_dim,
+            "mapping_lr_multiplier": mapping_lr_multiplier,
             "channels": self.channels,
         }
         self.resolution, self.z_dim, self.w_dim = resolution, z_dim, w_dim
         self.mapping = MappingNetwork(
-            z_dim=z_dim, w_dim=w_dim, num_layers=mapping_layers, hidden_dim=mapping_dim
+            z_dim=z_dim,
+            w_dim=w_dim,
+            num_layers=mapping_layers,
+            hidden_dim=mapping_dim,
+            lr_multiplier=mapping_lr_multiplier,
         )
         self.synthesis = SynthesisNetwork(w_dim=w_dim, channels=self.channels)
         self.register_buffer("w_average", torch.zeros(w_dim))

@@ -20,7 +20,7 @@ class MappingNetwork(nn.Module):
         w_dim: int,
         num_layers: int,
         hidden_dim: int | None = None,  # None: as wide as w
-        lr_multiplier: float = 0.01,  # Karras et al. 2019, appendix C
+        lr_multiplier: float,
     ) -> None:
         super().__init__()
         hidden = w_dim if hidden_dim is None else hidden_dim

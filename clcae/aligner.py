@@ -1,0 +1,171 @@
+"""The contrastive aligner of W space: pictures and codes embedded so that partners meet.
+
+CLCAE section 3.1 (stage 1); `ImageEncoder` and `LatentEncoder` of the official code. The towers
+read residuals in the official code (image minus average image, w minus w_avg); here the latent
+tower does, and the image tower where `subtract_average` is set. Deviations: the latent tower's
+self-attention over one token is the linear map that it is, there is no dropout, and the
+temperature is clamped as CLIP's is (scale at most 100).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clcae.nn.attention import OneTokenAttention
+from clcae.nn.batch_norm import BatchNorm1d
+from clcae.nn.style_head import StyleHead
+from clcae.nn.trunk import Trunk
+from clcae.serialization import register
+
+MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5
+
+
+class ProjectionHead(nn.Module):
+    """Linear, batch norm, ReLU, linear; unit length."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.linear0 = nn.Linear(dim, dim, bias=False)
+        self.norm = BatchNorm1d(dim)
+        self.linear1 = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, dim] -> [N, dim] of unit length."""
+        return F.normalize(self.linear1(F.relu(self.norm(self.linear0(x)))), dim=1)
+
+
+class ImageTower(nn.Module):
+    """IR-SE trunk, map2style head, projection."""
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        stem_channels: int,
+        stages: Sequence[Sequence[int]],
+        stem_stride: int,
+        dim: int,
+    ) -> None:
+        super().__init__()
+        self.trunk = Trunk(stem_channels=stem_channels, stages=stages, stem_stride=stem_stride)
+        self.head = StyleHead(
+            in_channels=self.trunk.channels[-1],
+            out_dim=dim,
+            side=image_size // (stem_stride << len(stages)),
+        )
+        self.projection = ProjectionHead(dim=dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, dim] of unit length."""
+        return self.projection(self.head(self.trunk(images)[-1]))
+
+
+class TokenLayer(nn.Module):
+    """A post-norm transformer encoder layer over one token."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.attention = OneTokenAttention(token_dim=dim, out_dim=dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim)
+        )
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, dim] -> [N, dim]."""
+        x = self.norm1(x + self.attention(x))
+        return self.norm2(x + self.feed_forward(x))
+
+
+class LatentTower(nn.Module):
+    """Three layers named coarse, medium and fine in the official code, then the projection."""
+
+    def __init__(self, *, w_dim: int, dim: int, num_layers: int = 3) -> None:
+        super().__init__()
+        self.entry = nn.Identity() if w_dim == dim else nn.Linear(w_dim, dim)
+        self.layers = nn.Sequential(*(TokenLayer(dim=dim) for _ in range(num_layers)))
+        self.projection = ProjectionHead(dim=dim)
+
+    def forward(self, offset: Tensor) -> Tensor:
+        """[N, w_dim] -> [N, dim] of unit length."""
+        return self.projection(self.layers(self.entry(offset)))
+
+
+@register("clcae_aligner")
+class Aligner(nn.Module):
+    """Both towers and the temperature between them."""
+
+    average_image: Tensor
+    w_average: Tensor
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        w_dim: int,
+        dim: int = 512,
+        stem_channels: int = 64,
+        stages: Sequence[Sequence[int]] = ((64, 3), (128, 4), (256, 14), (512, 3)),  # IR-SE50
+        stem_stride: int = 1,
+        subtract_average: bool = True,
+        temperature: float = 0.07,  # at the start; section 3.1
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "image_size": image_size,
+            "w_dim": w_dim,
+            "dim": dim,
+            "stem_channels": stem_channels,
+            "stages": [list(stage) for stage in stages],
+            "stem_stride": stem_stride,
+            "subtract_average": subtract_average,
+            "temperature": temperature,
+        }
+        self.subtract_average = subtract_average
+        self.image_tower = ImageTower(
+            image_size=image_size,
+            stem_channels=stem_channels,
+            stages=stages,
+            stem_stride=stem_stride,
+            dim=dim,
+        )
+        self.latent_tower = LatentTower(w_dim=w_dim, dim=dim)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / temperature)))
+        self.register_buffer("average_image", torch.zeros(3, image_size, image_size))
+        self.register_buffer("w_average", torch.zeros(w_dim))
+
+    @property
+    def scale(self) -> Tensor:
+        """1 / temperature, [], at most 100."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+    def set_averages(
+        self,
+        *,
+        image: Tensor,  # [3, H, W], the picture of the mean code
+        w: Tensor,  # [w_dim]
+    ) -> None:
+        """What the towers subtract."""
+        self.average_image.copy_(image)
+        self.w_average.copy_(w)
+
+    def embed_images(
+        self,
+        images: Tensor,  # [N, 3, image_size, image_size], in [-1, 1]
+    ) -> Tensor:
+        """[N, dim] of unit length."""
+        if self.subtract_average:
+            images = images - self.average_image
+        return self.image_tower(images)
+
+    def embed_latents(
+        self,
+        w: Tensor,  # [N, w_dim]
+    ) -> Tensor:
+        """[N, dim] of unit length."""
+        return self.latent_tower(w - self.w_average)

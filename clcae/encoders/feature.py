@@ -1,0 +1,80 @@
+"""The feature F: what no latent code can hold, at one layer of the generator.
+
+CLCAE section 3.2, f = CNN[Attention(Q = T3, K = V = w) + T3]. With the one token w the attention is
+a constant added to every position (`one_token`, the paper's form). Otherwise the positions of T3
+query the set made of w and every row of W+. Deviation: the last convolution is added to the
+generator's own feature of W+, and starts at zero, so that training begins at F = G(w+); the edit
+rule f + G(edited) - G(w+) then moves exactly the generator's share.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from clcae.nn.attention import CrossAttention, OneTokenAttention
+
+
+class FeatureEncoder(nn.Module):
+    """A pyramid level and the codes -> the feature at a generator layer."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        in_side: int,
+        w_dim: int,
+        num_rows: int,
+        out_shape: tuple[int, int, int],  # (C, R, R) of the generator's feature
+        hidden: int,
+        one_token: bool = False,
+        num_heads: int = 4,
+    ) -> None:
+        super().__init__()
+        out_channels, out_side, _ = out_shape
+        ratio = in_side / out_side
+        if ratio < 1 or not math.log2(ratio).is_integer():
+            raise ValueError(
+                f"the pyramid level is {in_side}x{in_side}, the generator's feature "
+                f"{out_side}x{out_side}: expected a level as large, or larger by a power of two"
+            )
+        self.one_token: OneTokenAttention | None = None
+        if one_token:
+            self.one_token = OneTokenAttention(token_dim=w_dim, out_dim=in_channels)
+        else:
+            self.norm = nn.LayerNorm(in_channels)
+            self.row_embedding = nn.Parameter(torch.randn(num_rows + 1, w_dim) * 0.02)
+            self.attention = CrossAttention(
+                query_dim=in_channels,
+                token_dim=w_dim,
+                width=in_channels,
+                out_dim=in_channels,
+                num_heads=num_heads,
+            )
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for index in range(max(int(math.log2(ratio)), 1)):
+            stride = 2 if index < math.log2(ratio) else 1
+            layers += [nn.Conv2d(channels, hidden, 3, stride, padding=1), nn.LeakyReLU(0.2)]
+            channels = hidden
+        self.hidden = nn.Sequential(*layers)
+        self.last = nn.Conv2d(hidden, out_channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        assert self.last.bias is not None
+        nn.init.zeros_(self.last.bias)
+
+    def forward(
+        self,
+        level: Tensor,  # [N, C, h, w], T3
+        offset: Tensor,  # [N, w_dim], w minus its average
+        row_offsets: Tensor,  # [N, L, w_dim], W+ minus the average
+        own: Tensor,  # [N, C', R, R], the generator's feature of W+
+    ) -> Tensor:
+        """f [N, C', R, R]."""
+        if self.one_token is not None:
+            attended = self.one_token(offset)[:, :, None, None]
+        else:
+            queries = self.norm(level.flatten(2).transpose(1, 2))
+            tokens = torch.cat([offset[:, None], row_offsets], dim=1) + self.row_embedding
+            attended = self.attention(queries, tokens).transpose(1, 2).reshape(level.shape)
+        return own + self.last(self.hidden(level + attended))

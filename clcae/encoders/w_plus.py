@@ -1,0 +1,99 @@
+"""From the foundation code w to W+: what each row takes from the picture.
+
+CLCAE section 3.2, w_i+ = w + Attention(Q = w, K = V = Delta_i). In the paper and its code K and V
+are one token, so the softmax is 1 and the attention a linear map of Delta_i (`OneTokenRows`, built
+as what it is). `ManyTokenRows` attends: every row queries all positions of its pyramid level.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from clcae.encoders.pyramid import Pyramid
+from clcae.nn.attention import CrossAttention, OneTokenAttention, sinusoidal_positions
+from clcae.nn.style_head import StyleHead
+
+
+def level_of_row(row: int, num_rows: int, num_levels: int) -> int:
+    """Coarse rows read coarse levels; the official split of three levels is 3, 4 and the rest."""
+    if num_levels == 3 and num_rows >= 8:
+        return 0 if row < 3 else 1 if row < 7 else 2
+    return min(row * num_levels // num_rows, num_levels - 1)
+
+
+class ManyTokenRows(nn.Module):
+    """Rows of W+ query the tokens of their pyramid level."""
+
+    def __init__(
+        self,
+        *,
+        pyramid: Pyramid,
+        num_rows: int,
+        w_dim: int,
+        image_size: int,
+        num_heads: int = 4,
+    ) -> None:
+        super().__init__()
+        levels = [level_of_row(row, num_rows, pyramid.num_levels) for row in range(num_rows)]
+        self.rows = [[row for row in range(num_rows) if levels[row] == k] for k in sorted({*levels})]
+        self.levels = sorted({*levels})
+        self.row_embedding = nn.Parameter(torch.randn(num_rows, w_dim) * 0.02)
+        self.norms = nn.ModuleList(nn.LayerNorm(pyramid.width) for _ in self.levels)
+        self.attentions = nn.ModuleList(
+            CrossAttention(
+                query_dim=w_dim,
+                token_dim=pyramid.width,
+                width=w_dim,
+                out_dim=w_dim,
+                num_heads=num_heads,
+            )
+            for _ in self.levels
+        )
+        # Zero at the start: training begins at W+ = w.
+        self.out = nn.Parameter(torch.zeros(num_rows, w_dim, w_dim))
+        for index, level in enumerate(self.levels):
+            side = pyramid.side(level, image_size)
+            positions = sinusoidal_positions(side, side, pyramid.width)
+            self.register_buffer(f"positions{index}", positions, persistent=False)
+
+    def forward(
+        self,
+        offset: Tensor,  # [N, w_dim], w minus its average
+        levels: Sequence[Tensor],  # pyramid, coarsest first
+    ) -> Tensor:
+        """What is added to w, [N, num_rows, w_dim]."""
+        attended = []
+        for index, (level, rows) in enumerate(zip(self.levels, self.rows, strict=True)):
+            tokens = levels[level].flatten(2).transpose(1, 2)
+            tokens = self.norms[index](tokens) + self.get_buffer(f"positions{index}")
+            queries = offset[:, None] + self.row_embedding[rows]
+            attended.append(queries + self.attentions[index](queries, tokens))
+        return torch.einsum("nri,rio->nro", torch.cat(attended, dim=1), self.out)
+
+
+class OneTokenRows(nn.Module):
+    """The paper's form: a map2style head per row, then the linear map that its attention is."""
+
+    def __init__(self, *, pyramid: Pyramid, num_rows: int, w_dim: int, image_size: int) -> None:
+        super().__init__()
+        self.levels = [level_of_row(row, num_rows, pyramid.num_levels) for row in range(num_rows)]
+        self.heads = nn.ModuleList(
+            StyleHead(
+                in_channels=pyramid.width, out_dim=w_dim, side=pyramid.side(level, image_size)
+            )
+            for level in self.levels
+        )
+        self.attentions = nn.ModuleList(
+            OneTokenAttention(token_dim=w_dim, out_dim=w_dim) for _ in self.levels
+        )
+
+    def forward(self, offset: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """What is added to w, [N, num_rows, w_dim]; it does not depend on w."""
+        rows = [
+            attention(head(levels[level]))
+            for level, head, attention in zip(
+                self.levels, self.heads, self.attentions, strict=True
+            )
+        ]
+        return torch.stack(rows, dim=1)

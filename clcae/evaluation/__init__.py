@@ -1,0 +1,1 @@
+"""From images and metrics to rows, files of results, and tables."""

@@ -1,0 +1,289 @@
+"""Pictures at the project's one convention: float32 RGB tensors in [-1, 1], and what they become.
+
+Reading takes every kind of file a photograph comes in and returns that convention: the EXIF
+orientation is applied, transparency is laid on white, grey and CMYK become RGB, and 16-bit grey
+keeps its 16 bits. Embedded colour profiles are not applied, and 16-bit colour is read at 8 bits,
+as Pillow does.
+"""
+
+import secrets
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+# What Pillow raises on files that are damaged in one way or another; OSError covers truncation.
+_DECODING_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_EXPECTED = "expected a complete PNG, JPEG, WebP, BMP or TIFF picture"
+
+
+def to_uint8(
+    images: Tensor,  # [..., 3, H, W], in [-1, 1]
+) -> Tensor:
+    """Quantise images to 256 levels, values beyond the range clamped.
+
+    Args:
+        images: Images of any shape, in [-1, 1].
+
+    Returns:
+        Images of the same shape, uint8 in [0, 255]; -1 is 0 and 1 is 255.
+
+    Raises:
+        ValueError: If a value is not a number, which has no level.
+    """
+    if torch.isnan(images).any():
+        raise ValueError("images hold NaN: expected finite values in [-1, 1]")
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(
+    images: Tensor,  # [..., 3, H, W], uint8
+) -> Tensor:
+    """Bring uint8 images to float32 in [-1, 1], the inverse of `to_uint8`.
+
+    Args:
+        images: Images of any shape, uint8 in [0, 255].
+
+    Returns:
+        Images of the same shape, float32 in [-1, 1].
+
+    Raises:
+        ValueError: If the images are of another type.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images are {images.dtype}: expected torch.uint8")
+    return images.float() / 127.5 - 1
+
+
+def to_pil(
+    image: Tensor,  # [3, H, W], in [-1, 1]
+) -> Image.Image:
+    """Turn one image into a Pillow picture.
+
+    Args:
+        image: Image [3, H, W] in [-1, 1], values beyond the range are clamped.
+
+    Returns:
+        The RGB picture.
+
+    Raises:
+        ValueError: If the shape is another one or a value is NaN.
+    """
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"image is {tuple(image.shape)}: expected one image [3, H, W]")
+    return Image.fromarray(to_uint8(image.detach()).permute(1, 2, 0).cpu().numpy())
+
+
+def from_pil(picture: Image.Image) -> Tensor:
+    """Turn a Pillow picture of any mode into an image.
+
+    Args:
+        picture: The picture. Its EXIF orientation is applied; transparency is laid on white.
+
+    Returns:
+        Image [3, H, W], float32 in [-1, 1].
+
+    Raises:
+        ValueError: If the mode says nothing of the range of its values (floating point, or
+            integers beyond 16 bits).
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _from_deep_grey(picture)
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, layer)
+    pixels = np.array(picture.convert("RGB"))
+    return from_uint8(torch.from_numpy(pixels)).permute(2, 0, 1).contiguous()
+
+
+def _from_deep_grey(picture: Image.Image) -> Tensor:
+    """Image [3, H, W] of a 16-bit grey picture, without the loss of `convert("RGB")`."""
+    values = np.array(picture).astype(np.float32)
+    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"picture has mode {picture.mode}: expected 8 or 16 bits per channel")
+    grey = torch.from_numpy(values / 32767.5 - 1)
+    return grey.expand(3, -1, -1).contiguous()
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read a picture file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Image [3, H, W], float32 in [-1, 1].
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no picture, or is damaged or cut short.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; {_EXPECTED}")
+    if not path.is_file():
+        raise ValueError(f"{path}: not a file; {_EXPECTED}")
+    return decode_image(path.read_bytes(), name=str(path))
+
+
+def decode_image(data: bytes, *, name: str) -> Tensor:
+    """Decode the bytes of a picture file.
+
+    Args:
+        data: The content of the file.
+        name: What a message calls it.
+
+    Returns:
+        Image [3, H, W], float32 in [-1, 1].
+
+    Raises:
+        ValueError: If the bytes are no picture, or are damaged or cut short.
+    """
+    try:
+        with Image.open(BytesIO(data)) as picture:
+            picture.load()
+            return from_pil(picture)
+    except _DECODING_ERRORS as error:
+        # Pillow names the in-memory buffer, which tells a reader nothing.
+        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else error
+        one_line = " ".join(str(reason).split())
+        raise ValueError(f"{name}: cannot be read ({one_line}); {_EXPECTED}") from error
+
+
+def write_png(
+    image: Tensor,  # [3, H, W], in [-1, 1]
+    path: str | Path,
+) -> None:
+    """Write one image as PNG; the file appears complete or not at all.
+
+    Args:
+        image: Image [3, H, W] in [-1, 1], values beyond the range are clamped.
+        path: The file; its folder is made if missing, an older file is replaced.
+
+    Raises:
+        ValueError: If the shape is another one or a value is NaN.
+    """
+    path = Path(path)
+    picture = to_pil(image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        picture.save(partial, format="PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def make_grid(
+    images: Tensor,  # [N, 3, H, W], in [-1, 1]
+    *,
+    columns: int,
+    padding: int = 2,
+) -> Tensor:
+    """Lay images out in rows, left to right, on white.
+
+    Args:
+        images: Images [N, 3, H, W] in [-1, 1].
+        columns: Number of images in a row; the last row may be shorter.
+        padding: White pixels around every image.
+
+    Returns:
+        One image [3, rows * (H + padding) + padding, columns * (W + padding) + padding].
+
+    Raises:
+        ValueError: If there is no image, or the number of columns is not positive.
+    """
+    if images.ndim != 4 or images.shape[0] == 0:
+        raise ValueError(f"images are {tuple(images.shape)}: expected [N, 3, H, W] with N >= 1")
+    if columns < 1:
+        raise ValueError(f"columns is {columns}: expected at least 1")
+    num_images, channels, height, width = images.shape
+    columns = min(columns, num_images)
+    rows = -(-num_images // columns)
+    pitch_y, pitch_x = height + padding, width + padding
+    grid = images.new_ones(channels, rows * pitch_y + padding, columns * pitch_x + padding)
+    for index, image in enumerate(images):
+        top = padding + index // columns * pitch_y
+        left = padding + index % columns * pitch_x
+        grid[:, top : top + height, left : left + width] = image
+    return grid
+
+
+def labelled_grid(
+    columns: Mapping[str, Tensor],  # heading -> [N, 3, H, W], in [-1, 1]
+    *,
+    scale: int = 1,
+    padding: int = 4,
+    text_size: int = 16,
+    row_labels: Sequence[str] | None = None,
+) -> Tensor:
+    """Lay results side by side, one heading above each column: `input | W | W+ | F`.
+
+    Args:
+        columns: For every heading the images of its column, [N, 3, H, W] in [-1, 1], all of one
+            shape; the order is kept.
+        scale: Integer factor by which every cell is enlarged, pixels repeated.
+        padding: White pixels around every cell.
+        text_size: Height of the letters in pixels of the picture.
+        row_labels: A text left of each of the N rows; None leaves them out.
+
+    Returns:
+        One image [3, H', W'] on the CPU. A column is as wide as its heading if that is wider.
+
+    Raises:
+        ValueError: If there is no column, if shapes differ, or if labels and rows differ in number.
+    """
+    shapes = {tuple(images.shape) for images in columns.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 4:
+        raise ValueError(f"columns have shapes {sorted(shapes)}: expected one shape [N, 3, H, W]")
+    num_rows, _, height, width = shapes.pop()
+    if row_labels is not None and len(row_labels) != num_rows:
+        raise ValueError(f"{len(row_labels)} row labels for {num_rows} rows")
+    height, width = height * scale, width * scale
+    font = ImageFont.load_default(text_size)
+    line = text_size + text_size // 2
+    cell = max(width, *(_text_width(font, heading) for heading in columns))
+    margin = padding
+    if row_labels:
+        margin += max(_text_width(font, label) for label in row_labels) + padding
+    size = (
+        margin + len(columns) * (cell + padding),
+        padding + line + num_rows * (height + padding),
+    )
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for x, (heading, images) in enumerate(columns.items()):
+        left = margin + x * (cell + padding)
+        draw.text((left + cell // 2, padding), heading, fill="black", font=font, anchor="ma")
+        enlarged = F.interpolate(images.detach().float().cpu(), scale_factor=float(scale))
+        for y, image in enumerate(enlarged):
+            top = padding + line + y * (height + padding)
+            sheet.paste(to_pil(image), (left + (cell - width) // 2, top))
+    for y, label in enumerate(row_labels or ()):
+        middle = padding + line + y * (height + padding) + height // 2
+        draw.text((padding, middle), label, fill="black", font=font, anchor="lm")
+    return from_pil(sheet)
+
+
+def _text_width(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> int:
+    return -(-int(font.getlength(text) * 64) // 64)

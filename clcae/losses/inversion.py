@@ -1,0 +1,61 @@
+"""The losses of an inversion encoder on several outputs, and CLCAE's two of its own.
+
+CLCAE section 3.3 and the official stage 2: squared error, perceptual and identity terms on G(w),
+G(w+) and G(w+, f), feature regularisation MSE(f, G(w+)), alignment under the frozen aligner. In the
+portraits domain the judges stand for LPIPS and ArcFace.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from clcae.aligner import Aligner
+from clcae.frozen.portraits import PortraitJudges
+from clcae.losses.contrastive import info_nce
+from clcae.nn.gather import gather_rows
+
+AlignmentTarget = Literal["output", "input"]
+
+
+def reconstruction_terms(
+    pictures: Mapping[str, Tensor],  # name -> [N, 3, H, W]
+    targets: Tensor,  # [N, 3, H, W]
+    judges: PortraitJudges,
+) -> dict[str, Tensor]:
+    """l2, perceptual and identity of every output, named "l2/W" and so on, each []."""
+    with torch.no_grad():
+        target_features = judges.features(targets)
+        target_embeddings = judges.embed(target_features)
+    features = judges.features(torch.cat(list(pictures.values())))
+    embeddings = judges.embed(features).split(len(targets))
+    split = [feature.split(len(targets)) for feature in features]
+    terms = {}
+    for index, (name, picture) in enumerate(pictures.items()):
+        own = [feature[index] for feature in split]
+        cosine = (embeddings[index] * target_embeddings).sum(dim=1)
+        terms[f"l2/{name}"] = (picture.float() - targets).square().mean()
+        terms[f"perceptual/{name}"] = judges.distance(own, target_features).float().mean()
+        terms[f"identity/{name}"] = 1.0 - cosine.float().mean()
+    return terms
+
+
+def alignment_term(
+    images: Tensor,  # [N, 3, H, W]
+    w: Tensor,  # [N, w_dim]
+    aligner: Aligner,
+) -> Tensor:
+    """InfoNCE of codes and images over the batch of all ranks, under a frozen aligner, [].
+
+    Deviation: the official code compares within one process, and with two images there chance is
+    log 2.
+    """
+    image_embeddings = gather_rows(aligner.embed_images(images).float())
+    latent_embeddings = gather_rows(aligner.embed_latents(w).float())
+    return info_nce(image_embeddings, latent_embeddings, aligner.scale)
+
+
+def feature_term(feature: Tensor, own: Tensor) -> Tensor:
+    """Mean squared distance of f from the generator's own feature, which gets no gradient, []."""
+    return (feature - own.detach()).square().mean()

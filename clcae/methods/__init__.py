@@ -1,0 +1,1 @@
+"""Inversion systems, one file each, under one interface."""

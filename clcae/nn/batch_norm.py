@@ -1,0 +1,58 @@
+"""Batch normalisation over the whole batch of a run, however many processes share it.
+
+torch.nn.SyncBatchNorm needs CUDA; this one sums the moments of all ranks on any backend, with
+gradients, so that two processes train exactly as one with the whole batch. The official CLCAE
+synchronises in stage 1 and not in stage 2, where its batches of 2 are normalised alone.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class _Synchronized(nn.modules.batchnorm._BatchNorm):
+    """The moments of all ranks in training; plain normalisation otherwise."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any shape whose second axis holds the channels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, C, ...] -> the same shape."""
+        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        if ranks == 1 or not self.training:
+            return super().forward(input)
+        return self._forward_over_ranks(input)
+
+    def _forward_over_ranks(self, x: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce
+
+        axes = [0, *range(2, x.ndim)]
+        count = x.numel() / x.shape[1]
+        moments = torch.stack([x.sum(axes), x.square().sum(axes), x.new_full(x.shape[1:2], count)])
+        total, squares, counts = all_reduce(moments).unbind(0)
+        mean = total / counts
+        variance = (squares / counts - mean.square()).clamp_min(0.0)
+        self._track(mean.detach(), variance.detach(), float(counts[0]))
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        normal = (x - mean.reshape(shape)) * torch.rsqrt(variance + self.eps).reshape(shape)
+        if self.weight is None:
+            return normal
+        return torch.addcmul(self.bias.reshape(shape), normal, self.weight.reshape(shape))
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: float) -> None:
+        if self.running_mean is None or self.running_var is None or self.momentum is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+
+
+class BatchNorm2d(_Synchronized):
+    """Over [N, C, H, W]."""
+
+
+class BatchNorm1d(_Synchronized):
+    """Over [N, C]."""
+

@@ -1,0 +1,35 @@
+"""From a feature map to one style vector: `GradualStyleBlock`, the map2style of the pSp family."""
+
+import math
+
+from torch import Tensor, nn
+
+from clcae.nn.equalized import EqualizedLinear
+
+
+class StyleHead(nn.Module):
+    """3x3 convolutions of stride 2 down to 1x1, leaky ReLU (0.01), equalised linear layer."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_dim: int,
+        side: int,  # of the feature map; a power of two
+    ) -> None:
+        super().__init__()
+        if side < 2 or side & (side - 1):
+            raise ValueError(f"side is {side}, expected a power of two, 2 or more")
+        layers: list[nn.Module] = []
+        for index in range(int(math.log2(side))):
+            channels = in_channels if index == 0 else out_dim
+            layers += [nn.Conv2d(channels, out_dim, 3, 2, padding=1), nn.LeakyReLU(0.01)]
+        self.convs = nn.Sequential(*layers)
+        self.linear = EqualizedLinear(in_features=out_dim, out_features=out_dim)
+
+    def forward(
+        self,
+        feature: Tensor,  # [N, C, side, side]
+    ) -> Tensor:
+        """[N, out_dim]."""
+        return self.linear(self.convs(feature).flatten(1))

@@ -1,0 +1,31 @@
+"""A small procedural world of portraits: its parameters, its renderer and its data set."""
+
+from clcae.portraits.dataset import DETAIL_RATES, PortraitDataset, Portraits
+from clcae.portraits.parameters import (
+    ATTRIBUTES,
+    DETAILS,
+    NUM_LATENTS,
+    NUM_PLAIN_LATENTS,
+    Group,
+    PortraitParameters,
+    decode,
+    group_slice,
+)
+from clcae.portraits.renderer import render
+from clcae.portraits.source import PortraitImages
+
+__all__ = [
+    "ATTRIBUTES",
+    "DETAILS",
+    "DETAIL_RATES",
+    "NUM_LATENTS",
+    "NUM_PLAIN_LATENTS",
+    "Group",
+    "PortraitDataset",
+    "PortraitImages",
+    "PortraitParameters",
+    "Portraits",
+    "decode",
+    "group_slice",
+    "render",
+]

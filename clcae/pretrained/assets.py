@@ -1,0 +1,36 @@
+"""The files the project ships, by name: the portraits generator, its judges, trained methods."""
+
+from pathlib import Path
+
+from clcae.frozen.portraits import AttributeRegressor, IdentityEmbedder, PortraitJudges
+from clcae.serialization import load
+from clcae.stylegan2 import Generator
+
+FOLDER = Path(__file__).resolve().parents[1] / "portraits" / "assets"
+
+
+def asset_path(name: str) -> Path:
+    """The shipped file of a name such as "generator".
+
+    Raises:
+        FileNotFoundError: there is none, with the names there are.
+    """
+    path = FOLDER / f"{name}.safetensors"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(f"no shipped file is called {name!r}; there are: {names}")
+    return path
+
+
+def portraits_generator() -> Generator:
+    """The embedded StyleGAN2, 64x64, frozen."""
+    return load(asset_path("generator"), expected=Generator).eval().requires_grad_(False)
+
+
+def portraits_judges() -> PortraitJudges:
+    """Identity embedder and attribute regressor, frozen."""
+    return PortraitJudges(
+        identity=load(asset_path("identity"), expected=IdentityEmbedder),
+        attributes=load(asset_path("attributes"), expected=AttributeRegressor),
+    )
+

@@ -1,0 +1,346 @@
+"""The native checkpoint: safetensors weights, and a JSON description of what they belong to.
+
+A file says which registered class it holds, the settings that class is built from, where the
+weights come from, and their sha256. Loading builds the class by its registered name and fills it
+strictly; nothing in a file is ever executed or imported.
+
+    @register("portraits-generator")
+    class Generator(nn.Module):
+        def __init__(self, *, resolution: int, w_dim: int) -> None:
+            super().__init__()
+            self.settings = {"resolution": resolution, "w_dim": w_dim}
+
+A setting may be a module of a registered class itself (a method that holds a generator): it is
+described within the description of its holder, and built first. A class that is not built from
+`settings` in this way defines `to_settings(self)` and the classmethod `from_settings(settings)`.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "clcae"
+_CLASS_KEY = "$class"
+_DESCRIPTION_KEYS = {_CLASS_KEY, "settings"}
+_NUM_NAMED_KEYS = 5  # a message lists so many keys of each kind and counts the others
+
+_registry: dict[str, type[nn.Module]] = {}
+
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a native file says about itself.
+
+    Args:
+        class_name: Registered name of the class.
+        settings: What the class is built from, modules within it as nested descriptions.
+        provenance: Where the weights come from: command, data, commit, published figures.
+        sha256: Digest of names, types, shapes and bytes of all weights.
+        dtype: Type of the floating-point weights in the file: "native", or "float16" where they
+            were halved to save space.
+        format_version: Version of the layout of the file.
+    """
+
+    class_name: str
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    sha256: str
+    dtype: str
+    format_version: int
+
+
+def register(name: str) -> Callable[[type[ModuleType]], type[ModuleType]]:
+    """Make a class loadable under a name that outlives any renaming of the class.
+
+    Args:
+        name: Name written into files.
+
+    Returns:
+        A class decorator that returns the class unchanged.
+
+    Raises:
+        ValueError: If another class has the name already.
+    """
+
+    def add(cls: type[ModuleType]) -> type[ModuleType]:
+        known = _registry.get(name, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"name {name!r} is taken by {known.__module__}.{known.__qualname__}")
+        _registry[name] = cls
+        return cls
+
+    return add
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`, which becomes `path` once the block has succeeded.
+
+    Args:
+        path: The file to write; its folder is made if missing.
+
+    Yields:
+        The temporary name. It is gone afterwards, whatever happened in the block.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save(
+    module: nn.Module,
+    path: str | Path,
+    *,
+    provenance: Mapping[str, Any],
+    half: bool = False,
+) -> None:
+    """Write a module as a native file, complete or not at all.
+
+    Args:
+        module: Module of a registered class.
+        path: The file, customarily `.safetensors`.
+        provenance: Where the weights come from; anything JSON can hold.
+        half: Write floating-point weights as float16, half the size; they are loaded as float32.
+
+    Raises:
+        ValueError: If the class is not registered, if settings or provenance do not fit JSON, or
+            if a weight is too large for float16.
+    """
+    description = _describe(module)
+    weights = {}
+    for key, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{key} of {description[_CLASS_KEY]} is no tensor and cannot be saved")
+        # A copy, because safetensors refuses weights that share memory.
+        weights[key] = _halved(key, value) if half else value.detach().cpu().clone().contiguous()
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "class": description[_CLASS_KEY],
+        "settings": description["settings"],
+        "provenance": dict(provenance),
+        "dtype": "float16" if half else "native",
+        "sha256": _digest(weights),
+    }
+    try:
+        text = json.dumps(metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"settings or provenance do not fit JSON: {error}") from error
+    with replacing(path) as partial:
+        partial.touch()
+        customary = partial.stat().st_mode
+        save_file(weights, partial, metadata={_METADATA_KEY: text})
+        partial.chmod(customary)  # safetensors 0.8 lets nobody but the owner read its files
+
+
+@overload
+def load(path: str | Path, *, expected: type[ModuleType]) -> ModuleType: ...
+@overload
+def load(path: str | Path, *, expected: None = None) -> nn.Module: ...
+def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Module:
+    """Build the module a native file describes, with its weights, on the CPU and in eval mode.
+
+    The random state of the caller is left as it was, though constructors draw initial weights.
+
+    Args:
+        path: The file.
+        expected: Class the module must be of; None accepts every registered one.
+
+    Returns:
+        The module; weights have the types its constructor gives them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or of another format, if its class is unknown or not
+            the expected one, or if weights are missing, unexpected or of another shape.
+    """
+    metadata = read_metadata(path)
+    cls = _registered(metadata.class_name, path)
+    if expected is not None and not issubclass(cls, expected):
+        raise ValueError(
+            f"{path}: holds {metadata.class_name!r} ({cls.__name__}), expected {expected.__name__}"
+        )
+    weights = _read_weights(path)
+    if _digest(weights) != metadata.sha256:
+        raise ValueError(f"{path}: weights do not match their sha256; the file is damaged")
+    description = {_CLASS_KEY: metadata.class_name, "settings": metadata.settings}
+    with torch.random.fork_rng(devices=[]):
+        module = _build(description, path)
+    _fill(module, weights, path)
+    return module.eval()
+
+
+def read_metadata(path: str | Path) -> Metadata:
+    """Read what a native file says about itself, without its weights.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The metadata; nothing in it has been compared with the weights yet.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or is not a native one.
+    """
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get(_METADATA_KEY)
+    if text is None:
+        raise ValueError(
+            f"{path}: a safetensors file without the description of a native checkpoint; "
+            "an official file is imported first (scripts/import_checkpoint.py)"
+        )
+    try:
+        fields = json.loads(text)
+        metadata = Metadata(
+            class_name=fields["class"],
+            settings=fields["settings"],
+            provenance=fields["provenance"],
+            sha256=fields["sha256"],
+            dtype=fields["dtype"],
+            format_version=fields["format_version"],
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: description is damaged ({type(error).__name__})") from error
+    texts = (metadata.class_name, metadata.sha256, metadata.dtype)
+    mappings = (metadata.settings, metadata.provenance)
+    if not all(isinstance(v, str) for v in texts) or not all(isinstance(v, dict) for v in mappings):
+        raise ValueError(f"{path}: description is damaged (a field has the wrong type)")
+    if metadata.format_version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format version {metadata.format_version!r}, expected {FORMAT_VERSION}"
+        )
+    return metadata
+
+
+def _describe(module: nn.Module) -> dict[str, Any]:
+    """Registered name and settings of a module, those of modules within it nested."""
+    name = next((name for name, cls in _registry.items() if cls is type(module)), None)
+    if name is None:
+        raise ValueError(f"{type(module).__name__} is not registered; {_known_names()}")
+    to_settings = getattr(module, "to_settings", None)
+    settings = to_settings() if to_settings else getattr(module, "settings", None)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{name} keeps no dict `settings` and defines no `to_settings`")
+    described = {k: _describe(v) if isinstance(v, nn.Module) else v for k, v in settings.items()}
+    return {_CLASS_KEY: name, "settings": described}
+
+
+def _build(description: Mapping[str, Any], path: str | Path) -> nn.Module:
+    """The inverse of `_describe`, with initial weights."""
+    name = description[_CLASS_KEY]
+    cls = _registered(name, path)
+    settings = {
+        key: _build(value, path) if _is_description(value) else value
+        for key, value in description["settings"].items()
+    }
+    try:
+        make = getattr(cls, "from_settings", None)
+        return make(settings) if make else cls(**settings)
+    except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: {name} cannot be built from its settings: {reason}") from error
+
+
+def _is_description(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == _DESCRIPTION_KEYS
+        and isinstance(value["settings"], dict)
+    )
+
+
+def _registered(name: object, path: str | Path) -> type[nn.Module]:
+    if not isinstance(name, str) or name not in _registry:
+        raise ValueError(f"{path}: class {name!r} is unknown; {_known_names()}")
+    return _registry[name]
+
+
+def _known_names() -> str:
+    return f"known: {', '.join(sorted(_registry)) or 'none, no module that registers is imported'}"
+
+
+def _fill(module: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Copy weights into a module, refusing anything but an exact fit."""
+    own = module.state_dict()
+    shared = own.keys() & weights.keys()
+    faults = {
+        "missing": sorted(own.keys() - weights.keys()),
+        "unexpected": sorted(weights.keys() - own.keys()),
+        "of another shape": [
+            f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in sorted(shared)
+            if weights[key].shape != own[key].shape
+        ],
+        "of another kind of number": [
+            f"{key} {weights[key].dtype} instead of {own[key].dtype}"
+            for key in sorted(shared)
+            if weights[key].is_floating_point() != own[key].is_floating_point()
+        ],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{kind}: {_shortened(keys)}" for kind, keys in faults.items() if keys)
+        raise ValueError(f"{path}: weights do not fit {type(module).__name__}: {listed}")
+    module.load_state_dict(dict(weights), strict=True)
+
+
+def _shortened(keys: list[str]) -> str:
+    rest = len(keys) - _NUM_NAMED_KEYS
+    return ", ".join(keys[:_NUM_NAMED_KEYS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _halved(key: str, value: Tensor) -> Tensor:
+    value = value.detach().cpu().clone().contiguous()
+    if not value.is_floating_point():
+        return value
+    halved = value.half()
+    if not torch.equal(halved.isfinite(), value.isfinite()):
+        raise ValueError(f"{key} exceeds the range of float16: save it with half=False")
+    return halved
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        tensor = weights[key]
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # Seen as bytes, because numpy has no bfloat16; a scalar has no dimension to be seen so.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read_weights(path: str | Path) -> dict[str, Tensor]:
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """The safetensors reader of a file, its errors in the project's words."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a native checkpoint")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not a readable safetensors file ({reason})") from error

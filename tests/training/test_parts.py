@@ -1,0 +1,86 @@
+"""Building from configuration: injection by name, order, and what goes wrong."""
+
+from collections import OrderedDict
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from toy_parts import Trunk
+
+from training.errors import UsageError
+from training.parts import Parts
+
+
+def parts(**config: Any) -> Parts:
+    return Parts(config=config, device=torch.device("cpu"), seed=0)
+
+
+def node(target: str, **values: Any) -> dict[str, Any]:
+    return {"_target_": f"toy_parts.{target}", **values}
+
+
+def test_a_part_is_built_once_and_only_when_needed() -> None:
+    Trunk.built = 0
+    trunks = {"trunk": node("Trunk"), "unused": node("Trunk")}
+    found = parts(first=node("Head"), second=node("Head"), **trunks)
+    assert found["first"].trunk is found["second"].trunk is found["trunk"]
+    assert Trunk.built == 1
+    assert len(found.modules()) == 3
+
+
+def test_injection_reaches_nested_nodes_and_a_given_value_wins() -> None:
+    found = parts(trunk=node("Trunk"), head=node("Head", loss=[node("Head")]))
+    assert found["head"].loss[0].trunk is found["trunk"]
+    own = found.build(node("Head", trunk=node("Trunk", width=5)), where="own")
+    assert own.trunk.layer.in_features == 5
+
+
+def test_only_keyword_only_parameters_are_injected() -> None:
+    assert parts(trunk=node("Trunk")).build(node("positional"), where="x") is None
+
+
+def test_a_part_under_another_name() -> None:
+    found = parts(student=node("Trunk"), head=node("Head", trunk={"_part_": "student"}))
+    assert found["head"].trunk is found["student"]
+
+
+def test_partial_leaves_the_call() -> None:
+    made = parts(trunk=node("Trunk")).build(node("Head", _partial_=True), where="x")
+    assert isinstance(made, partial)
+    assert made(loss=3).loss == 3
+
+
+def test_weights_do_not_depend_on_the_order_of_building() -> None:
+    config = {"one": node("Trunk"), "two": node("Trunk")}
+    forward, backward = parts(**config), parts(**config)
+    first = (forward["one"], forward["two"])
+    second = (backward["two"], backward["one"])
+    assert torch.equal(first[0].layer.weight, second[1].layer.weight)
+    assert torch.equal(first[1].layer.weight, second[0].layer.weight)
+    assert not torch.equal(first[0].layer.weight, first[1].layer.weight)
+
+
+def test_modules_are_built_for_evaluation() -> None:
+    assert not parts(trunk=node("Trunk"))["trunk"].training
+
+
+def test_plain_values_pass_through() -> None:
+    value = OrderedDict(a=[1, "two", None], b={"c": 2.5})
+    assert parts().build(value, where="x") == value
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"head": node("Missing")}, r"parts\.head\._target_ is 'toy_parts\.Missing'"),
+        ({"head": node("NUMBER")}, "expected a class or a function"),
+        ({"head": node("Head")}, r"parts\.head: .*missing.*'trunk'"),
+        ({"head": node("Trunk", widht=3)}, r"unexpected keyword argument 'widht'; it takes width"),
+        ({"head": node("Trunk", width={"_part_": "nothing"})}, "no part 'nothing'; there are head"),
+        ({"head": node("Hen"), "egg": node("Egg"), "hen": node("Hen")}, "egg -> hen -> egg"),
+    ],
+)
+def test_mistakes_are_named(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parts(**config)["head"]

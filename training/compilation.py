@@ -1,0 +1,40 @@
+"""torch.compile where it works, the same function where it does not."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+
+def compiled(function: Callable[..., Result], *, enabled: bool = True) -> Callable[..., Result]:
+    """`function`, compiled at its first call.
+
+    Without a compiler on the machine (or for a function that cannot be compiled) the function runs
+    as it is; the reason is logged once. Never for what is differentiated twice (R1, path length).
+
+    Args:
+        function: of tensors; its modules may change their weights in between.
+        enabled: False returns the function itself.
+    """
+    if not enabled:
+        return function
+    fast: Callable[..., Result] = torch.compile(function)
+    failed = False
+
+    def call(*args: Any, **kwargs: Any) -> Result:
+        nonlocal failed
+        if not failed:
+            try:
+                return fast(*args, **kwargs)
+            except Exception as error:  # the compiler's errors share no narrower class
+                failed = True
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+                _log.warning("running without torch.compile: %s", reason)
+        return function(*args, **kwargs)
+
+    return call

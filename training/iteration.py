@@ -1,0 +1,172 @@
+"""One iteration: every phase of a task on one batch, over micro batches and processes.
+
+Gradients are averaged over the processes here (``distributed.average_gradients``) instead of
+wrapping modules in DistributedDataParallel: an iteration has several networks, of which some are
+frozen in turn, losses that differentiate twice, and phases that share a prefix, and none of these
+fits hooks that fire once per backward.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training import distributed
+from training.guard import check_finite, gradient_norm
+from training.precision import Precision, autocast
+from training.seeds import derive_seed
+from training.task import Phase, StepContext, Task
+
+
+class Iteration:
+    """What is the same in every iteration of a stage.
+
+    Args:
+        task: what is learnt.
+        optimizers: name -> optimizer, for each name of ``task.parameters()``.
+        stage: its name, for messages.
+        device: where the task computes.
+        seed: the seed of the stage.
+        total_steps: iterations of the stage.
+        batch_size: rows of an iteration, over all processes and micro batches.
+        accumulate: micro batches of an iteration and process.
+        precision: type of the computation inside losses.
+        clip_norm: bound on the gradient norm of a phase; None: no bound.
+
+    Raises:
+        ValueError: the batch cannot be divided, or the optimizers are not those of the task.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        stage: str,
+        device: torch.device,
+        seed: int,
+        total_steps: int,
+        batch_size: int,
+        accumulate: int = 1,
+        precision: Precision = "float32",
+        clip_norm: float | None = None,
+    ) -> None:
+        self.task = task
+        self.optimizers = dict(optimizers)
+        self.stage = stage
+        self.device = device
+        self.seed = seed
+        self.total_steps = total_steps
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.precision = precision
+        self.clip_norm = clip_norm
+        self.parameters = {name: list(group) for name, group in task.parameters().items()}
+        self.modules = dict(task.modules())
+        if set(self.optimizers) != set(self.parameters):
+            raise ValueError(
+                f"optimizers are {sorted(self.optimizers)}, expected {sorted(self.parameters)}"
+            )
+        self.contexts(0)  # a batch that cannot be divided is better known now
+
+    def run(self, step: int) -> dict[str, float]:
+        """Steps the optimizer of every phase.
+
+        Args:
+            step: iterations done before this one.
+
+        Returns:
+            "PHASE/TERM" -> value, averaged over micro batches and processes; every phase also has
+            its "loss" and "gradient_norm", the latter before clipping.
+
+        Raises:
+            NonFiniteError: a term or gradient is infinite or NaN.
+        """
+        for module in self.modules.values():
+            module.train()
+        contexts = self.contexts(step)
+        batches = []
+        for context in contexts:
+            self._seed(context, "batch")
+            with torch.no_grad():
+                batches.append(self.task.load_batch(context))
+        terms: dict[str, float] = {}
+        for phase in self.task.phases(step):
+            for name, value in self._phase(phase, batches, contexts).items():
+                terms[f"{phase.name}/{name}"] = value
+        distributed.broadcast_buffers(self.modules.values())
+        return terms
+
+    def contexts(self, step: int) -> list[StepContext]:
+        """The contexts of the micro batches of this process."""
+        return [
+            StepContext(
+                step=step,
+                micro=micro,
+                num_micro=self.accumulate,
+                rank=distributed.rank(),
+                world_size=distributed.world_size(),
+                batch_size=self.batch_size,
+                total_steps=self.total_steps,
+                seed=self.seed,
+            )
+            for micro in range(self.accumulate)
+        ]
+
+    def train_only(self, trained: Sequence[nn.Parameter]) -> None:
+        """Switches gradients on for these parameters and off for all others of the task."""
+        for parameter in itertools.chain(*self.parameters.values()):
+            parameter.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+    def _phase(
+        self, phase: Phase, batches: Sequence[Any], contexts: Sequence[StepContext]
+    ) -> dict[str, float]:
+        """Backward over the micro batches, and a step of the phase's optimizer."""
+        trained = self.parameters[phase.optimizer]
+        optimizer = self.optimizers[phase.optimizer]
+        sums = self._backward(phase, batches, contexts)
+        distributed.average_gradients(trained)
+        norm = gradient_norm(trained)
+        means = distributed.average(torch.stack(list(sums.values())))
+        # One transfer from the device for all numbers: each would wait for it.
+        *values, norm_value = torch.cat([means, norm.to(means).reshape(1)]).tolist()
+        terms = dict(zip(sums, values, strict=True))
+        check_finite(
+            terms,
+            norm=norm_value,
+            parameters=trained,
+            modules=self.modules,
+            where=f"stage {self.stage}, step {contexts[0].step}, phase {phase.name}",
+        )
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.clip_norm, norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return {**terms, "gradient_norm": norm_value}
+
+    def _backward(
+        self, phase: Phase, batches: Sequence[Any], contexts: Sequence[StepContext]
+    ) -> dict[str, Tensor]:
+        """Accumulates the gradients of a phase; returns its terms, averaged."""
+        self.train_only(self.parameters[phase.optimizer])
+        sums: dict[str, Tensor] = {}
+        for batch, context in zip(batches, contexts, strict=True):
+            self._seed(context, phase.name)
+            with autocast(self.device, self.precision):
+                output = self.task.loss(phase, batch, context)
+            (output.loss.float() / self.accumulate).backward()
+            for name, value in {"loss": output.loss, **output.terms}.items():
+                part = value.detach().float() / self.accumulate
+                sums[name] = sums[name] + part if name in sums else part
+        self.train_only(())
+        return sums
+
+    def _seed(self, context: StepContext, purpose: str) -> None:
+        """Seeds torch's global generators, so dropout and noise repeat without stored state."""
+        torch.manual_seed(
+            derive_seed(self.seed, context.step, context.micro, purpose, context.rank)
+        )

@@ -1,0 +1,162 @@
+"""Builds the parts of a run from configuration, each once, and injects them by name.
+
+A node ``{_target_: package.Class, key: value}`` is called with its keys. A keyword-only parameter
+that the node does not give, and whose name is that of a part, receives that part; so a generator
+that three parts share is built once and written down once. ``{_part_: name}`` asks for a part under
+another name, and ``_partial_: true`` leaves the call to the receiver.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from hydra.utils import get_object
+from torch import nn
+
+from training.errors import UsageError
+from training.seeds import derive_seed
+
+
+class Parts:
+    """The shared parts of a run, built when they are first asked for, what they need first.
+
+    Args:
+        config: name -> node.
+        device: where modules are moved once they are built; building happens on the CPU.
+        seed: of the initial weights; each part has a stream of its own, whatever the order of
+            building.
+        prepare: applied to each built module before it is moved, such as a conversion of its
+            normalisations.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Mapping[str, Mapping[str, Any]],
+        device: torch.device,
+        seed: int,
+        prepare: Callable[[nn.Module], nn.Module] | None = None,
+    ) -> None:
+        self.config = dict(config)
+        self.device = device
+        self.seed = seed
+        self.prepare = prepare
+        self._built: dict[str, Any] = {}
+        self._building: list[str] = []
+
+    def __getitem__(self, name: str) -> Any:
+        """The part of that name.
+
+        Raises:
+            UsageError: there is none, it cannot be built, or it needs itself.
+        """
+        if name in self._built:
+            return self._built[name]
+        if name not in self.config:
+            known = ", ".join(self.config) or "none"
+            raise UsageError(f"there is no part {name!r}; there are {known}")
+        if name in self._building:
+            cycle = " -> ".join([*self._building[self._building.index(name) :], name])
+            raise UsageError(f"the parts need each other in a circle: {cycle}")
+        self._building.append(name)
+        try:
+            part = self.build(self.config[name], where=f"parts.{name}")
+        finally:
+            self._building.pop()
+        self._built[name] = part
+        return part
+
+    def modules(self) -> list[nn.Module]:
+        """The networks among the parts that are built so far."""
+        return [part for part in self._built.values() if isinstance(part, nn.Module)]
+
+    def build(self, node: Any, *, where: str, **given: Any) -> Any:
+        """Builds a node and what it contains.
+
+        Args:
+            node: a node with ``_target_`` or ``_part_``, a plain mapping, a sequence, or a value.
+            where: its place in the configuration, for messages and as the seed of its weights.
+            given: further arguments of the outermost call, which win over those of the node.
+
+        Raises:
+            UsageError: the target does not exist or does not take these arguments.
+        """
+        if isinstance(node, Mapping):
+            if "_part_" in node:
+                return self[node["_part_"]]
+            inner = {
+                key: self.build(value, where=f"{where}.{key}")
+                for key, value in node.items()
+                if key not in ("_target_", "_partial_")
+            }
+            if "_target_" not in node:
+                return inner
+            partial = bool(node.get("_partial_", False))
+            return self._call(node["_target_"], {**inner, **given}, where=where, partial=partial)
+        if isinstance(node, Sequence) and not isinstance(node, str):
+            return [self.build(value, where=f"{where}[{i}]") for i, value in enumerate(node)]
+        return node
+
+    def _call(self, target: str, arguments: dict[str, Any], *, where: str, partial: bool) -> Any:
+        function = _find(target, where=where)
+        arguments = {**self._injected(function, arguments), **arguments}
+        _check_arguments(function, target, arguments, where=where, partial=partial)
+        if partial:
+            return functools.partial(function, **arguments)
+        torch.manual_seed(derive_seed(self.seed, "weights", where))
+        built = function(**arguments)
+        if isinstance(built, nn.Module):
+            if self.prepare is not None:
+                built = self.prepare(built)
+            built = built.to(self.device).eval()
+        return built
+
+    def _injected(
+        self, function: Callable[..., Any], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The parts that the function names among its keyword-only parameters and is not given."""
+        names = [
+            parameter.name
+            for parameter in _signature(function).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        ]
+        return {name: self[name] for name in names if name in self.config and name not in arguments}
+
+
+def _find(target: str, *, where: str) -> Callable[..., Any]:
+    try:
+        function = get_object(target)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"{where}._target_ is {target!r}, which cannot be imported: {reason}"
+        ) from error
+    if not callable(function):
+        raise UsageError(f"{where}._target_ is {target!r}, expected a class or a function")
+    found: Callable[..., Any] = function
+    return found
+
+
+def _check_arguments(
+    function: Callable[..., Any],
+    target: str,
+    arguments: Mapping[str, Any],
+    *,
+    where: str,
+    partial: bool,
+) -> None:
+    signature = _signature(function)
+    try:
+        (signature.bind_partial if partial else signature.bind)(**arguments)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "nothing"
+        raise UsageError(f"{where}: {target}: {error}; it takes {takes}") from error
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # some built-ins have none
+        return inspect.Signature([inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)])

@@ -1,0 +1,182 @@
+"""The run folder: what is written there, always whole or not at all.
+
+    config.yaml                       the resolved configuration
+    environment.json                  commit, versions, device
+    checkpoints/STAGE/last.pt         everything that resuming needs
+    checkpoints/STAGE/best.pt         the weights of the best validation
+    checkpoints/STAGE/finished.json   the report of a finished stage
+
+Files are written as ``training.files`` does it, so a process killed at any moment leaves the
+previous ones.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from training.errors import UsageError, UserError
+from training.files import TEMPORARY, save_checkpoint, write_text
+
+# Keys that a run may change when it continues: they do not change what it computes.
+FREE_KEYS = {"run", "device", "paths"}
+FREE_TRAINER_KEYS = {
+    "debug",
+    "keep_last",
+    "log_every",
+    "progress",
+    "sample_every",
+    "save_every",
+    "suffix",
+    "threads",
+}
+
+
+class RunState:
+    """One run folder.
+
+    Args:
+        folder: the folder, which need not exist.
+    """
+
+    def __init__(self, *, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self, config: DictConfig, environment: Mapping[str, Any]) -> None:
+        """Creates the folder, or checks that it belongs to this configuration and continues it.
+
+        A folder without a checkpoint, such as one of a run that failed at once, has nothing to lose
+        and starts anew.
+
+        Args:
+            config: the configuration of the run, without unresolvable interpolations.
+            environment: facts for environment.json.
+
+        Raises:
+            UsageError: the folder holds a run of another configuration.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.rglob("*" + TEMPORARY):
+            leftover.unlink()
+        path = self.folder / "config.yaml"
+        if path.exists():
+            differing = differing_keys(OmegaConf.load(path), config)
+            if differing and not any(self.folder.glob("checkpoints/*/*.pt")):
+                (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+            elif differing:
+                raise UsageError(
+                    f"{self.folder} holds a run with another configuration (differs in "
+                    f"{', '.join(differing)}): use run=NAME for another folder, or delete it"
+                )
+        write_text(path, OmegaConf.to_yaml(config, resolve=True))
+        write_text(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second process from training in the same folder.
+
+        Raises:
+            UserError: another process holds the folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another process is training in {self.folder}: wait for it, or use run=NAME"
+                ) from error
+            yield
+
+    def stage(self, name: str, *, keep_last: int = 1) -> "StageState":
+        """The files of one stage; see ``StageState``."""
+        return StageState(run_folder=self.folder, name=name, keep_last=keep_last)
+
+
+class StageState:
+    """The checkpoints of one stage and its mark of completion.
+
+    Args:
+        run_folder: the folder of the run.
+        name: the stage.
+        keep_last: how many checkpoints of the latest saves are kept: last.pt, and step_N.pt for the
+            others.
+    """
+
+    def __init__(self, *, run_folder: Path, name: str, keep_last: int = 1) -> None:
+        self.run_folder = run_folder
+        self.name = name
+        self.keep_last = keep_last
+        self.folder = run_folder / "checkpoints" / name
+        self.last = self.folder / "last.pt"
+        self.best = self.folder / "best.pt"
+        self._finished = self.folder / "finished.json"
+
+    def save_last(self, content: Mapping[str, Any]) -> None:
+        """Writes last.pt; ``content["step"]`` names its copy where several are kept."""
+        save_checkpoint(self.last, content)
+        if self.keep_last > 1:
+            copy = self.folder / f"step_{content['step']:08d}.pt"
+            copy.unlink(missing_ok=True)
+            try:
+                os.link(self.last, copy)
+            except OSError:  # a file system without links
+                shutil.copyfile(self.last, copy)
+            for old in sorted(self.folder.glob("step_*.pt"))[: -self.keep_last]:
+                old.unlink()
+
+    def save_best(self, content: Mapping[str, Any]) -> None:
+        """Writes best.pt."""
+        save_checkpoint(self.best, content)
+
+    def finished(self) -> dict[str, Any] | None:
+        """What ``finish`` noted, or None while the stage is not done."""
+        if not self._finished.exists():
+            return None
+        record: dict[str, Any] = json.loads(self._finished.read_text())
+        return record
+
+    def finish(self, *, weights: Path, report: Mapping[str, Any]) -> None:
+        """Marks the stage as done.
+
+        Args:
+            weights: the checkpoint whose weights later stages use.
+            report: what the stage reports, as JSON can hold it.
+        """
+        record = {"weights": weights.name, "report": report}
+        write_text(self._finished, json.dumps(record, indent=2, default=float) + "\n")
+
+
+def differing_keys(old: Any, new: DictConfig) -> list[str]:
+    """The dotted keys in which two configurations differ, without those that change nothing."""
+    flat_old = _flatten(OmegaConf.to_container(old, resolve=True))
+    flat_new = _flatten(OmegaConf.to_container(new, resolve=True))
+    return [
+        key
+        for key in sorted({*flat_old, *flat_new})
+        if not _is_free(key) and flat_old.get(key, "absent") != flat_new.get(key, "absent")
+    ]
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat.update(_flatten(inner, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _is_free(key: str) -> bool:
+    names = key.split(".")
+    if names[0] == "trainer":
+        return len(names) > 1 and names[1] in FREE_TRAINER_KEYS
+    if names[0] == "stages" and len(names) > 3 and names[2] == "trainer":
+        return names[3] in FREE_TRAINER_KEYS
+    return names[0] in FREE_KEYS

@@ -1,0 +1,1 @@
+"""The concrete stages: judges, generator, aligner, CLCAE."""

@@ -1,0 +1,243 @@
+"""Training of the embedded StyleGAN2: imitation of the renderer, then the adversarial losses.
+
+Stage 1, imitation: a portrait is drawn from 61 standard-normal latents; they are the first columns
+of z (the others carry nothing), and G(f(z)) is regressed onto the picture. This warm start is not
+part of StyleGAN2; it replaces most of the adversarial training, which would take days on two cores.
+
+Stage 2, adversarial: the losses of StyleGAN2 (Karras et al. 2020): non-saturating logistic, lazy R1,
+style mixing, EMA, optional path length. Deviation: the imitation loss stays as an anchor on the
+part of the batch that is not style-mixed, so that the generator keeps covering the domain.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clcae.data.sampler import shuffled
+from clcae.images import make_grid
+from clcae.losses import logistic_discriminator, logistic_generator, r1_penalty
+from clcae.losses.adversarial import path_lengths
+from clcae.portraits import PortraitImages
+from clcae.stylegan2 import Discriminator, Generator
+from clcae.stylegan2.generator import style_mixing
+from training.compilation import compiled
+from training.task import Phase, StepContext, StepOutput, Task
+from training.tasks.generator_report import GeneratorReport
+
+SHOWN = 64  # samples of the grid
+
+
+def reconstruction(images: Tensor, targets: Tensor) -> Tensor:
+    """Squared and absolute error, and the absolute error of the image gradients, which are edges."""
+    error = images - targets
+    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return error.square().mean() + 0.5 * error.abs().mean() + 0.5 * edges
+
+
+class GeneratorTask(Task):
+    """What both stages share: batches of latents with their pictures, samples, export."""
+
+    monitor = ("fd", "min")
+
+    def __init__(
+        self,
+        *,
+        new_generator: Generator,  # the one in training, as against the shipped one
+        images: PortraitImages,
+        report: GeneratorReport,
+        compile: bool = False,
+    ) -> None:
+        self.generator = new_generator
+        self.images = images
+        self.report = report
+        self.synthesize = compiled(self._synthesize, enabled=compile)
+
+    def _synthesize(self, codes: Tensor) -> Tensor:
+        return self.generator.synthesize(codes, noise="random")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return self.generator.w_average.device
+
+    def averaged(self) -> Mapping[str, nn.Module]:
+        """The generator."""
+        return {"generator": self.generator}
+
+    def z_of(self, indices: Tensor, context: StepContext) -> Tensor:
+        """z [N, z_dim] of the pictures: their latents, then Gaussian noise."""
+        latents = self.images.plain_latents(indices)
+        rng = context.generator("z")
+        noise = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)[context.rows]
+        return torch.cat([latents, noise[:, latents.shape[1] :]], dim=1).to(self.device)
+
+    def load_batch(self, context: StepContext) -> dict[str, Tensor]:
+        """Pictures and the z that they are drawn from."""
+        indices = shuffled(len(self.images), context.seed, context.samples)
+        return {
+            "images": self.images.images(indices).to(self.device),
+            "z": self.z_of(indices, context),
+        }
+
+    def validate(self) -> Mapping[str, float]:
+        """Frechet distance on the judges' features, and the error on pictures never trained on."""
+        return self.report.quick(self.generator)
+
+    def samples(self) -> Tensor:
+        """An 8x8 grid of random samples, the same z every time."""
+        rng = torch.Generator().manual_seed(0)
+        z = torch.randn(SHOWN, self.generator.z_dim, generator=rng).to(self.device)
+        images = self.generator.synthesize(self.generator.map(z))
+        return make_grid(images.float().cpu().clamp(-1, 1), columns=8)
+
+    def finish(self, folder: Path) -> Mapping[str, Any]:
+        """Sets the mean latent, measures, and writes the generator with its card."""
+        self.generator.update_average()
+        return self.report.write(self.generator, folder, curve=folder / "metrics.jsonl")
+
+
+class ImitationTask(GeneratorTask):
+    """Regression of portraits from their own latents."""
+
+    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """All of the generator."""
+        return {"generator": self.generator.parameters()}
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The generator."""
+        return {"generator": self.generator}
+
+    def loss(self, phase: Phase, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
+        """The error of G(f(z)) against the picture of z."""
+        images = self.synthesize(self.generator.map(batch["z"])).float()
+        loss = reconstruction(images, batch["images"])
+        mse = F.mse_loss(images, batch["images"])
+        return StepOutput(loss=loss, terms={"reconstruction": loss, "mse": mse})
+
+    def finish(self, folder: Path) -> Mapping[str, Any]:
+        """Only a look at how far imitation goes; the adversarial stage exports."""
+        return dict(self.validate())
+
+
+class AdversarialTask(GeneratorTask):
+    """The StyleGAN2 game, anchored by imitation."""
+
+    def __init__(
+        self,
+        *,
+        new_generator: Generator,
+        discriminator: Discriminator,
+        images: PortraitImages,
+        report: GeneratorReport,
+        r1_gamma: float = 1.0,
+        r1_every: int = 16,  # lazy regularisation, Karras et al. 2020 section 3.1
+        path_length_weight: float = 0.0,  # 2 in the paper; 0 leaves it out
+        path_length_every: int = 4,
+        mixing: float = 0.5,  # part of the batch that mixes two codes, and has no anchor
+        anchor: float = 10.0,  # weight of imitation
+        discriminator_warmup: int = 200,  # steps in which the discriminator alone learns
+        compile: bool = False,
+    ) -> None:
+        super().__init__(
+            new_generator=new_generator, images=images, report=report, compile=compile
+        )
+        self.discriminator = discriminator
+        self.judge = compiled(discriminator.forward, enabled=compile)
+        self.r1_gamma, self.r1_every = r1_gamma, r1_every
+        self.path_length_weight, self.path_length_every = path_length_weight, path_length_every
+        self.mixing, self.anchor = mixing, anchor
+        self.discriminator_warmup = discriminator_warmup
+        self.path_mean = nn.Module()
+        self.path_mean.register_buffer("value", torch.zeros([]))
+
+    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """One optimizer for each player."""
+        return {
+            "discriminator": self.discriminator.parameters(),
+            "generator": self.generator.parameters(),
+        }
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Both players, and the running mean of the path lengths."""
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "path_mean": self.path_mean,
+        }
+
+    def phases(self, step: int) -> Sequence[Phase]:
+        """Discriminator, generator, and their regularisers every so many steps."""
+        phases = [Phase("discriminator", "discriminator")]
+        if step % self.r1_every == 0:
+            phases.append(Phase("r1", "discriminator"))
+        if step >= self.discriminator_warmup:
+            phases.append(Phase("generator", "generator"))
+            if self.path_length_weight and step % self.path_length_every == 0:
+                phases.append(Phase("path_length", "generator"))
+        return phases
+
+    def load_batch(self, context: StepContext) -> dict[str, Tensor]:
+        """Pictures, their z, and a second z and crossover for style mixing."""
+        batch = super().load_batch(context)
+        rng = context.generator("mixing")
+        z = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)
+        crossover = torch.randint(
+            1, self.generator.num_codes, [context.batch_size], generator=rng
+        )
+        batch["other_z"] = z[context.rows].to(self.device)
+        batch["crossover"] = crossover[context.rows].to(self.device)
+        return batch
+
+    def codes(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """W+ codes [N, L, D], the mixed ones last, and how many are not mixed."""
+        w, other = self.generator.map(batch["z"]), self.generator.map(batch["other_z"])
+        kept = round(len(w) * (1.0 - self.mixing))
+        crossover = batch["crossover"].clone()
+        crossover[:kept] = self.generator.num_codes
+        rows = self.generator.num_codes
+        return style_mixing(w, other, num_rows=rows, crossover=crossover), kept
+
+    def loss(self, phase: Phase, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
+        """The loss of one player, or of its regulariser."""
+        if phase.name == "discriminator":
+            with torch.no_grad():
+                fakes = self.synthesize(self.codes(batch)[0])
+            real_logits = self.judge(batch["images"]).float()
+            fake_logits = self.judge(fakes.float()).float()
+            loss = logistic_discriminator(real_logits, fake_logits)
+            terms = {"real": real_logits.mean(), "fake": fake_logits.mean()}
+            return StepOutput(loss=loss, terms=terms)
+        if phase.name == "generator":
+            return self._generator_loss(batch)
+        with torch.autocast(self.device.type, enabled=False):  # differentiated twice: float32
+            return self._r1(batch) if phase.name == "r1" else self._path_length(batch, context)
+
+    def _generator_loss(self, batch: Mapping[str, Tensor]) -> StepOutput:
+        codes, kept = self.codes(batch)
+        fakes = self.synthesize(codes).float()
+        adversarial = logistic_generator(self.judge(fakes).float())
+        anchor = reconstruction(fakes[:kept], batch["images"][:kept])
+        return StepOutput(
+            loss=adversarial + self.anchor * anchor,
+            terms={"adversarial": adversarial, "anchor": anchor},
+        )
+
+    def _r1(self, batch: Mapping[str, Tensor]) -> StepOutput:
+        images = batch["images"].detach().requires_grad_()
+        penalty = r1_penalty(self.discriminator(images), images)
+        loss = penalty * (self.r1_gamma / 2 * self.r1_every)
+        return StepOutput(loss=loss, terms={"penalty": penalty})
+
+    def _path_length(self, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
+        codes = self.codes(batch)[0][::2]  # half the batch, as the official code does
+        images = self.generator.synthesize(codes, noise="random")
+        lengths = path_lengths(images, codes, torch.randn_like(images))
+        mean = torch.lerp(self.path_mean.value, lengths.detach().mean(), 0.01)
+        self.path_mean.value.copy_(mean)
+        penalty = (lengths - mean).square().mean()
+        loss = penalty * (self.path_length_weight * self.path_length_every)
+        return StepOutput(loss=loss, terms={"penalty": penalty, "length": lengths.mean()})

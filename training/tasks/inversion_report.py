@@ -1,0 +1,110 @@
+"""The end of a run: the held-out images through the trained method, as table and picture."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clcae.data.sources import ImageSource
+from clcae.evaluation.results import Row, write_rows
+from clcae.evaluation.runner import evaluate, time_per_image
+from clcae.evaluation.tables import markdown_table
+from clcae.frozen.portraits import PortraitJudges
+from clcae.images import labelled_grid, write_png
+from clcae.methods.clcae import CLCAE
+from clcae.metrics.identity import IdentitySimilarity
+from clcae.metrics.perceptual import PerceptualDistance
+from clcae.metrics.reconstruction import (
+    MeanSquaredError,
+    PeakSignalToNoiseRatio,
+    StructuralSimilarity,
+)
+from clcae.serialization import replacing
+
+COLUMNS = {"MSE": 4, "PSNR": 2, "SSIM": 3, "perceptual": 3, "identity": 3, "ms": 1}
+SHOWN = 8
+BATCH = 64
+
+
+class InversionReport:
+    """Rows W, W+ and F of a method on held-out images; table.json, table.md and grid.png."""
+
+    def __init__(
+        self,
+        *,
+        method: CLCAE,
+        test_images: ImageSource,
+        judges: PortraitJudges,
+        name: str = "CLCAE",
+        timed_batch: int = 1,
+    ) -> None:
+        self.method = method
+        self.test_images = test_images
+        self.judges = judges
+        self.name = name
+        self.timed_batch = timed_batch
+
+    @torch.no_grad()
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Evaluates, times, writes and prints; returns space -> metric -> value."""
+        rows = list(self.rows().values())
+        write_rows(rows, folder / "table.json")
+        table = markdown_table(rows, metrics=list(COLUMNS), decimals=COLUMNS)
+        with replacing(folder / "table.md") as partial:
+            partial.write_text(table)
+        write_png(self.grid(), folder / "grid.png")
+        print(f"\n{len(self.test_images)} held-out images\n\n{table}\n{folder / 'grid.png'}")
+        return {row.space: dict(row.metrics) for row in rows}
+
+    def rows(self) -> dict[str, Row]:
+        """One row a space, timings included."""
+        judges = self.judges
+        rows = evaluate(
+            self.method.reconstructions,
+            self.test_images,
+            method=self.name,
+            metrics={
+                "MSE": lambda: MeanSquaredError(quantise=True),
+                "PSNR": lambda: PeakSignalToNoiseRatio(quantise=True),
+                "SSIM": lambda: StructuralSimilarity(quantise=True),
+                "perceptual": lambda: PerceptualDistance(
+                    distance=judges.distance_of_images,
+                    distance_name="features of the portraits judges",
+                ),
+                "identity": lambda: IdentitySimilarity(
+                    embedder=judges.embed_images, embedder_name="portraits identity embedder"
+                ),
+            },
+            batch_size=BATCH,
+            device=self._device,
+        )
+        images = self._images(self.timed_batch)
+        for space, row in rows.items():
+            row.metrics["ms"] = time_per_image(
+                lambda batch, space=space: self.method.reconstruct(batch, space), images
+            )
+            row.protocol["ms"] = {
+                "direction": "lower",
+                "batch": str(self.timed_batch),
+                "device": str(self._device),
+                "threads": str(torch.get_num_threads()),
+                "statistic": "median of 10 calls after 3",
+            }
+        return rows
+
+    def grid(self) -> Tensor:
+        """input | W | W+ | F of the first images, [3, H, W]."""
+        images = self._images(SHOWN)
+        columns = {"input": images, **self.method.reconstructions(images)}
+        shown = {name: column.clamp(-1, 1).cpu() for name, column in columns.items()}
+        return labelled_grid(shown, scale=2)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.method.average_image.device
+
+    def _images(self, count: int) -> Tensor:
+        count = min(count, len(self.test_images))
+        return self.test_images.images(torch.arange(count)).to(self._device)
+

@@ -1,0 +1,177 @@
+"""Training of the portraits judges: who it is, and how it looks.
+
+The identity embedder learns an additive angular margin over people (ArcFace, Deng et al. 2019); the
+attribute regressor learns the labels of the renderer. Both are measured on people of the validation
+split, none of whom is in training.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clcae.data.sampler import shuffled
+from clcae.frozen.portraits import AttributeRegressor, IdentityEmbedder
+from clcae.losses import AngularMargin
+from clcae.metrics.verification import r2_score, roc_auc
+from clcae.portraits import ATTRIBUTES, PortraitImages
+from clcae.serialization import save
+from training.task import Phase, StepContext, StepOutput, Task
+
+BATCH = 128  # of validation
+
+
+def jittered(
+    images: Tensor,  # [N, 3, H, W]
+    rng: torch.Generator,
+) -> Tensor:
+    """A mild contrast, brightness and noise jitter, so that judges also read generated pictures."""
+    gain = 1.0 + 0.1 * torch.randn(len(images), 1, 1, 1, generator=rng)
+    shift = 0.05 * torch.randn(len(images), 3, 1, 1, generator=rng)
+    noise = 0.03 * torch.randn(images.shape, generator=rng)
+    return (images * gain + shift + noise).clamp(-1.0, 1.0)
+
+
+class JudgeTask(Task):
+    """What both judges share: batches of portraits, validation people, export."""
+
+    name: str
+
+    def __init__(
+        self, *, judge: nn.Module, images: PortraitImages, validation_images: PortraitImages
+    ) -> None:
+        self.judge = judge
+        self.images = images
+        self.validation_images = validation_images
+
+    @property
+    def device(self) -> torch.device:
+        """Where the judge is."""
+        return next(self.judge.parameters()).device
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The judge."""
+        return {"judge": self.judge}
+
+    def load_batch(self, context: StepContext) -> tuple[Tensor, Tensor]:
+        """Shuffled portraits [N, 3, H, W] and their indices [N]."""
+        indices = shuffled(len(self.images), context.seed, context.samples)
+        rng = context.generator(f"jitter {context.rows.start}")
+        return jittered(self.images.images(indices), rng).to(self.device), indices
+
+    def outputs(self) -> Tensor:
+        """What the judge says of every validation portrait."""
+        parts = torch.arange(len(self.validation_images)).split(BATCH)
+        return torch.cat(
+            [
+                self.judge(self.validation_images.images(part).to(self.device)).cpu()
+                for part in parts
+            ]
+        )
+
+    def finish(self, folder: Path) -> Mapping[str, Any]:
+        """Writes the judge as a native file, with its validation figures as provenance."""
+        figures = dict(self.validate())
+        provenance = {"command": f"python train.py +experiment=portraits_{self.name}", **figures}
+        path = folder / f"{self.name}.safetensors"
+        save(self.judge, path, provenance=provenance, half=True)
+        return {**figures, "file": path.name}
+
+
+class IdentityTask(JudgeTask):
+    """Classification of people under an angular margin."""
+
+    name = "identity"
+    monitor = ("auc", "max")
+
+    def __init__(
+        self,
+        *,
+        judge: IdentityEmbedder,
+        images: PortraitImages,  # several pictures of every person
+        validation_images: PortraitImages,
+        scale: float = 24.0,  # s of ArcFace is 64 for 512 dimensions and millions of faces
+        margin: float = 0.3,
+    ) -> None:
+        super().__init__(judge=judge, images=images, validation_images=validation_images)
+        self.margin = AngularMargin(
+            embedding_dim=judge.embedding_dim,
+            num_people=images.num_people,
+            scale=scale,
+            margin=margin,
+        )
+
+    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """One optimizer for the embedder and the centres of the people."""
+        return {"judge": [*self.judge.parameters(), *self.margin.parameters()]}
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The embedder and the centres."""
+        return {"judge": self.judge, "margin": self.margin}
+
+    def loss(self, phase: Phase, batch: tuple[Tensor, Tensor], context: StepContext) -> StepOutput:
+        """The margin loss of the batch."""
+        images, indices = batch
+        people = self.images.people(indices).to(images.device)
+        loss = self.margin(self.judge(images).float(), people)
+        return StepOutput(loss=loss, terms={"margin": loss})
+
+    def validate(self) -> Mapping[str, float]:
+        """AUC of verification over all pairs of validation pictures."""
+        embeddings = self.outputs()
+        people = self.validation_images.people(torch.arange(len(embeddings)))
+        rows, columns = torch.triu_indices(len(people), len(people), offset=1)
+        same = people[rows] == people[columns]
+        scores = (embeddings @ embeddings.T)[rows, columns]
+        return {"auc": roc_auc(scores, same)}
+
+
+class AttributesTask(JudgeTask):
+    """Regression of the labelled attributes, classification of glasses."""
+
+    name = "attributes"
+    monitor = ("r2_lowest", "max")
+
+    def __init__(
+        self,
+        *,
+        judge: AttributeRegressor,
+        images: PortraitImages,
+        validation_images: PortraitImages,
+    ) -> None:
+        super().__init__(judge=judge, images=images, validation_images=validation_images)
+        self.binary = judge.binary
+        self.continuous = [k for k in range(len(ATTRIBUTES)) if k not in judge.binary]
+
+    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """All of the regressor."""
+        return {"judge": self.judge.parameters()}
+
+    def loss(self, phase: Phase, batch: tuple[Tensor, Tensor], context: StepContext) -> StepOutput:
+        """Squared error of the continuous labels plus cross-entropy of the binary ones."""
+        images, indices = batch
+        labels = self.images.attributes(indices).to(images.device)
+        assert isinstance(self.judge, AttributeRegressor)
+        scores = self.judge.raw(self.judge.trunk(images)[-1]).float()
+        squared = F.mse_loss(scores[:, self.continuous], labels[:, self.continuous])
+        crossed = F.binary_cross_entropy_with_logits(scores[:, self.binary], labels[:, self.binary])
+        return StepOutput(
+            loss=squared + 0.2 * crossed, terms={"squared": squared, "crossed": crossed}
+        )
+
+    def validate(self) -> Mapping[str, float]:
+        """R2 of every continuous attribute, AUC of every binary one."""
+        outputs = self.outputs()
+        labels = self.validation_images.attributes(torch.arange(len(outputs)))
+        explained = r2_score(outputs, labels)
+        values = {}
+        for column, name in enumerate(ATTRIBUTES):
+            if column in self.binary:
+                values[f"auc_{name}"] = float(roc_auc(outputs[:, column], labels[:, column].int()))
+            else:
+                values[f"r2_{name}"] = float(explained[column])
+        lowest = min(values[f"r2_{name}"] for name in ("smile", "yaw", "age"))
+        return {**values, "r2_lowest": lowest}

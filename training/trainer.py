@@ -1,0 +1,296 @@
+"""The loop around the iterations: one for every task, device and number of processes.
+
+Schedules, averages, logging, validation, pictures, checkpoints, resuming and stopping. What happens
+inside an iteration is in ``training.iteration``.
+"""
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from training import distributed
+from training.checkpoint import capture, load_weights, restore, weights_of
+from training.ema import ExponentialAverage
+from training.errors import StoppedError
+from training.files import load_checkpoint
+from training.interrupts import Interrupts
+from training.iteration import Iteration
+from training.logger import Logger
+from training.means import Means
+from training.precision import Precision, bfloat16_lacking
+from training.run_state import StageState
+from training.schedules import Schedule
+from training.seeds import derive_seed
+from training.task import Task
+
+
+class Trainer:
+    """Runs one task from its last checkpoint, or its beginning, to its end.
+
+    Args:
+        task: what is learnt.
+        optimizers: name -> optimizer, for each name of ``task.parameters()``.
+        schedules: name -> schedule of the optimizer of that name.
+        ema: the moving average of ``task.averaged()``.
+        logger: where numbers and pictures go.
+        state: the stage's files.
+        device: where the task computes.
+        seed: the seed of the stage.
+        steps: iterations of the stage.
+        batch_size: rows of a step, over all processes and micro batches.
+        accumulate: micro batches of a step and process.
+        precision: type of the computation inside losses; parameters are float32 throughout.
+        clip_norm: bound on the gradient norm of a phase; None: no bound.
+        validate_every: steps between validations; None: only at the end.
+        sample_every: steps between sample pictures; None: only at the end.
+        save_every: steps between saves; None: only at the end.
+        log_every: steps that a line of the log averages.
+        finish_with: the weights that are exported and that later stages use: those of the "last"
+            step or of the "best" validation.
+
+    Raises:
+        ValueError: the batch cannot be divided, or the optimizers are not those of the task.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        schedules: Mapping[str, Schedule],
+        ema: ExponentialAverage,
+        logger: Logger,
+        state: StageState,
+        device: torch.device,
+        seed: int,
+        steps: int,
+        batch_size: int,
+        accumulate: int = 1,
+        precision: Precision = "float32",
+        clip_norm: float | None = None,
+        validate_every: int | None = None,
+        sample_every: int | None = None,
+        save_every: int | None = None,
+        log_every: int = 50,
+        finish_with: Literal["last", "best"] = "last",
+    ) -> None:
+        self.task = task
+        self.optimizers = dict(optimizers)
+        self.schedules = dict(schedules)
+        self.ema = ema
+        self.logger = logger
+        self.state = state
+        self.seed = seed
+        self.steps = steps
+        self.batch_size = batch_size
+        self.validate_every = validate_every
+        self.sample_every = sample_every
+        self.save_every = save_every
+        self.log_every = log_every
+        self.finish_with = finish_with
+        self.means = Means()
+        self.step = 0
+        self.best: float | None = None
+        self.modules = dict(task.modules())
+        self.iteration = Iteration(
+            task=task,
+            optimizers=optimizers,
+            stage=state.name,
+            device=device,
+            seed=seed,
+            total_steps=steps,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            precision=self._settled(precision, device),
+            clip_norm=clip_norm,
+        )
+
+    def fit(self) -> Mapping[str, Any]:
+        """Trains to the end, exports, and marks the stage as finished.
+
+        Returns:
+            The report of the task.
+
+        Raises:
+            NonFiniteError: a term or gradient is infinite or NaN.
+            StoppedError: SIGTERM or SIGINT came; the state was saved.
+            UserError: a checkpoint does not fit, or the disk is full.
+        """
+        self._resume()
+        self.iteration.train_only(())
+        self.logger.start_stage(stage=self.state.name, step=self.step, steps=self.steps)
+        try:
+            self._loop()
+            return self._finish()
+        finally:
+            self.logger.finish_stage()
+
+    def _loop(self) -> None:
+        started, timed = time.monotonic(), self.step
+        with Interrupts() as interrupts:
+            while self.step < self.steps:
+                terms = self._iterate()
+                self.logger.progress(step=self.step, terms=terms)
+                if self._due(self.log_every):
+                    now = time.monotonic()
+                    seconds = (now - started) / (self.step - timed)
+                    started, timed = now, self.step
+                    self.logger.log(
+                        step=self.step,
+                        terms=self.means.take(),
+                        rates=self._rates(),
+                        seconds=seconds,
+                    )
+                self._look()
+                stop = distributed.any_rank(interrupts.received is not None)
+                if stop or self._due(self.save_every):
+                    self._save()
+                if stop:
+                    self._raise_interrupted(interrupts.received or signal.SIGTERM)
+
+    def _iterate(self) -> dict[str, float]:
+        """One iteration and what follows from it; returns its terms."""
+        for schedule in self.schedules.values():
+            schedule.apply(self.step)
+        terms = self.iteration.run(self.step)
+        self.ema.update(seen=self.step * self.batch_size, count=self.batch_size)
+        self.means.add(terms)
+        self.step += 1
+        return terms
+
+    def _look(self) -> None:
+        """Validates and draws, where it is time."""
+        if self._due(self.validate_every):
+            self._validate()
+        if self._due(self.sample_every) and distributed.is_main():
+            with self._evaluating("samples"):
+                image = self.task.samples()
+            if image is not None:
+                self.logger.picture(step=self.step, image=image)
+
+    def _validate(self) -> None:
+        with self._evaluating("validation"):
+            values = dict(self.task.validate())
+        if not values:
+            return
+        vector = torch.tensor(list(values.values()), dtype=torch.float64)
+        values = dict(zip(values, distributed.average(vector).tolist(), strict=True))
+        self.logger.validation(step=self.step, values=values)
+        if self.task.monitor is None:
+            return
+        name, mode = self.task.monitor
+        if name not in values:
+            raise ValueError(f"the monitored value is {name!r}, expected one of {sorted(values)}")
+        cost = values[name] if mode == "min" else -values[name]
+        for schedule in self.schedules.values():
+            schedule.validated(cost)
+        if self.best is None or cost < self.best:
+            self.best = cost
+            content = {"stage": self.state.name, "step": self.step, "best": cost}
+            weights = weights_of(self.modules, self.ema)
+            distributed.on_main(lambda: self.state.save_best({**content, **weights}))
+
+    def _save(self) -> None:
+        def save() -> None:
+            self.logger.flush()  # so that no checkpoint is ahead of the log
+            self.state.save_last(
+                capture(stage=self.state.name, step=self.step, best=self.best, **self._parts())
+            )
+
+        distributed.on_main(save)
+
+    def _resume(self) -> None:
+        if self.state.last.exists():
+            self.step, self.best = restore(
+                load_checkpoint(self.state.last),
+                path=self.state.last,
+                stage=self.state.name,
+                **self._parts(),
+            )
+            self.logger.line(f"{self.state.name}: continuing after step {self.step}/{self.steps}")
+        distributed.barrier()
+
+    def _finish(self) -> Mapping[str, Any]:
+        weights = self.state.last
+        if self.finish_with == "best" and self.state.best.exists():
+            weights = self.state.best
+            content = load_checkpoint(weights)
+            load_weights(content, path=weights, modules=self.modules, ema=self.ema)
+
+        def export() -> Mapping[str, Any]:
+            with self._evaluating("finish"):
+                report = self.task.finish(self.state.run_folder)
+            self.state.finish(weights=weights, report=report)
+            return report
+
+        report = distributed.on_main(export)
+        self.ema.copy_to_modules()
+        for module in self.modules.values():
+            module.eval()
+        return report
+
+    def _raise_interrupted(self, number: int) -> None:
+        name = signal.Signals(number).name
+        message = (
+            f"stopped by {name} after step {self.step}/{self.steps} of {self.state.name}: "
+            "saved, the same command continues"
+        )
+        raise StoppedError(message if distributed.is_main() else "", signal_number=number)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "modules": self.modules,
+            "ema": self.ema,
+            "optimizers": self.optimizers,
+            "schedules": self.schedules,
+            "means": self.means,
+        }
+
+    @contextmanager
+    def _evaluating(self, purpose: str) -> Iterator[None]:
+        """Averaged weights, evaluation mode, no gradients, and the same randomness every time."""
+        for module in self.modules.values():
+            module.eval()
+        torch.manual_seed(derive_seed(self.seed, purpose))
+        with self.ema.applied(), torch.no_grad():
+            yield
+
+    def _due(self, every: int | None) -> bool:
+        return self.step == self.steps or (every is not None and self.step % every == 0)
+
+    def _rates(self) -> dict[str, float]:
+        return {
+            name: float(optimizer.param_groups[0]["lr"])
+            for name, optimizer in self.optimizers.items()
+        }
+
+    def _settled(self, precision: Precision, device: torch.device) -> Precision:
+        """The precision that the device is good for."""
+        lacking = bfloat16_lacking(device) if precision == "bfloat16" else None
+        if lacking is None:
+            return precision
+        self.logger.line(f"{self.state.name}: computing in float32, since {lacking}")
+        return "float32"
+
+
+def load_finished(task: Task, *, ema: ExponentialAverage, path: Path) -> None:
+    """Gives the modules of a finished stage the weights that it ended with.
+
+    Args:
+        task: the task of the stage.
+        ema: the moving average of ``task.averaged()``.
+        path: the checkpoint that the mark of completion names.
+
+    Raises:
+        UserError: the checkpoint is missing or does not fit.
+    """
+    modules = task.modules()
+    load_weights(load_checkpoint(path), path=path, modules=modules, ema=ema)
+    ema.copy_to_modules()
+    for module in modules.values():
+        module.eval()
