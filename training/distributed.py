@@ -157,23 +157,6 @@ def broadcast_buffers(modules: Iterable[nn.Module]) -> None:
             _broadcast(module.buffers())
 
 
-def gather(rows: Tensor) -> Tensor:
-    """The rows of all processes, in the order of ranks, with a gradient into every process's own.
-
-    The backward pass sums over the processes, so a loss that each of them computes on all rows has,
-    after ``average_gradients``, exactly the gradient of one process with the whole batch.
-
-    Args:
-        rows: [N, ...], the same shape in each process.
-
-    Returns:
-        [N * world_size, ...].
-    """
-    if world_size() == 1:
-        return rows
-    return _Gather.apply(rows)
-
-
 def gather_objects(value: Any) -> list[Any]:
     """What each process passed, in the order of ranks; the values are pickled."""
     if world_size() == 1:
@@ -212,20 +195,6 @@ def on_main(function: Callable[[], Result]) -> Result:
         raise silent
     result: Result = outcome[0]
     return result
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        pieces = [torch.empty_like(rows) for _ in range(world_size())]
-        dist.all_gather(pieces, rows.contiguous())
-        return torch.cat(pieces)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total.chunk(world_size())[rank()]
 
 
 def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:

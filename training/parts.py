@@ -27,8 +27,6 @@ class Parts:
         device: where modules are moved once they are built; building happens on the CPU.
         seed: of the initial weights; each part has a stream of its own, whatever the order of
             building.
-        prepare: applied to each built module before it is moved, such as a conversion of its
-            normalisations.
     """
 
     def __init__(
@@ -37,12 +35,10 @@ class Parts:
         config: Mapping[str, Mapping[str, Any]],
         device: torch.device,
         seed: int,
-        prepare: Callable[[nn.Module], nn.Module] | None = None,
     ) -> None:
         self.config = dict(config)
         self.device = device
         self.seed = seed
-        self.prepare = prepare
         self._built: dict[str, Any] = {}
         self._building: list[str] = []
 
@@ -108,8 +104,6 @@ class Parts:
         torch.manual_seed(derive_seed(self.seed, "weights", where))
         built = function(**arguments)
         if isinstance(built, nn.Module):
-            if self.prepare is not None:
-                built = self.prepare(built)
             built = built.to(self.device).eval()
         return built
 

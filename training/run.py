@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from training import distributed
 from training.ema import ExponentialAverage
@@ -62,7 +61,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             config=config["parts"] or {},
             device=device,
             seed=config["seed"],
-            prepare=_preparation(settings, device),
         )
         run = _Run(config=config, run_state=run_state, parts=parts, logger=logger, device=device)
         reports = {name: run.stage(name, stage, loops[name]) for name, stage in stages.items()}
@@ -254,10 +252,3 @@ def _configure_torch(settings: RunSettings) -> None:
         torch.set_num_threads(settings.threads)
     torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = settings.tf32
-
-
-def _preparation(settings: RunSettings, device: torch.device) -> Any:
-    """The conversion of built modules: batch statistics over all GPUs, where there are several."""
-    if distributed.world_size() > 1 and device.type == "cuda" and settings.sync_batch_norm:
-        return nn.SyncBatchNorm.convert_sync_batchnorm
-    return None

@@ -77,7 +77,6 @@ class RunSettings:
         debug: whether an error shows its stack trace.
         suffix: appended to the name of the run, so that a trial has a folder of its own.
         tf32: whether float32 products may be computed in TF32 on a GPU.
-        sync_batch_norm: whether batch normalisation takes its statistics over all GPUs.
     """
 
     threads: int | None = None
@@ -85,7 +84,6 @@ class RunSettings:
     debug: bool = False
     suffix: str | None = None
     tf32: bool = False
-    sync_batch_norm: bool = True
 
 
 def run_settings(section: Mapping[str, Any]) -> RunSettings:

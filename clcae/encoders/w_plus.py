@@ -36,7 +36,9 @@ class ManyTokenRows(nn.Module):
     ) -> None:
         super().__init__()
         levels = [level_of_row(row, num_rows, pyramid.num_levels) for row in range(num_rows)]
-        self.rows = [[row for row in range(num_rows) if levels[row] == k] for k in sorted({*levels})]
+        self.rows = [
+            [row for row in range(num_rows) if levels[row] == k] for k in sorted({*levels})
+        ]
         self.levels = sorted({*levels})
         self.row_embedding = nn.Parameter(torch.randn(num_rows, w_dim) * 0.02)
         self.norms = nn.ModuleList(nn.LayerNorm(pyramid.width) for _ in self.levels)
@@ -92,8 +94,6 @@ class OneTokenRows(nn.Module):
         """What is added to w, [N, num_rows, w_dim]; it does not depend on w."""
         rows = [
             attention(head(levels[level]))
-            for level, head, attention in zip(
-                self.levels, self.heads, self.attentions, strict=True
-            )
+            for level, head, attention in zip(self.levels, self.heads, self.attentions, strict=True)
         ]
         return torch.stack(rows, dim=1)

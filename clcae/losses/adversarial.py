@@ -26,7 +26,7 @@ def r1_penalty(
     real_logits: Tensor,  # [N, 1]
     inputs: Tensor,  # [N, ...], requires grad
 ) -> Tensor:
-    """Mean squared norm of the gradient of the logits; differentiable. The loss is gamma/2 of it."""
+    """Mean squared norm of the gradient of the logits; the loss is gamma / 2 of it."""
     (gradient,) = torch.autograd.grad(real_logits.sum(), inputs, create_graph=True)
     return gradient.square().flatten(1).sum(dim=1).mean()
 

@@ -26,14 +26,13 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
     def _forward_over_ranks(self, x: Tensor) -> Tensor:
         from torch.distributed.nn.functional import all_reduce
 
-        axes = [0, *range(2, x.ndim)]
-        count = x.numel() / x.shape[1]
-        moments = torch.stack([x.sum(axes), x.square().sum(axes), x.new_full(x.shape[1:2], count)])
-        total, squares, counts = all_reduce(moments).unbind(0)
+        axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
+        count = x.new_full(x.shape[1:2], x.numel() / x.shape[1])
+        total, counts = all_reduce(torch.stack([x.sum(axes), count])).unbind(0)
         mean = total / counts
-        variance = (squares / counts - mean.square()).clamp_min(0.0)
+        # Deviations from the mean, not a difference of squares: that would cancel.
+        variance = all_reduce((x - mean.reshape(shape)).square().sum(axes)) / counts
         self._track(mean.detach(), variance.detach(), float(counts[0]))
-        shape = [1, -1, *[1] * (x.ndim - 2)]
         normal = (x - mean.reshape(shape)) * torch.rsqrt(variance + self.eps).reshape(shape)
         if self.weight is None:
             return normal
@@ -55,4 +54,3 @@ class BatchNorm2d(_Synchronized):
 
 class BatchNorm1d(_Synchronized):
     """Over [N, C]."""
-

@@ -1,20 +1,35 @@
 """Rows of all ranks, with gradients."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
 def gather_rows(
-    x: Tensor,  # [N, ...], as many rows on every rank
+    rows: Tensor,  # [N, ...], as many on every rank
 ) -> Tensor:
-    """[ranks * N, ...], in the order of the ranks; `x` itself in one process.
+    """[ranks * N, ...], in the order of the ranks; `rows` itself in one process.
 
     The backward pass sums what all ranks ask of a row. Where every rank minimises the same loss of
     all rows, averaging the parameters' gradients over the ranks gives that loss's exact gradient.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return x
-    from torch.distributed.nn.functional import all_gather
+        return rows
+    gathered: Tensor = _Gather.apply(rows)
+    return gathered
 
-    return torch.cat(all_gather(x.contiguous()), dim=0)
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        pieces = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(pieces, rows.contiguous())
+        return torch.cat(pieces)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]

@@ -33,4 +33,3 @@ def portraits_judges() -> PortraitJudges:
         identity=load(asset_path("identity"), expected=IdentityEmbedder),
         attributes=load(asset_path("attributes"), expected=AttributeRegressor),
     )
-

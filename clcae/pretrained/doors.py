@@ -24,8 +24,8 @@ def load_generator(source: str | Path) -> Generator:
 
     Args:
         source: "portraits", a native .safetensors file, or a .pt file in the layout of
-            rosinality/stylegan2-pytorch (`g_ema`, `latent_avg`). Where the mean latent is missing it
-            is computed from 100,000 mapped samples.
+            rosinality/stylegan2-pytorch (`g_ema`, `latent_avg`). Where the mean latent is missing
+            it is computed from 100,000 mapped samples.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -86,6 +86,12 @@ def _safe_load(path: Path) -> Any:
     """torch.load that executes nothing."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        ValueError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ValueError(f"{path} is no checkpoint that can be read safely: {reason}") from error

@@ -77,7 +77,7 @@ def generator_from_state(state: Mapping[str, Tensor]) -> Generator:
     """
     if "mapping.embed.weight" in state:
         raise ValueError(
-            f"this {GENERATOR} is conditional (mapping.embed), only unconditional ones are supported"
+            f"this {GENERATOR} is conditional (mapping.embed), only others are supported"
         )
     blocks = _blocks(state, r"synthesis\.b(\d+)\.torgb\.weight$")
     mapping = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in state)

@@ -197,4 +197,3 @@ def style_mixing(
     at = torch.as_tensor(crossover, device=first.device).reshape(-1, 1)
     keep = (rows < at)[..., None]
     return torch.where(keep, first[:, None], second[:, None])
-

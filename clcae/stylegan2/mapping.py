@@ -4,6 +4,8 @@ Karras et al. 2019, section 2; `Generator.style` of stylegan2-pytorch, `MappingN
 stylegan2-ada-pytorch (unconditional).
 """
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from clcae.nn.equalized import EqualizedLinear
@@ -32,7 +34,7 @@ class MappingNetwork(nn.Module):
                 lr_multiplier=lr_multiplier,
                 activation="lrelu",
             )
-            for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+            for fan_in, fan_out in pairwise(widths)
         )
 
     def forward(self, z: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training import distributed
+from clcae.nn.gather import gather_rows
 from training.task import Phase, StepContext, StepOutput, Task
 
 
@@ -133,7 +133,7 @@ class Contrast(Task):
             loss = functional.softplus(self.critic(fake.detach())).mean()
             loss = loss + functional.softplus(-self.critic(target(batch))).mean()
             return StepOutput(loss=loss, terms={})
-        everyone, goals = distributed.gather(fake), distributed.gather(target(batch))
+        everyone, goals = gather_rows(fake), gather_rows(target(batch))
         logits = -torch.cdist(everyone, goals)
         match = functional.cross_entropy(logits, torch.arange(len(logits)))
         fool = functional.softplus(-self.critic(fake)).mean()

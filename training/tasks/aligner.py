@@ -17,6 +17,7 @@ from clcae.losses import info_nce, retrieval_accuracy
 from clcae.nn.gather import gather_rows
 from clcae.serialization import save
 from clcae.stylegan2 import Generator
+from clcae.stylegan2.synthesis import NoiseMode
 from training.task import Phase, StepContext, StepOutput, Task
 
 HELD_OUT_PAIRS = 256
@@ -35,10 +36,12 @@ class AlignerTask(Task):
         judges: PortraitJudges | None = None,
         start: Literal["identity", "random"] = "identity",  # of the image tower's trunk
         truncation: float = 1.0,  # of the pairs; the paper does not state one
+        noise: NoiseMode = "random",
     ) -> None:
         self.aligner = aligner
         self.generator = generator
         self.truncation = truncation
+        self.noise: NoiseMode = noise
         with torch.no_grad():
             image = generator.synthesize(generator.w_average[None])[0]
         aligner.set_averages(image=image, w=generator.w_average)
@@ -59,11 +62,11 @@ class AlignerTask(Task):
 
     def load_batch(self, context: StepContext) -> tuple[Tensor, Tensor]:
         """This rank's rows of the pairs of the step."""
-        z = torch.randn(
-            context.batch_size, self.generator.z_dim, generator=context.generator("z")
-        )[context.rows]
+        z = torch.randn(context.batch_size, self.generator.z_dim, generator=context.generator("z"))[
+            context.rows
+        ]
         w = self.generator.map(z.to(self.generator.w_average.device), truncation=self.truncation)
-        return self.generator.synthesize(w, noise="random").clamp(-1.0, 1.0), w
+        return self.generator.synthesize(w, noise=self.noise).clamp(-1.0, 1.0), w
 
     def loss(self, phase: Phase, batch: tuple[Tensor, Tensor], context: StepContext) -> StepOutput:
         """Symmetric InfoNCE over the global batch."""
@@ -72,7 +75,11 @@ class AlignerTask(Task):
         latent_embeddings = gather_rows(self.aligner.embed_latents(w).float())
         loss = info_nce(image_embeddings, latent_embeddings, self.aligner.scale)
         to_latent, to_image = retrieval_accuracy(image_embeddings, latent_embeddings)
-        terms = {"contrastive": loss, "top1": (to_latent + to_image) / 2, "scale": self.aligner.scale}
+        terms = {
+            "contrastive": loss,
+            "top1": (to_latent + to_image) / 2,
+            "scale": self.aligner.scale,
+        }
         return StepOutput(loss=loss, terms=terms)
 
     def validate(self) -> Mapping[str, float]:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from clcae.aligner import Aligner
 from clcae.data.sampler import shuffled
 from clcae.data.sources import ImageSource
-from clcae.data.transforms import flip_horizontally
 from clcae.frozen.portraits import PortraitJudges
 from clcae.images import labelled_grid
 from clcae.losses import alignment_term, feature_term, reconstruction_terms, weighted_sum
@@ -87,9 +86,10 @@ class CLCAETask(Task):
     def load_batch(self, context: StepContext) -> Tensor:
         """Shuffled images, flipped at random."""
         images = self.images.images(shuffled(len(self.images), context.seed, context.samples))
-        if self.flip:
-            rng = context.generator(f"flip {context.rows.start}")
-            images = flip_horizontally(images, rng=rng)
+        if self.flip:  # drawn for the whole batch, so that it does not matter who computes a row
+            coins = torch.rand(context.batch_size, generator=context.generator("flip"))
+            flipped = (coins[context.rows] < 0.5)[:, None, None, None]
+            images = torch.where(flipped, images.flip(-1), images)
         return images.to(self.method.average_image.device)
 
     def loss(self, phase: Phase, batch: Tensor, context: StepContext) -> StepOutput:
@@ -98,8 +98,9 @@ class CLCAETask(Task):
         pictures, feature, own = self.method.pictures(encoding, noise=self.noise)
         by_output = reconstruction_terms(pictures, batch, self.judges)
         terms = {
-            kind: torch.stack([value for name, value in by_output.items() if name.startswith(kind)])
-            .sum()
+            kind: torch.stack(
+                [value for name, value in by_output.items() if name.startswith(kind)]
+            ).sum()
             for kind in ("l2", "perceptual", "identity")
         }
         terms["feature"] = feature_term(feature.float(), own.float())

@@ -4,8 +4,8 @@ Stage 1, imitation: a portrait is drawn from 61 standard-normal latents; they ar
 of z (the others carry nothing), and G(f(z)) is regressed onto the picture. This warm start is not
 part of StyleGAN2; it replaces most of the adversarial training, which would take days on two cores.
 
-Stage 2, adversarial: the losses of StyleGAN2 (Karras et al. 2020): non-saturating logistic, lazy R1,
-style mixing, EMA, optional path length. Deviation: the imitation loss stays as an anchor on the
+Stage 2, adversarial: the losses of StyleGAN2 (Karras et al. 2020): non-saturating logistic, lazy
+R1, style mixing, EMA, optional path length. Deviation: the imitation loss stays as an anchor on the
 part of the batch that is not style-mixed, so that the generator keeps covering the domain.
 """
 
@@ -32,7 +32,7 @@ SHOWN = 64  # samples of the grid
 
 
 def reconstruction(images: Tensor, targets: Tensor) -> Tensor:
-    """Squared and absolute error, and the absolute error of the image gradients, which are edges."""
+    """Squared and absolute error, and the absolute error of the edges (image gradients)."""
     error = images - targets
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     return error.square().mean() + 0.5 * error.abs().mean() + 0.5 * edges
@@ -123,6 +123,16 @@ class ImitationTask(GeneratorTask):
         return dict(self.validate())
 
 
+class PathMean(nn.Module):
+    """The running mean of the path lengths, as a module so that checkpoints hold it."""
+
+    value: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros([]))
+
+
 class AdversarialTask(GeneratorTask):
     """The StyleGAN2 game, anchored by imitation."""
 
@@ -142,17 +152,14 @@ class AdversarialTask(GeneratorTask):
         discriminator_warmup: int = 200,  # steps in which the discriminator alone learns
         compile: bool = False,
     ) -> None:
-        super().__init__(
-            new_generator=new_generator, images=images, report=report, compile=compile
-        )
+        super().__init__(new_generator=new_generator, images=images, report=report, compile=compile)
         self.discriminator = discriminator
         self.judge = compiled(discriminator.forward, enabled=compile)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.path_length_weight, self.path_length_every = path_length_weight, path_length_every
         self.mixing, self.anchor = mixing, anchor
         self.discriminator_warmup = discriminator_warmup
-        self.path_mean = nn.Module()
-        self.path_mean.register_buffer("value", torch.zeros([]))
+        self.path_mean = PathMean()
 
     def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
         """One optimizer for each player."""
@@ -185,9 +192,7 @@ class AdversarialTask(GeneratorTask):
         batch = super().load_batch(context)
         rng = context.generator("mixing")
         z = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)
-        crossover = torch.randint(
-            1, self.generator.num_codes, [context.batch_size], generator=rng
-        )
+        crossover = torch.randint(1, self.generator.num_codes, [context.batch_size], generator=rng)
         batch["other_z"] = z[context.rows].to(self.device)
         batch["crossover"] = crossover[context.rows].to(self.device)
         return batch

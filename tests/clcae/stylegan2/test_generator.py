@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clcae.stylegan2 import Discriminator, Generator, Layer, LatentSpace, truncate
+from clcae.stylegan2 import Discriminator, Generator, LatentSpace, Layer, truncate
 from clcae.stylegan2.discriminator import append_minibatch_deviation
 from clcae.stylegan2.generator import style_mixing
 
@@ -11,7 +11,9 @@ from clcae.stylegan2.generator import style_mixing
 @pytest.fixture(scope="module")
 def generator() -> Generator:
     torch.manual_seed(0)
-    generator = Generator(resolution=32, z_dim=12, w_dim=20, mapping_layers=2, channels=[9, 8, 7, 5])
+    generator = Generator(
+        resolution=32, z_dim=12, w_dim=20, mapping_layers=2, channels=[9, 8, 7, 5]
+    )
     for layer in generator.synthesis.layers:
         torch.nn.init.constant_(layer.noise_strength, 0.3)
     generator.update_average(num_samples=1000)
@@ -148,4 +150,6 @@ def test_discriminator_of_odd_widths_trains_through_its_gradient() -> None:
     assert logits.shape == (4, 1)
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     gradient.square().sum().backward()
-    assert all(p.grad is not None for name, p in discriminator.named_parameters() if "weight" in name)
+    assert all(
+        p.grad is not None for name, p in discriminator.named_parameters() if "weight" in name
+    )

@@ -1,0 +1,93 @@
+"""The real stages through the real command: two gloo processes do what one does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL = [
+    "trainer=debug",
+    "trainer.debug=false",
+    "trainer.progress=false",
+    "trainer.threads=1",
+    "trainer.limit_steps=2",
+    "parts.images.num_people=32",
+    "parts.validation_images.num_people=16",
+    "parts.test_images.num_people=8",
+]
+
+
+def run(folder: Path, *arguments: str, processes: int = 1) -> Path:
+    """Runs train.py to its end; returns the run folder."""
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone"]
+        launcher += ["--nproc-per-node", str(processes)]
+    paths = [f"paths.runs={folder}", f"paths.cache={folder / 'cache'}"]
+    done = subprocess.run(
+        [*launcher, "train.py", *SMALL, *paths, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "portraits-debug"
+
+
+def gradients(folder: Path, stage: str) -> list[torch.Tensor]:
+    """What one step left in the momentum: the gradients themselves."""
+    path = folder / "checkpoints" / stage / "last.pt"
+    (optimizer,) = torch.load(path, weights_only=True)["optimizers"].values()
+    return [state["momentum_buffer"] for state in optimizer["state"].values()]
+
+
+def test_gradients_of_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
+    optimizers = [
+        f"{prefix}stages.{stage}.optim.{setting}"
+        for stage in ("aligner", "clcae")
+        for prefix, setting in (
+            ("", "_target_=torch.optim.SGD"),
+            ("", "lr=1.0e-4"),
+            ("++", "momentum=0.9"),
+        )
+    ]
+    fixed = [
+        "report=null",
+        "stages.aligner.task.noise=const",  # noise maps are drawn by each process
+        "stages.clcae.task.noise=const",
+        "stages.clcae.task.noise=const",
+        "stages.aligner.task.start=random",  # well conditioned
+        "stages.clcae.task.start=random",
+        *optimizers,
+        "trainer.limit_steps=1",
+        "trainer.limit_batch_size=8",
+    ]
+    one = run(tmp_path / "one", *fixed)
+    two = run(tmp_path / "two", *fixed, processes=2)
+    for stage in ("aligner", "clcae"):
+        alone, together = gradients(one, stage), gradients(two, stage)
+        expected, value = (torch.cat([g.flatten() for g in side]) for side in (alone, together))
+        assert expected.norm() > 0
+        # Float32, with kinks: rounding moves single entries, not the whole.
+        assert (value - expected).norm() <= 1e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("attention", ["many_token", "one_token"])
+def test_a_whole_run_leaves_table_and_pictures(tmp_path: Path, attention: str) -> None:
+    folder = run(tmp_path, f"parts.method.attention={attention}")
+    rows = json.loads((folder / "table.json").read_text())
+    assert [row["space"] for row in rows] == ["W", "W+", "F"]
+    for row in rows:
+        assert row["num_images"] == 8
+        assert set(row["metrics"]) == {"MSE", "PSNR", "SSIM", "perceptual", "identity", "ms"}
+        assert set(row["protocol"]) == set(row["metrics"])
+    for name in ("grid.png", "table.md", "clcae.safetensors", "aligner.safetensors"):
+        assert (folder / name).stat().st_size > 0
+    assert "| CLCAE | W+ |" in (folder / "table.md").read_text()
