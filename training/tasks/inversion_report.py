@@ -53,8 +53,8 @@ class InversionReport:
         rows = list(self.rows().values())
         write_rows(rows, folder / "table.json")
         table = markdown_table(rows, metrics=list(COLUMNS), decimals=COLUMNS)
-        with replacing(folder / "table.md") as partial:
-            partial.write_text(table)
+        with replacing(folder / "table.md") as unfinished:
+            unfinished.write_text(table)
         write_png(self.grid(), folder / "grid.png")
         print(f"\n{len(self.test_images)} held-out images\n\n{table}\n{folder / 'grid.png'}")
         return {row.space: dict(row.metrics) for row in rows}

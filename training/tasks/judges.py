@@ -36,16 +36,23 @@ def jittered(
 
 
 class JudgeTask(Task):
-    """What both judges share: batches of portraits, validation people, export."""
+    """What both judges share: batches of portraits, measurement on held-out people, export."""
 
     name: str
+    title: str
 
     def __init__(
-        self, *, judge: nn.Module, images: PortraitImages, validation_images: PortraitImages
+        self,
+        *,
+        judge: nn.Module,
+        images: PortraitImages,
+        validation_images: PortraitImages,
+        test_images: Mapping[str, PortraitImages] | None = None,  # by a name for the card
     ) -> None:
         self.judge = judge
         self.images = images
         self.validation_images = validation_images
+        self.test_images = dict(test_images or {})
 
     @property
     def device(self) -> torch.device:
@@ -62,29 +69,55 @@ class JudgeTask(Task):
         rng = context.generator(f"jitter {context.rows.start}")
         return jittered(self.images.images(indices), rng).to(self.device), indices
 
-    def outputs(self) -> Tensor:
-        """What the judge says of every validation portrait."""
-        parts = torch.arange(len(self.validation_images)).split(BATCH)
-        return torch.cat(
-            [
-                self.judge(self.validation_images.images(part).to(self.device)).cpu()
-                for part in parts
-            ]
-        )
+    def outputs(self, source: PortraitImages) -> Tensor:
+        """What the judge says of every picture of a source."""
+        parts = torch.arange(len(source)).split(BATCH)
+        return torch.cat([self.judge(source.images(part).to(self.device)).cpu() for part in parts])
+
+    def measure(self, source: PortraitImages) -> dict[str, float]:
+        """The figures of the judge on people it has not seen."""
+        raise NotImplementedError
+
+    def validate(self) -> Mapping[str, float]:
+        """The figures on the validation people."""
+        return self.measure(self.validation_images)
 
     def finish(self, folder: Path) -> Mapping[str, Any]:
-        """Writes the judge as a native file, with its validation figures as provenance."""
-        figures = dict(self.validate())
-        provenance = {"command": f"python train.py +experiment=portraits_{self.name}", **figures}
+        """Writes the judge as a native file, and its card."""
+        figures = {"validation": dict(self.validate())}
+        figures |= {name: self.measure(source) for name, source in self.test_images.items()}
+        command = f"python train.py +experiment=portraits_{self.name}"
         path = folder / f"{self.name}.safetensors"
-        save(self.judge, path, provenance=provenance, half=True)
+        save(self.judge, path, provenance={"command": command, **figures}, half=True)
+        card = judge_card(path.name, title=self.title, command=command, figures=figures)
+        (folder / f"{self.name}.md").write_text(card)
         return {**figures, "file": path.name}
+
+
+def judge_card(
+    file: str, *, title: str, command: str, figures: Mapping[str, Mapping[str, float]]
+) -> str:
+    """The Markdown card of a judge: a column for each set of held-out people."""
+    sets = list(figures)
+    lines = [f"| figure | {' | '.join(sets)} |", f"| --- |{' ---: |' * len(sets)}"]
+    for name in figures[sets[0]]:
+        values = " | ".join(f"{figures[key][name]:.4f}" for key in sets)
+        lines.append(f"| {name} | {values} |")
+    table = "\n".join(lines)
+    return f"""# {file}
+
+{title} Made by `{command}`; weights are stored in float16, the figures are of the float32 weights
+before. No person of a column below is in training; "details" is the probability of each detail.
+
+{table}
+"""
 
 
 class IdentityTask(JudgeTask):
     """Classification of people under an angular margin."""
 
     name = "identity"
+    title = "The identity embedder of the portraits domain (angular margin over 2,048 people)."
     monitor = ("auc", "max")
 
     def __init__(
@@ -93,10 +126,16 @@ class IdentityTask(JudgeTask):
         judge: IdentityEmbedder,
         images: PortraitImages,  # several pictures of every person
         validation_images: PortraitImages,
+        test_images: Mapping[str, PortraitImages] | None = None,
         scale: float = 24.0,  # s of ArcFace is 64 for 512 dimensions and millions of faces
         margin: float = 0.3,
     ) -> None:
-        super().__init__(judge=judge, images=images, validation_images=validation_images)
+        super().__init__(
+            judge=judge,
+            images=images,
+            validation_images=validation_images,
+            test_images=test_images,
+        )
         self.margin = AngularMargin(
             embedding_dim=judge.embedding_dim,
             num_people=images.num_people,
@@ -119,10 +158,10 @@ class IdentityTask(JudgeTask):
         loss = self.margin(self.judge(images).float(), people)
         return StepOutput(loss=loss, terms={"margin": loss})
 
-    def validate(self) -> Mapping[str, float]:
-        """AUC of verification over all pairs of validation pictures."""
-        embeddings = self.outputs()
-        people = self.validation_images.people(torch.arange(len(embeddings)))
+    def measure(self, source: PortraitImages) -> dict[str, float]:
+        """AUC of verification over all pairs of pictures."""
+        embeddings = self.outputs(source)
+        people = source.people(torch.arange(len(embeddings)))
         rows, columns = torch.triu_indices(len(people), len(people), offset=1)
         same = people[rows] == people[columns]
         scores = (embeddings @ embeddings.T)[rows, columns]
@@ -133,6 +172,7 @@ class AttributesTask(JudgeTask):
     """Regression of the labelled attributes, classification of glasses."""
 
     name = "attributes"
+    title = "The attribute regressor of the portraits domain."
     monitor = ("r2_lowest", "max")
 
     def __init__(
@@ -141,8 +181,14 @@ class AttributesTask(JudgeTask):
         judge: AttributeRegressor,
         images: PortraitImages,
         validation_images: PortraitImages,
+        test_images: Mapping[str, PortraitImages] | None = None,
     ) -> None:
-        super().__init__(judge=judge, images=images, validation_images=validation_images)
+        super().__init__(
+            judge=judge,
+            images=images,
+            validation_images=validation_images,
+            test_images=test_images,
+        )
         self.binary = judge.binary
         self.continuous = [k for k in range(len(ATTRIBUTES)) if k not in judge.binary]
 
@@ -162,10 +208,10 @@ class AttributesTask(JudgeTask):
             loss=squared + 0.2 * crossed, terms={"squared": squared, "crossed": crossed}
         )
 
-    def validate(self) -> Mapping[str, float]:
+    def measure(self, source: PortraitImages) -> dict[str, float]:
         """R2 of every continuous attribute, AUC of every binary one."""
-        outputs = self.outputs()
-        labels = self.validation_images.attributes(torch.arange(len(outputs)))
+        outputs = self.outputs(source)
+        labels = source.attributes(torch.arange(len(outputs)))
         explained = r2_score(outputs, labels)
         values = {}
         for column, name in enumerate(ATTRIBUTES):
