@@ -1,20 +1,13 @@
 """The real stages through the real command: two gloo processes do what one does."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from real_runs import run_training
 
-ROOT = Path(__file__).resolve().parents[3]
-SMALL = [
-    "trainer=debug",
-    "trainer.debug=false",
-    "trainer.progress=false",
-    "trainer.threads=1",
+FEW = [
     "trainer.limit_steps=2",
     "parts.images.num_people=32",
     "parts.validation_images.num_people=16",
@@ -23,21 +16,8 @@ SMALL = [
 
 
 def run(folder: Path, *arguments: str, processes: int = 1) -> Path:
-    """Runs train.py to its end; returns the run folder."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone"]
-        launcher += ["--nproc-per-node", str(processes)]
-    paths = [f"paths.runs={folder}", f"paths.cache={folder / 'cache'}"]
-    done = subprocess.run(
-        [*launcher, "train.py", *SMALL, *paths, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    """Runs both stages; returns the run folder."""
+    run_training(folder, *FEW, *arguments, processes=processes)
     return folder / "portraits-debug"
 
 

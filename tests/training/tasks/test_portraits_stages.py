@@ -1,0 +1,55 @@
+"""The stages that make the shipped files, three tiny steps each, through the real command."""
+
+from pathlib import Path
+
+import pytest
+from real_runs import run_training
+
+from clcae.frozen.portraits import AttributeRegressor, IdentityEmbedder
+from clcae.serialization import load, read_metadata
+from clcae.stylegan2 import Generator
+
+
+def run(folder: Path, experiment: str, *arguments: str) -> Path:
+    """Runs an experiment; returns the run folder."""
+    run_training(folder, f"+experiment={experiment}", *arguments)
+    return folder / f"{experiment}-debug"
+
+
+@pytest.mark.parametrize(
+    ("name", "judge"), [("identity", IdentityEmbedder), ("attributes", AttributeRegressor)]
+)
+def test_a_judge_comes_with_its_card(tmp_path: Path, name: str, judge: type) -> None:
+    few = ["parts.images.num_people=4", "parts.images.pictures_per_person=4"]
+    few += ["parts.validation_images.num_people=8", "parts.validation_images.pictures_per_person=4"]
+    folder = run(tmp_path, f"portraits_{name}", *few, "parts.test_images=null")
+    path = folder / f"{name}.safetensors"
+    load(path, expected=judge)
+    assert read_metadata(path).provenance["command"].endswith(f"portraits_{name}")
+    assert "| figure | validation |" in (folder / f"{name}.md").read_text()
+
+
+def test_the_generator_comes_with_its_card(tmp_path: Path) -> None:
+    few = [
+        "parts.images.num_people=16",
+        "parts.plain_train_images.num_people=16",
+        "parts.held_out_images.num_people=8",
+        "parts.plain_images.num_people=4",
+        "+parts.report.num_projected=2",
+        "+parts.report.projection_steps=2",
+        "stages.imitation.task.compile=false",
+        "stages.adversarial.task.compile=false",
+        "+stages.adversarial.task.discriminator_warmup=1",
+        "+stages.adversarial.task.path_length_weight=2.0",
+        "+stages.adversarial.task.path_length_every=2",
+    ]
+    folder = run(tmp_path, "portraits_generator", *few)
+    generator = load(folder / "generator.safetensors", expected=Generator)
+    assert generator.w_average.abs().sum() > 0
+    card = (folder / "generator.md").read_text()
+    assert "PSNR of W+ projections" in card
+    for name in ("samples.png", "projections.png"):
+        assert (folder / name).stat().st_size > 0
+    log = (folder / "metrics.jsonl").read_text()
+    for phase in ("r1/penalty", "path_length/penalty", "generator/adversarial"):
+        assert phase in log
