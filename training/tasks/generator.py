@@ -49,9 +49,12 @@ class GeneratorTask(Task):
         new_generator: Generator,  # the one in training, as against the shipped one
         images: PortraitImages,
         report: GeneratorReport,
+        start: Generator | None = None,  # whose weights it begins with; None: fresh ones
         compile: bool = False,
     ) -> None:
         self.generator = new_generator
+        if start is not None:
+            new_generator.load_state_dict(start.state_dict())
         self.images = images
         self.report = report
         self.synthesize = compiled(self._synthesize, enabled=compile)

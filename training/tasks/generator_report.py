@@ -18,6 +18,10 @@ from clcae.serialization import save
 from clcae.stylegan2 import Generator, LatentSpace
 
 BATCH = 64
+WHOLE = (
+    "It was warmed up by imitation of the renderer (pictures regressed from the latents they are "
+    "drawn from) and finished with the StyleGAN2 losses, imitation kept as an anchor."
+)
 
 
 class GeneratorReport:
@@ -63,8 +67,17 @@ class GeneratorReport:
         images = torch.cat([generator.synthesize(part) for part in codes.split(BATCH)])
         return images, psnr_of(images, targets)
 
-    def write(self, generator: Generator, folder: Path, *, curve: Path) -> Mapping[str, Any]:
-        """generator.safetensors, its card generator.md and pictures, in `folder`."""
+    def write(
+        self, generator: Generator, folder: Path, *, curve: Path, stages: str = WHOLE
+    ) -> Mapping[str, Any]:
+        """generator.safetensors, its card generator.md and pictures, in `folder`.
+
+        Args:
+            generator: what is measured and written.
+            folder: where.
+            curve: the run's metrics.jsonl.
+            stages: what was done to it, a sentence of the card.
+        """
         figures: dict[str, Any] = self.quick(generator)
         pictures = {"target": self.plain_images.images(torch.arange(self.num_projected))}
         for space in (LatentSpace.W, LatentSpace.W_PLUS):
@@ -80,7 +93,9 @@ class GeneratorReport:
         path = folder / "generator.safetensors"
         provenance = {"command": "python train.py +experiment=portraits_generator", **figures}
         save(generator, path, provenance=provenance, half=True)
-        (folder / "generator.md").write_text(card(figures, read_curve(curve)))
+        (folder / "generator.md").write_text(
+            card(figures, read_curve(curve), stages, self.num_projected)
+        )
         return {**figures, "file": path.name}
 
     def _distance(self, generator: Generator) -> float:
@@ -126,14 +141,17 @@ def read_curve(path: Path) -> list[tuple[str, int, float]]:
     return points
 
 
-def card(figures: Mapping[str, Any], curve: list[tuple[str, int, float]]) -> str:
+def card(
+    figures: Mapping[str, Any],
+    curve: list[tuple[str, int, float]],
+    stages: str,
+    num_projected: int,
+) -> str:
     """The Markdown card of the generator."""
     rows = "\n".join(f"| {stage} | {step} | {value:.3f} |" for stage, step, value in curve)
     return f"""# generator.safetensors
 
-The embedded StyleGAN2 of the portraits domain: 64x64, z and w of 128, skip architecture. It was
-warmed up by imitation of the renderer (pictures regressed from the latents they are drawn from) and
-finished with the StyleGAN2 losses, imitation kept as an anchor.
+The embedded StyleGAN2 of the portraits domain: 64x64, z and w of 128, skip architecture. {stages}
 
 Made by `python train.py +experiment=portraits_generator`. Weights are stored in float16; the
 figures are of the float32 weights before.
@@ -145,8 +163,8 @@ figures are of the float32 weights before.
 | PSNR of W+ projections, median | {figures["psnr_W+_median"]:.2f} dB |
 | PSNR of imitation, mean | {figures["psnr_imitation"]:.2f} dB |
 
-Projections are 500 Adam steps on 64 held-out portraits without details; imitation is G(f(z)) for
-the z that a held-out portrait without details is drawn from. The Frechet distance is on features of
+Projections are 500 Adam steps on {num_projected} held-out portraits without details; imitation is
+G(f(z)) for the z that a held-out portrait without details is drawn from. The Frechet distance is on features of
 the identity embedder, 2,048 pictures on either side, details as rare as in training. Over training:
 
 | stage | step | distance |

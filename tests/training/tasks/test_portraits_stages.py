@@ -31,8 +31,8 @@ def test_a_judge_comes_with_its_card(tmp_path: Path, name: str, judge: type) -> 
 
 def test_the_generator_comes_with_its_card(tmp_path: Path) -> None:
     few = [
-        "parts.images.num_people=16",
-        "parts.plain_train_images.num_people=16",
+        "+parts.images.num_people=16",
+        "+parts.plain_train_images.num_people=16",
         "parts.held_out_images.num_people=8",
         "parts.plain_images.num_people=4",
         "+parts.report.num_projected=2",
