@@ -164,8 +164,9 @@ figures are of the float32 weights before.
 | PSNR of imitation, mean | {figures["psnr_imitation"]:.2f} dB |
 
 Projections are 500 Adam steps on {num_projected} held-out portraits without details; imitation is
-G(f(z)) for the z that a held-out portrait without details is drawn from. The Frechet distance is on features of
-the identity embedder, 2,048 pictures on either side, details as rare as in training. Over training:
+G(f(z)) for the z that a held-out portrait without details is drawn from. The Frechet distance
+is on features of the identity embedder, 2,048 pictures on either side, details as rare as in
+training. Over training:
 
 | stage | step | distance |
 | --- | --- | --- |

@@ -46,6 +46,7 @@ def test_gradients_of_two_processes_equal_one_with_the_whole_batch(tmp_path: Pat
         "stages.aligner.task.start=random",  # well conditioned
         "stages.clcae.task.start=random",
         *optimizers,
+        "trainer.precision=float32",
         "trainer.limit_steps=1",
         "trainer.limit_batch_size=8",
     ]
