@@ -93,7 +93,7 @@ def test_angular_margin_against_numpy() -> None:
         logits[person] = logits[person] - np.sin(0.4) * 0.4 if beyond else np.cos(angle + 0.4)
         logits *= 10.0
         total -= logits[person] - np.log(np.exp(logits).sum())
-    assert float(margin(embeddings, people)) == pytest.approx(total / 6, rel=1e-5)
+    assert float(margin(embeddings, people).detach()) == pytest.approx(total / 6, rel=1e-5)
 
 
 def test_weighted_sum_refuses_what_does_not_match() -> None:
