@@ -52,6 +52,8 @@ def conv2d_resample(
         return upfirdn2d(x, filter, padding=padding, gain=4.0)
     if resample == "down":
         padding = ((taps - 1) // 2 + half, (taps - 2) // 2 + half)
+        if kernel == 1:  # what the stride would skip need not be filtered
+            return F.conv2d(upfirdn2d(x, filter, down=2, padding=padding), weight)
         x = upfirdn2d(x, filter, padding=padding)
         return F.conv2d(x, weight, stride=2)
     raise ValueError(f"resample is {resample!r}, expected 'none', 'up' or 'down'")
