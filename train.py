@@ -36,6 +36,11 @@ def run(cfg: DictConfig) -> None:
         train(cfg)
     except (Exception, KeyboardInterrupt) as error:
         fail(error, trace=TRACE or bool(cfg.get("trainer", {}).get("debug")))
+    if not first:
+        # Rank 0 holds every open file. In the others gloo's threads sometimes abort the exit of the
+        # interpreter (torch 2.15), which torchrun would report as a failed run.
+        sys.stdout.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ def session(device_name: str) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield device
+        dist.barrier()  # nobody leaves while another still writes
     finally:
         dist.destroy_process_group()
 
