@@ -46,9 +46,9 @@ class Pyramid(nn.Module):
         images: Tensor,  # [N, 3, H, W]
     ) -> list[Tensor]:
         """[N, width, h, w] of every level, coarsest first."""
-        outputs = self.trunk(images)[::-1]
+        outputs = self.trunk(images)[::-1][: self.num_levels]
         levels = [self.laterals[0](outputs[0])]
-        for lateral, output in zip(self.laterals[1:], outputs[1:], strict=False):
+        for lateral, output in zip(self.laterals[1:], outputs[1:], strict=True):
             size = output.shape[2:]
             above = F.interpolate(levels[-1], size=size, mode="bilinear", align_corners=True)
             levels.append(above + lateral(output))

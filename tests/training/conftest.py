@@ -1,15 +1,7 @@
-"""Makes the small tasks and the fixtures importable."""
-
-import sys
-from pathlib import Path
+"""One thread for every test of the trainer: its networks are tiny."""
 
 import pytest
 import torch
-
-ROOT = Path(__file__).resolve().parents[2]
-for folder in (ROOT, ROOT / "tests" / "fixtures", ROOT / "tests" / "training"):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
 
 
 @pytest.fixture(autouse=True)
