@@ -16,7 +16,8 @@ from clcae.pretrained.assets import asset_path, portraits_generator
 from clcae.serialization import load
 from clcae.stylegan2 import Generator
 
-METHODS: Mapping[str, type[InversionMethod]] = {"portraits/clcae": CLCAE}
+SHIPPED = "portraits/"  # "portraits/NAME" is the shipped file NAME
+_KNOWN = (CLCAE,)  # imported so that native files find their class by its registered name
 
 
 def load_generator(source: str | Path) -> Generator:
@@ -47,14 +48,18 @@ def load_method(source: str | Path) -> InversionMethod:
     """A trained inversion method in evaluation mode, on the CPU.
 
     Args:
-        source: a shipped name such as "portraits/clcae", or a native .safetensors file.
+        source: "portraits/NAME" for a method among the shipped files, or a native .safetensors
+            file such as the one a run leaves. No trained method is shipped yet.
 
     Raises:
         FileNotFoundError: there is no such file or name.
         ValueError: the file holds something else.
     """
     name = str(source)
-    path = asset_path(name.split("/", 1)[1]) if name in METHODS else _existing(source, "a method")
+    if name.startswith(SHIPPED) and not Path(name).exists():
+        path = asset_path(name.removeprefix(SHIPPED))
+    else:
+        path = _existing(source, "a method")
     method = load(path)
     if not isinstance(method, InversionMethod):
         raise ValueError(f"{path} holds a {type(method).__name__}, expected an inversion method")
@@ -65,8 +70,8 @@ def _existing(source: str | Path, what: str) -> Path:
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no file {source}, expected {what}: a path, or one of the shipped names "
-            f"portraits, {', '.join(METHODS)}"
+            f"there is no file {source}, expected {what}: a path, or a shipped name "
+            "(portraits for the generator)"
         )
     return path
 
