@@ -2,9 +2,11 @@
 
 CLCAE section 3.1 (stage 1); `ImageEncoder` and `LatentEncoder` of the official code. The towers
 read residuals in the official code (image minus average image, w minus w_avg); here the latent
-tower does, and the image tower where `subtract_average` is set. Deviations: the latent tower's
-self-attention over one token is the linear map that it is, there is no dropout, and the
-temperature is clamped as CLIP's is (scale at most 100).
+tower does, and the image tower where `subtract_average` is set. `clcae.pretrained.clcae` reads
+official files. Deviations: the latent tower's self-attention over one token is the linear map that
+it is (its position embedding has no effect then), there is no dropout, the 1x1 convolutions that
+the official image tower computes and discards do not exist, and the temperature is clamped as
+CLIP's is (scale at most 100).
 """
 
 import math
@@ -25,7 +27,7 @@ MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5
 
 
 class ProjectionHead(nn.Module):
-    """Linear, batch norm, ReLU, linear; unit length."""
+    """Linear, batch norm, ReLU, linear."""
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
@@ -34,8 +36,8 @@ class ProjectionHead(nn.Module):
         self.linear1 = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, dim] -> [N, dim] of unit length."""
-        return F.normalize(self.linear1(F.relu(self.norm(self.linear0(x)))), dim=1)
+        """[N, dim] -> [N, dim]."""
+        return self.linear1(F.relu(self.norm(self.linear0(x))))
 
 
 class ImageTower(nn.Module):
@@ -44,7 +46,7 @@ class ImageTower(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int,
+        image_size: int,  # the longer side
         stem_channels: int,
         stages: Sequence[Sequence[int]],
         stem_stride: int,
@@ -60,7 +62,7 @@ class ImageTower(nn.Module):
         self.projection = ProjectionHead(dim=dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] -> [N, dim] of unit length."""
+        """[N, 3, H, W] -> [N, dim]."""
         return self.projection(self.head(self.trunk(images)[-1]))
 
 
@@ -92,7 +94,7 @@ class LatentTower(nn.Module):
         self.projection = ProjectionHead(dim=dim)
 
     def forward(self, offset: Tensor) -> Tensor:
-        """[N, w_dim] -> [N, dim] of unit length."""
+        """[N, w_dim] -> [N, dim]."""
         return self.projection(self.layers(self.entry(offset)))
 
 
@@ -106,29 +108,33 @@ class Aligner(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int,
+        image_size: int | Sequence[int],  # a side, or (H, W)
         w_dim: int,
         dim: int = 512,
         stem_channels: int = 64,
         stages: Sequence[Sequence[int]] = ((64, 3), (128, 4), (256, 14), (512, 3)),  # IR-SE50
         stem_stride: int = 1,
         subtract_average: bool = True,
+        unit_length: bool = True,  # of embeddings; the official flag use_norm, given in its recipes
         temperature: float = 0.07,  # at the start; section 3.1
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {
-            "image_size": image_size,
+            "image_size": image_size if isinstance(image_size, int) else list(image_size),
             "w_dim": w_dim,
             "dim": dim,
             "stem_channels": stem_channels,
             "stages": [list(stage) for stage in stages],
             "stem_stride": stem_stride,
             "subtract_average": subtract_average,
+            "unit_length": unit_length,
             "temperature": temperature,
         }
+        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
         self.subtract_average = subtract_average
+        self.unit_length = unit_length
         self.image_tower = ImageTower(
-            image_size=image_size,
+            image_size=max(height, width),
             stem_channels=stem_channels,
             stages=stages,
             stem_stride=stem_stride,
@@ -136,7 +142,7 @@ class Aligner(nn.Module):
         )
         self.latent_tower = LatentTower(w_dim=w_dim, dim=dim)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / temperature)))
-        self.register_buffer("average_image", torch.zeros(3, image_size, image_size))
+        self.register_buffer("average_image", torch.zeros(3, height, width))
         self.register_buffer("w_average", torch.zeros(w_dim))
 
     @property
@@ -156,16 +162,29 @@ class Aligner(nn.Module):
 
     def embed_images(
         self,
-        images: Tensor,  # [N, 3, image_size, image_size], in [-1, 1]
+        images: Tensor,  # [N, 3, H, W] of the size of `image_size`, in [-1, 1]
     ) -> Tensor:
-        """[N, dim] of unit length."""
+        """[N, dim], of unit length where `unit_length` is set.
+
+        Raises:
+            ValueError: images of another size than the average image that is subtracted.
+        """
         if self.subtract_average:
+            if images.shape[1:] != self.average_image.shape:
+                _, height, width = self.average_image.shape
+                raise ValueError(
+                    f"images have shape {tuple(images.shape)}, this aligner reads "
+                    f"[N, 3, {height}, {width}]"
+                )
             images = images - self.average_image
-        return self.image_tower(images)
+        return self._finished(self.image_tower(images))
 
     def embed_latents(
         self,
         w: Tensor,  # [N, w_dim]
     ) -> Tensor:
-        """[N, dim] of unit length."""
-        return self.latent_tower(w - self.w_average)
+        """[N, dim], of unit length where `unit_length` is set."""
+        return self._finished(self.latent_tower(w - self.w_average))
+
+    def _finished(self, embedding: Tensor) -> Tensor:
+        return F.normalize(embedding, dim=1) if self.unit_length else embedding

@@ -22,18 +22,45 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, BinaryIO, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clcae.construction import without_weights
+
 FORMAT_VERSION = 1
 _METADATA_KEY = "clcae"
 _CLASS_KEY = "$class"
 _DESCRIPTION_KEYS = {_CLASS_KEY, "settings"}
 _NUM_NAMED_KEYS = 5  # a message lists so many keys of each kind and counts the others
+
+_LARGEST_SETTING = 1 << 24
+_CONSTRUCTION_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 _registry: dict[str, type[nn.Module]] = {}
 
@@ -157,7 +184,8 @@ def load(path: str | Path, *, expected: None = None) -> nn.Module: ...
 def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Module:
     """Build the module a native file describes, with its weights, on the CPU and in eval mode.
 
-    The random state of the caller is left as it was, though constructors draw initial weights.
+    No more memory is taken than the weights need: parameters are never initialised, and tensors
+    are read one after another. The random state of the caller is left as it was.
 
     Args:
         path: The file.
@@ -177,14 +205,44 @@ def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Mod
         raise ValueError(
             f"{path}: holds {metadata.class_name!r} ({cls.__name__}), expected {expected.__name__}"
         )
-    weights = _read_weights(path)
-    if _digest(weights) != metadata.sha256:
-        raise ValueError(f"{path}: weights do not match their sha256; the file is damaged")
+    entries, start = _read_header(path)
+    _check_settings(metadata.settings, path)
     description = {_CLASS_KEY: metadata.class_name, "settings": metadata.settings}
+    largest = max((entry.shape.numel() for entry in entries.values()), default=0)
     with torch.random.fork_rng(devices=[]):
-        module = _build(description, path)
-    _fill(module, weights, path)
+        module = without_weights(
+            lambda: _build(description, path), most=2 * len(entries), largest=4 * largest
+        )
+    own = module.state_dict()
+    _check_fit(type(module).__name__, own, entries, path)
+    converted = [entry for key, entry in entries.items() if entry.dtype != own[key].dtype]
+    # One piece of memory for all that is converted; many small ones would not be given back.
+    scratch = torch.empty(max((e.end - e.start for e in converted), default=0), dtype=torch.uint8)
+    digest, weights = hashlib.sha256(), {}
+    with Path(path).open("rb") as file:
+        for key in sorted(entries):
+            entry = entries[key]
+            if entry.dtype == own[key].dtype:
+                weight = torch.empty(entry.shape, dtype=entry.dtype)
+            else:
+                weight = scratch[: entry.end - entry.start].view(entry.dtype).reshape(entry.shape)
+            _read_into(weight, file, start + entry.start, path)
+            _update(digest, key, weight)
+            weights[key] = weight.to(own[key].dtype)
+    if digest.hexdigest() != metadata.sha256:
+        raise ValueError(f"{path}: weights do not match their sha256; the file is damaged")
+    module.load_state_dict(weights, strict=True, assign=True)
     return module.eval()
+
+
+def is_native(path: str | Path) -> bool:
+    """Whether a file is a safetensors one, by its name or first bytes; False if there is none."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix == ".safetensors" or (start[8:] == b"{" and start[7:8] == b"\0")
 
 
 def read_metadata(path: str | Path) -> Metadata:
@@ -254,8 +312,8 @@ def _build(description: Mapping[str, Any], path: str | Path) -> nn.Module:
     try:
         make = getattr(cls, "from_settings", None)
         return make(settings) if make else cls(**settings)
-    except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
+    except _CONSTRUCTION_FAULTS as error:
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: {name} cannot be built from its settings: {reason}") from error
 
 
@@ -277,28 +335,41 @@ def _known_names() -> str:
     return f"known: {', '.join(sorted(_registry)) or 'none, no module that registers is imported'}"
 
 
-def _fill(module: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:
-    """Copy weights into a module, refusing anything but an exact fit."""
-    own = module.state_dict()
-    shared = own.keys() & weights.keys()
+def _check_settings(settings: Mapping[str, Any], path: str | Path) -> None:
+    """Refuses numbers by which a constructor would multiply its lists."""
+    pending: list[Any] = [settings]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, int) and abs(value) > _LARGEST_SETTING:
+            raise ValueError(f"{path}: a setting is {str(value)[:40]}, at most {_LARGEST_SETTING}")
+
+
+def _check_fit(
+    name: str, own: Mapping[str, Tensor], entries: Mapping[str, "_Entry"], path: str | Path
+) -> None:
+    """Refuses anything but an exact fit, before a weight is read."""
+    shared = own.keys() & entries.keys()
     faults = {
-        "missing": sorted(own.keys() - weights.keys()),
-        "unexpected": sorted(weights.keys() - own.keys()),
+        "missing": sorted(own.keys() - entries.keys()),
+        "unexpected": sorted(entries.keys() - own.keys()),
         "of another shape": [
-            f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+            f"{key} {tuple(entries[key].shape)} instead of {tuple(own[key].shape)}"
             for key in sorted(shared)
-            if weights[key].shape != own[key].shape
+            if entries[key].shape != own[key].shape
         ],
         "of another kind of number": [
-            f"{key} {weights[key].dtype} instead of {own[key].dtype}"
+            f"{key} {entries[key].dtype} instead of {own[key].dtype}"
             for key in sorted(shared)
-            if weights[key].is_floating_point() != own[key].is_floating_point()
+            if entries[key].dtype.is_floating_point != own[key].is_floating_point()
         ],
     }
     if any(faults.values()):
         listed = "; ".join(f"{kind}: {_shortened(keys)}" for kind, keys in faults.items() if keys)
-        raise ValueError(f"{path}: weights do not fit {type(module).__name__}: {listed}")
-    module.load_state_dict(dict(weights), strict=True)
+        raise ValueError(f"{path}: weights do not fit {name}: {listed}")
 
 
 def _shortened(keys: list[str]) -> str:
@@ -320,16 +391,51 @@ def _digest(weights: Mapping[str, Tensor]) -> str:
     """sha256 over names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for key in sorted(weights):
-        tensor = weights[key]
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # Seen as bytes, because numpy has no bfloat16; a scalar has no dimension to be seen so.
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        _update(digest, key, weights[key])
     return digest.hexdigest()
 
 
-def _read_weights(path: str | Path) -> dict[str, Tensor]:
-    with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
+def _update(digest: Any, key: str, tensor: Tensor) -> None:
+    digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(_bytes_of(tensor))
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    # Seen as bytes, because numpy has no bfloat16; a scalar has no dimension to be seen so.
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a tensor lies within the body of a file."""
+
+    dtype: torch.dtype
+    shape: torch.Size
+    start: int
+    end: int
+
+
+def _read_header(path: str | Path) -> tuple[dict[str, _Entry], int]:
+    """The tensors of a file and where its body starts; safetensors has checked the header."""
+    with _opened(path), Path(path).open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    entries = {}
+    for key, fields in header.items():
+        if key == "__metadata__":
+            continue
+        if fields["dtype"] not in _DTYPES:
+            raise ValueError(f"{path}: {key} is of type {fields['dtype']}, which is not read")
+        shape = torch.Size(fields["shape"])
+        entries[key] = _Entry(_DTYPES[fields["dtype"]], shape, *fields["data_offsets"])
+    return entries, 8 + size
+
+
+def _read_into(weight: Tensor, file: BinaryIO, place: int, path: str | Path) -> None:
+    # Not mapped into memory: mapped pages would count twice, and the file may change later.
+    file.seek(place)
+    if file.readinto(_bytes_of(weight)) != weight.nbytes:  # type: ignore[attr-defined]
+        raise ValueError(f"{path}: the file ends early")
 
 
 @contextmanager

@@ -39,9 +39,12 @@ class ImageFolder:
             None, nothing, so that a file of other proportions is squashed.
         filter_name: Resampling filter, "bilinear" or "bicubic", with antialiasing.
         extensions: Endings of the files listed, in lower case; capitals are accepted as well.
+        split: Text file that names the images to use, a path relative to the root in each line,
+            in the order in which they are listed; None takes all.
 
     Raises:
-        FileNotFoundError: If there is no such folder or file, or no picture in it.
+        FileNotFoundError: If there is no such folder or file, no picture in it, or a picture that
+            the split names is missing.
         ValueError: If the file is no zip archive, an entry leads out of it, a size is not
             positive, or the filter has another name.
     """
@@ -54,6 +57,7 @@ class ImageFolder:
         crop: int | tuple[int, int] | Literal["aspect"] | None = "aspect",
         filter_name: Filter = "bicubic",
         extensions: Sequence[str] = EXTENSIONS,
+        split: str | Path | None = None,
     ) -> None:
         if filter_name not in FILTERS:
             raise ValueError(f"filter {filter_name!r}: expected one of {', '.join(FILTERS)}")
@@ -67,6 +71,8 @@ class ImageFolder:
                 f"{self.root}: no picture found; expected files ending in {', '.join(extensions)}, "
                 "in the folder or below it"
             )
+        if split is not None:
+            self._files.names = _chosen(Path(split), self._files.names, self.root)
 
     def __len__(self) -> int:
         return len(self._files.names)
@@ -177,6 +183,23 @@ class _ZipFiles:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path, self.names = state["path"], state["names"]
         self._lock, self._archive, self._process = threading.Lock(), None, -1
+
+
+def _chosen(split: Path, names: Sequence[str], root: Path) -> list[str]:
+    """The names that a split file lists, every one of which must be there."""
+    if not split.is_file():
+        raise FileNotFoundError(f"{split}: no such split file; expected a text file of names")
+    lines = [line.strip() for line in split.read_text(encoding="utf-8").splitlines()]
+    wanted = [line for line in lines if line]
+    known = set(names)
+    if missing := [name for name in wanted if name not in known]:
+        raise FileNotFoundError(
+            f"{split} names {len(missing)} of {len(wanted)} pictures that {root} does not have "
+            f"({', '.join(missing[:3])}{', ...' if missing[3:] else ''})"
+        )
+    if not wanted:
+        raise ValueError(f"{split} names no picture")
+    return wanted
 
 
 def _open(root: Path, extensions: tuple[str, ...]) -> _Files:

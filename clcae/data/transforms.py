@@ -1,5 +1,6 @@
 """Resizing, cropping and mirroring of batches of images."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -66,6 +67,26 @@ def center_crop(
         )
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
     return images[..., top : top + size[0], left : left + size[1]]
+
+
+def at_input_size(
+    pictures: Tensor,  # [N, 3, R, R]
+    size: Sequence[int],  # (H, W), no side above R
+) -> Tensor:
+    """A generator's pictures as large as what an encoder reads.
+
+    Averages over pixels down to the longer side, then the middle rows and columns: pictures of cars
+    have their content in rows 32 to 224 of 256. The official codes of pSp, e4e and CLCAE do this
+    before losses and metrics.
+
+    Returns:
+        [N, 3, H, W].
+    """
+    height, width = size
+    side = max(height, width)
+    if pictures.shape[-1] != side:
+        pictures = F.adaptive_avg_pool2d(pictures, side)
+    return center_crop(pictures, (height, width))
 
 
 def flip_horizontally(

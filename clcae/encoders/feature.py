@@ -2,17 +2,19 @@
 
 CLCAE section 3.2, f = CNN[Attention(Q = T3, K = V = w) + T3]. With the one token w the attention is
 a constant added to every position (`one_token`, the paper's form). Otherwise the positions of T3
-query the set made of w and every row of W+. Deviation: the last convolution is added to the
-generator's own feature of W+, and starts at zero, so that training begins at F = G(w+); the edit
-rule f + G(edited) - G(w+) then moves exactly the generator's share.
+query the set made of w and every row of W+ (`many_token`). With `none`, an ablation, f is CNN(T3).
+Deviation: the last convolution is added to the generator's own feature of W+, and starts at zero,
+so that training begins at F = G(w+); the edit rule f + G(edited) - G(w+) then moves exactly the
+generator's share.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clcae.nn.attention import CrossAttention, OneTokenAttention
+from clcae.nn.attention import Attention, CrossAttention, OneTokenAttention
 
 
 class FeatureEncoder(nn.Module):
@@ -22,12 +24,12 @@ class FeatureEncoder(nn.Module):
         self,
         *,
         in_channels: int,
-        in_side: int,
+        in_side: int,  # of the level, its longer side
         w_dim: int,
         num_rows: int,
         out_shape: tuple[int, int, int],  # (C, R, R) of the generator's feature
         hidden: int,
-        one_token: bool = False,
+        attention: Attention = "many_token",
         num_heads: int = 4,
     ) -> None:
         super().__init__()
@@ -39,9 +41,10 @@ class FeatureEncoder(nn.Module):
                 f"{out_side}x{out_side}: expected a level as large, or larger by a power of two"
             )
         self.one_token: OneTokenAttention | None = None
-        if one_token:
+        self.attention: CrossAttention | None = None
+        if attention == "one_token":
             self.one_token = OneTokenAttention(token_dim=w_dim, out_dim=in_channels)
-        else:
+        elif attention == "many_token":
             self.norm = nn.LayerNorm(in_channels)
             self.row_embedding = nn.Parameter(torch.randn(num_rows + 1, w_dim) * 0.02)
             self.attention = CrossAttention(
@@ -65,16 +68,20 @@ class FeatureEncoder(nn.Module):
 
     def forward(
         self,
-        level: Tensor,  # [N, C, h, w], T3
+        level: Tensor,  # [N, C, h, w], T3; made square with zeros, as cars are officially
         offset: Tensor,  # [N, w_dim], w minus its average
         row_offsets: Tensor,  # [N, L, w_dim], W+ minus the average
         own: Tensor,  # [N, C', R, R], the generator's feature of W+
     ) -> Tensor:
         """f [N, C', R, R]."""
         if self.one_token is not None:
-            attended = self.one_token(offset)[:, :, None, None]
-        else:
+            level = level + self.one_token(offset)[:, :, None, None]
+        elif self.attention is not None:
             queries = self.norm(level.flatten(2).transpose(1, 2))
             tokens = torch.cat([offset[:, None], row_offsets], dim=1) + self.row_embedding
-            attended = self.attention(queries, tokens).transpose(1, 2).reshape(level.shape)
-        return own + self.last(self.hidden(level + attended))
+            level = level + self.attention(queries, tokens).transpose(1, 2).reshape(level.shape)
+        height, width = level.shape[2:]
+        side = max(height, width)
+        margins = [side - width, side - width, side - height, side - height]
+        level = F.pad(level, [margin // 2 for margin in margins])  # no change where it is square
+        return own + self.last(self.hidden(level))

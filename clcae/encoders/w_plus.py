@@ -31,7 +31,7 @@ class ManyTokenRows(nn.Module):
         pyramid: Pyramid,
         num_rows: int,
         w_dim: int,
-        image_size: int,
+        image_shape: tuple[int, int],  # (H, W)
         num_heads: int = 4,
     ) -> None:
         super().__init__()
@@ -55,8 +55,8 @@ class ManyTokenRows(nn.Module):
         # Zero at the start: training begins at W+ = w.
         self.out = nn.Parameter(torch.zeros(num_rows, w_dim, w_dim))
         for index, level in enumerate(self.levels):
-            side = pyramid.side(level, image_size)
-            positions = sinusoidal_positions(side, side, pyramid.width)
+            height, width = (pyramid.side(level, side) for side in image_shape)
+            positions = sinusoidal_positions(height, width, pyramid.width)
             self.register_buffer(f"positions{index}", positions, persistent=False)
 
     def forward(
@@ -74,26 +74,50 @@ class ManyTokenRows(nn.Module):
         return torch.einsum("nri,rio->nro", torch.cat(attended, dim=1), self.out)
 
 
-class OneTokenRows(nn.Module):
-    """The paper's form: a map2style head per row, then the linear map that its attention is."""
+class HeadRows(nn.Module):
+    """No attention (the paper's ablation): a map2style head per row is what is added to w."""
 
-    def __init__(self, *, pyramid: Pyramid, num_rows: int, w_dim: int, image_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        pyramid: Pyramid,
+        num_rows: int,
+        w_dim: int,
+        image_shape: tuple[int, int],  # (H, W)
+    ) -> None:
         super().__init__()
         self.levels = [level_of_row(row, num_rows, pyramid.num_levels) for row in range(num_rows)]
         self.heads = nn.ModuleList(
             StyleHead(
-                in_channels=pyramid.width, out_dim=w_dim, side=pyramid.side(level, image_size)
+                in_channels=pyramid.width, out_dim=w_dim, side=pyramid.side(level, max(image_shape))
             )
             for level in self.levels
         )
+
+    def forward(self, offset: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """What is added to w, [N, num_rows, w_dim]; it does not depend on w."""
+        rows = [head(levels[level]) for level, head in zip(self.levels, self.heads, strict=True)]
+        return torch.stack(rows, dim=1)
+
+
+class OneTokenRows(HeadRows):
+    """The paper's form: the head of every row, then the linear map that its attention is."""
+
+    def __init__(
+        self,
+        *,
+        pyramid: Pyramid,
+        num_rows: int,
+        w_dim: int,
+        image_shape: tuple[int, int],  # (H, W)
+    ) -> None:
+        super().__init__(pyramid=pyramid, num_rows=num_rows, w_dim=w_dim, image_shape=image_shape)
         self.attentions = nn.ModuleList(
             OneTokenAttention(token_dim=w_dim, out_dim=w_dim) for _ in self.levels
         )
 
     def forward(self, offset: Tensor, levels: Sequence[Tensor]) -> Tensor:
         """What is added to w, [N, num_rows, w_dim]; it does not depend on w."""
-        rows = [
-            attention(head(levels[level]))
-            for level, head, attention in zip(self.levels, self.heads, self.attentions, strict=True)
-        ]
-        return torch.stack(rows, dim=1)
+        rows = super().forward(offset, levels).unbind(1)
+        attended = [attention(row) for attention, row in zip(self.attentions, rows, strict=True)]
+        return torch.stack(attended, dim=1)

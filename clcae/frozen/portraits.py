@@ -103,6 +103,9 @@ class AttributeRegressor(nn.Module):
 class PortraitJudges(nn.Module):
     """Both judges behind the three questions that losses and metrics ask."""
 
+    identity_name = "portraits identity embedder"
+    distance_name = "features of the portraits judges"
+
     def __init__(self, *, identity: IdentityEmbedder, attributes: AttributeRegressor) -> None:
         super().__init__()
         self.identity = identity

@@ -1,8 +1,8 @@
 """The losses of an inversion encoder on several outputs, and CLCAE's two of its own.
 
 CLCAE section 3.3 and the official stage 2: squared error, perceptual and identity terms on G(w),
-G(w+) and G(w+, f), feature regularisation MSE(f, G(w+)), alignment under the frozen aligner. In the
-portraits domain the judges stand for LPIPS and ArcFace.
+G(w+) and G(w+, f), feature regularisation MSE(f, G(w+)), alignment under the frozen aligner. The
+judges are the domain's: LPIPS with ArcFace for faces, with MoCo for cars, and the portraits' own.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clcae.aligner import Aligner
-from clcae.frozen.portraits import PortraitJudges
+from clcae.frozen.judges import Judges
 from clcae.losses.contrastive import info_nce
 from clcae.nn.gather import gather_rows
 
@@ -22,7 +22,7 @@ AlignmentTarget = Literal["output", "input"]
 def reconstruction_terms(
     pictures: Mapping[str, Tensor],  # name -> [N, 3, H, W]
     targets: Tensor,  # [N, 3, H, W]
-    judges: PortraitJudges,
+    judges: Judges,
 ) -> dict[str, Tensor]:
     """l2, perceptual and identity of every output, named "l2/W" and so on, each []."""
     with torch.no_grad():

@@ -1,10 +1,24 @@
 """Multi-head cross-attention, and the linear map it collapses to over a single token."""
 
 import math
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Attention = Literal["many_token", "one_token", "none"]
+
+
+def check_attention(value: str, name: str) -> None:
+    """Refuses other words than those of `Attention`.
+
+    Raises:
+        ValueError: with the word, the setting it was given for, and the words there are.
+    """
+    if value not in get_args(Attention):
+        known = ", ".join(map(repr, get_args(Attention)))
+        raise ValueError(f"{name} is {value!r}, expected one of {known}")
 
 
 class CrossAttention(nn.Module):

@@ -10,6 +10,7 @@ from clcae.portraits.parameters import (
     PortraitParameters,
     decode,
     group_slice,
+    scores,
 )
 from clcae.portraits.renderer import render
 from clcae.portraits.source import PortraitImages
@@ -28,4 +29,5 @@ __all__ = [
     "decode",
     "group_slice",
     "render",
+    "scores",
 ]

@@ -7,6 +7,7 @@ generator fed with Gaussian noise has an easy target. Only the presence of glass
 detail is a threshold, and the kind of a badge or of a pattern is one of three.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -117,6 +118,11 @@ _NAMES: Mapping[Group, tuple[str, ...]] = {
 }
 NUM_LATENTS = sum(len(names) for names in _NAMES.values())
 NUM_PLAIN_LATENTS = NUM_LATENTS - len(_NAMES[Group.DETAIL])
+_HUES = [
+    column
+    for column, name in enumerate(name for names in _NAMES.values() for name in names)
+    if name.endswith("_hue") and column < NUM_PLAIN_LATENTS
+]
 GLASSES_RATE = 0.30
 BEARDLESS_RATE = 0.55
 
@@ -195,6 +201,33 @@ def decode(
         attributes=_decode_attributes(latents[:, group_slice(Group.ATTRIBUTE)]),
         details=(presence > 1.0 - detail_rate).to(latents.dtype),
     )
+
+
+def scores(
+    latents: Tensor,  # [N, NUM_PLAIN_LATENTS], standard normal
+) -> Tensor:
+    """What a code has to know of a portrait without details, each number of variance about one.
+
+    Every latent as its uniform score, glasses as worn or not, and hues also as points on a circle,
+    since the first and the last of them look alike.
+
+    Returns:
+        [N, NUM_PLAIN_LATENTS + 2 * hues].
+
+    Raises:
+        ValueError: latents of another shape.
+    """
+    if latents.ndim != 2 or latents.shape[1] != NUM_PLAIN_LATENTS:
+        raise ValueError(
+            f"latents have shape {tuple(latents.shape)}; accepted: (N, {NUM_PLAIN_LATENTS})"
+        )
+    uniforms = torch.special.ndtr(latents)
+    linear = (2.0 * uniforms - 1.0) * math.sqrt(3.0)
+    glasses = group_slice(Group.ATTRIBUTE).start + ATTRIBUTES.index("glasses")
+    worn = (uniforms[:, glasses] > 1.0 - GLASSES_RATE).to(latents.dtype)
+    linear[:, glasses] = (worn - GLASSES_RATE) / math.sqrt(GLASSES_RATE * (1.0 - GLASSES_RATE))
+    angles = 2.0 * math.pi * uniforms[:, _HUES]
+    return torch.cat([linear, angles.cos() * math.sqrt(2.0), angles.sin() * math.sqrt(2.0)], dim=1)
 
 
 def _decode_attributes(

@@ -1,32 +1,32 @@
 """The public doors: a generator or a method from a file or a name."""
 
-import pickle
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
+from torch import nn
 
+from clcae.frozen.face_embedders import FaceEmbedder
+from clcae.frozen.moco import MoCo
 from clcae.methods.clcae import CLCAE
+from clcae.methods.e4e import E4E, PSP
 from clcae.methods.interface import InversionMethod
-from clcae.pretrained import rosinality
+from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.pretrained.assets import asset_path, portraits_generator
-from clcae.serialization import load
+from clcae.pretrained.importer import import_checkpoint
+from clcae.serialization import is_native, load
 from clcae.stylegan2 import Generator
 
 SHIPPED = "portraits/"  # "portraits/NAME" is the shipped file NAME
-_KNOWN = (CLCAE,)  # imported so that native files find their class by its registered name
+# Imported so that native files find their class by its registered name.
+_KNOWN = (CLCAE, E4E, PSP, OfficialCLCAE, FaceEmbedder, MoCo)
 
 
 def load_generator(source: str | Path) -> Generator:
     """A frozen generator in evaluation mode, on the CPU.
 
     Args:
-        source: "portraits", a native .safetensors file, or a .pt file in the layout of
-            rosinality/stylegan2-pytorch (`g_ema`, `latent_avg`). Where the mean latent is missing
-            it is computed from 100,000 mapped samples.
+        source: "portraits", a native .safetensors file, an official .pkl (its G_ema), or a .pt in
+            the layout of rosinality/stylegan2-pytorch. Where the mean latent is missing it is
+            computed from 100,000 mapped samples.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -35,21 +35,21 @@ def load_generator(source: str | Path) -> Generator:
     if str(source) == "portraits":
         return portraits_generator()
     path = _existing(source, "a generator")
-    if path.suffix == ".safetensors":
-        generator = load(path, expected=Generator)
-    elif path.suffix in (".pt", ".pth"):
-        generator = _rosinality(path)
-    else:
-        raise ValueError(f"{path} ends in {path.suffix!r}, expected .safetensors or .pt")
-    return generator.eval().requires_grad_(False)
+    module = _opened(path)
+    if not isinstance(module, Generator):
+        raise ValueError(f"{path} holds a {type(module).__name__}, expected a generator")
+    return module.eval().requires_grad_(False)
 
 
-def load_method(source: str | Path) -> InversionMethod:
+def load_method(source: str | Path, *, generator: str | Path | None = None) -> InversionMethod:
     """A trained inversion method in evaluation mode, on the CPU.
 
     Args:
-        source: "portraits/NAME" for a method among the shipped files, or a native .safetensors
-            file such as the one a run leaves. No trained method is shipped yet.
+        source: "portraits/NAME" for a method among the shipped files, a native .safetensors file
+            such as the one a run leaves, or an official file of e4e, pSp or CLCAE. No trained
+            method is shipped yet.
+        generator: file of the generator, from which an official CLCAE file takes the mean latent;
+            None computes it.
 
     Raises:
         FileNotFoundError: there is no such file or name.
@@ -60,43 +60,21 @@ def load_method(source: str | Path) -> InversionMethod:
         path = asset_path(name.removeprefix(SHIPPED))
     else:
         path = _existing(source, "a method")
-    method = load(path)
+    method = _opened(path, generator)
     if not isinstance(method, InversionMethod):
         raise ValueError(f"{path} holds a {type(method).__name__}, expected an inversion method")
     return method.eval().requires_grad_(False)
 
 
+def _opened(path: Path, generator: str | Path | None = None) -> nn.Module:
+    return load(path) if is_native(path) else import_checkpoint(path, generator=generator).module
+
+
 def _existing(source: str | Path, what: str) -> Path:
     path = Path(source)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
             f"there is no file {source}, expected {what}: a path, or a shipped name "
             "(portraits for the generator)"
         )
     return path
-
-
-def _rosinality(path: Path) -> Generator:
-    state = _safe_load(path)
-    if not isinstance(state, Mapping) or not isinstance(state.get("g_ema"), Mapping):
-        keys = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-        raise ValueError(f"{path} holds {keys[:200]}, expected g_ema and latent_avg")
-    average = state.get("latent_avg")
-    if average is not None and not isinstance(average, Tensor):
-        raise ValueError(f"{path}: latent_avg is a {type(average).__name__}, expected a tensor")
-    return rosinality.generator_from_state(state["g_ema"], average)
-
-
-def _safe_load(path: Path) -> Any:
-    """torch.load that executes nothing."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        ValueError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ValueError(f"{path} is no checkpoint that can be read safely: {reason}") from error

@@ -5,11 +5,20 @@ else is one error that lists what is wrong. Nothing is ever loaded in part.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from clcae.construction import without_weights
+
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
+
+_passed_over: ContextVar[list[str] | None] = ContextVar("_passed_over", default=None)
 
 LISTED = 4  # keys named in an error, of each kind
 
@@ -55,6 +64,9 @@ class KeyMap:
             ValueError: keys are missing, unexpected, or of another shape; the message lists them.
         """
         expected = module.state_dict()
+        log = _passed_over.get()
+        if log is not None:
+            log += [key for key in state if self._ignores(key)]
         known = {entry.source for entry in self.entries} | set(self.constants)
         unexpected = [key for key in state if key not in known and not self._ignores(key)]
         missing = [entry.source for entry in self.entries if entry.source not in state]
@@ -64,19 +76,34 @@ class KeyMap:
         for entry in self.entries:
             if entry.source not in state:
                 continue
-            tensor = state[entry.source]
+            given, target = state[entry.source], expected.get(entry.target)
             try:
-                tensor = entry.to_ours(tensor).to(torch.float32)
+                tensor = entry.to_ours(given)
             except (IndexError, RuntimeError):
-                wrong.append(f"{entry.source} {tuple(tensor.shape)}")
+                wrong.append(f"{entry.source} {tuple(given.shape)}")
                 continue
-            shape = expected[entry.target].shape if entry.target in expected else None
-            if tensor.shape != shape:
-                wrong.append(f"{entry.source} {tuple(state[entry.source].shape)}")
-            ours[entry.target] = tensor
+            if target is None or tensor.shape != target.shape:
+                wrong.append(f"{entry.source} {tuple(given.shape)}")
+                continue
+            ours[entry.target] = tensor.to(target.dtype)
         self._refuse(missing + unfilled, unexpected, wrong)
         self._check_constants(state)
         return ours
+
+    def build(self, state: Mapping[str, Tensor], make: Callable[[], ModuleType]) -> ModuleType:
+        """The module that `make` constructs, with a foreign state dict's values in it.
+
+        The widths that `make` uses may come from the file: nothing is allocated before all shapes
+        agree with it.
+
+        Raises:
+            ValueError: as `to_ours`.
+        """
+        largest = max((tensor.numel() for tensor in state.values()), default=0)
+        module = without_weights(make, most=len(self.entries), largest=4 * largest)
+        ours = self.to_ours(state, module)
+        module.load_state_dict({key: value.clone() for key, value in ours.items()}, assign=True)
+        return module
 
     def to_theirs(self, module: nn.Module) -> dict[str, Tensor]:
         """The foreign state dict that holds what `module` holds; constants are written too."""
@@ -103,6 +130,17 @@ class KeyMap:
                 raise ValueError(
                     f"{self.layout}: {key} is not the [1, 3, 3, 1] filter, the only one supported"
                 )
+
+
+@contextmanager
+def passed_over() -> Iterator[list[str]]:
+    """Collects the source keys that maps ignore by name within the block."""
+    log: list[str] = []
+    token = _passed_over.set(log)
+    try:
+        yield log
+    finally:
+        _passed_over.reset(token)
 
 
 def _listing(kind: str, keys: Iterable[str]) -> str:

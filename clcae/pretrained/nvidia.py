@@ -7,12 +7,14 @@ flips and the same bias of one that rosinality's do.
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from clcae.ops import low_pass
 from clcae.pretrained.keymap import Entry, KeyMap, require
+from clcae.pretrained.pickles import Network
 from clcae.stylegan2 import Discriminator, Generator, Layer
 
 GENERATOR = "stylegan2-ada generator (G_ema)"
@@ -69,8 +71,16 @@ def generator_keymap(*, num_layers: int, mapping_layers: int) -> KeyMap:
     return KeyMap(layout=GENERATOR, entries=tuple(entries), constants=_filters(filtered))
 
 
-def generator_from_state(state: Mapping[str, Tensor]) -> Generator:
+def generator_from_state(
+    state: Mapping[str, Tensor],
+    *,
+    mapping_lr_multiplier: float = 0.01,
+) -> Generator:
     """A generator whose size is read off the tensors of a `G_ema`.
+
+    Args:
+        state: the network's state dict.
+        mapping_lr_multiplier: which no tensor tells; all official files have the default.
 
     Raises:
         ValueError: the keys are not of this layout, or the network is conditional.
@@ -85,17 +95,50 @@ def generator_from_state(state: Mapping[str, Tensor]) -> Generator:
     require(state, ["mapping.fc0.weight", "synthesis.b4.const", *counted], GENERATOR)
     if blocks < 2:
         raise ValueError(f"this is no {GENERATOR}: {blocks} resolutions, expected 2 or more")
-    generator = Generator(
-        resolution=4 << (blocks - 1),
-        z_dim=state["mapping.fc0.weight"].shape[1],
-        w_dim=state[f"mapping.fc{mapping - 1}.weight"].shape[0],
-        mapping_layers=mapping,
-        mapping_dim=state["mapping.fc0.weight"].shape[0],
-        channels=[state[key].shape[0] for key in counted],
+    keymap = generator_keymap(num_layers=2 * blocks - 1, mapping_layers=mapping)
+    return keymap.build(
+        state,
+        lambda: Generator(
+            resolution=4 << (blocks - 1),
+            z_dim=state["mapping.fc0.weight"].shape[1],
+            w_dim=state[f"mapping.fc{mapping - 1}.weight"].shape[0],
+            mapping_layers=mapping,
+            mapping_dim=state["mapping.fc0.weight"].shape[0],
+            mapping_lr_multiplier=mapping_lr_multiplier,
+            channels=[state[key].shape[0] for key in counted],
+        ),
     )
-    keymap = generator_keymap(num_layers=generator.num_layers, mapping_layers=mapping)
-    generator.load_state_dict(keymap.to_ours(state, generator))
-    return generator
+
+
+def generator_from_network(network: Network) -> Generator:
+    """A generator from a network of a .pkl, with the settings that no tensor tells.
+
+    Raises:
+        ValueError: it is conditional, of StyleGAN3, of another architecture or activation, or its
+            convolutions are clamped to less than 256.
+    """
+    if any(key.startswith("synthesis.L0_") for key in network.state):
+        raise ValueError("this is a StyleGAN3 network, only those of StyleGAN2 are supported")
+    keywords = network.init_kwargs
+    synthesis = {**keywords, **_section(keywords, "synthesis_kwargs")}
+    mapping = _section(keywords, "mapping_kwargs")
+    _only(synthesis, "architecture", "skip", GENERATOR)
+    for section in (synthesis, mapping):
+        _only(section, "activation", "lrelu", GENERATOR)
+    _only(synthesis, "use_noise", True, GENERATOR)
+    _check_clamp(synthesis, GENERATOR)
+    multiplier = mapping.get("lr_multiplier", 0.01)
+    if not isinstance(multiplier, float | int) or not 0 < multiplier <= 1:
+        raise ValueError(f"this {GENERATOR} has the mapping lr_multiplier {_shown(multiplier)}")
+    return generator_from_state(network.state, mapping_lr_multiplier=float(multiplier))
+
+
+def generator_to_state(generator: Generator) -> dict[str, Tensor]:
+    """The state dict of a `G_ema` that holds what `generator` holds, as copies on the CPU."""
+    keymap = generator_keymap(
+        num_layers=generator.num_layers, mapping_layers=len(generator.mapping.layers)
+    )
+    return {key: value.detach().cpu().clone() for key, value in keymap.to_theirs(generator).items()}
 
 
 def discriminator_keymap(*, num_blocks: int) -> KeyMap:
@@ -113,8 +156,17 @@ def discriminator_keymap(*, num_blocks: int) -> KeyMap:
     return KeyMap(layout=DISCRIMINATOR, entries=tuple(entries), constants=_filters(filtered))
 
 
-def discriminator_from_state(state: Mapping[str, Tensor]) -> Discriminator:
-    """A discriminator whose size is read off the tensors of a `D`. Raises ValueError as above."""
+def discriminator_from_state(state: Mapping[str, Tensor], *, group_size: int = 4) -> Discriminator:
+    """A discriminator whose size is read off the tensors of a `D`. Raises ValueError as above.
+
+    Args:
+        state: the network's state dict.
+        group_size: of the minibatch statistics, which no tensor tells.
+    """
+    if any(key.startswith("mapping.") for key in state):
+        raise ValueError(
+            f"this {DISCRIMINATOR} is conditional (mapping), only others are supported"
+        )
     num_blocks = _blocks(state, r"b(\d+)\.skip\.weight$")
     if not num_blocks:
         raise ValueError(f"this is no {DISCRIMINATOR}: no residual block (b8.skip.weight)")
@@ -123,7 +175,53 @@ def discriminator_from_state(state: Mapping[str, Tensor]) -> Discriminator:
     require(state, [f"{names[-1]}.fromrgb.weight", *counted], DISCRIMINATOR)
     high = [state[f"{names[-1]}.fromrgb.weight"].shape[0]]
     channels = [state[key].shape[0] for key in counted] + high
-    discriminator = Discriminator(resolution=4 << num_blocks, channels=channels)
-    keymap = discriminator_keymap(num_blocks=num_blocks)
-    discriminator.load_state_dict(keymap.to_ours(state, discriminator))
-    return discriminator
+    return discriminator_keymap(num_blocks=num_blocks).build(
+        state,
+        lambda: Discriminator(resolution=4 << num_blocks, channels=channels, group_size=group_size),
+    )
+
+
+def discriminator_from_network(network: Network) -> Discriminator:
+    """A discriminator from a network of a .pkl, with the settings that no tensor tells.
+
+    Raises:
+        ValueError: it is conditional, of another architecture or activation, or its minibatch
+            statistics have no group size.
+    """
+    keywords = network.init_kwargs
+    blocks, epilogue = (_section(keywords, f"{part}_kwargs") for part in ("block", "epilogue"))
+    for section in (keywords, epilogue):
+        _only(section, "architecture", "resnet", DISCRIMINATOR)
+    for section in (blocks, epilogue):
+        _only(section, "activation", "lrelu", DISCRIMINATOR)
+    _check_clamp(keywords, DISCRIMINATOR)
+    group = epilogue.get("mbstd_group_size", 4)
+    if not isinstance(group, int) or not 0 < group < 1 << 16:
+        raise ValueError(f"this {DISCRIMINATOR} has the mbstd_group_size {_shown(group)}")
+    return discriminator_from_state(network.state, group_size=group)
+
+
+def _shown(value: object) -> str:
+    """A setting of a stranger's file in few words, however large it is."""
+    plain = isinstance(value, str | int | float | None)
+    return repr(value)[:40] if plain else f"a {type(value).__name__}"
+
+
+def _section(keywords: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = keywords.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _only(keywords: Mapping[str, Any], name: str, value: object, layout: str) -> None:
+    given = keywords.get(name, value)
+    if given != value:
+        raise ValueError(f"this {layout} has {name}={_shown(given)}, only {value!r} is supported")
+
+
+def _check_clamp(keywords: Mapping[str, Any], layout: str) -> None:
+    """Official files clamp at 256, which float32 weights do not reach."""
+    clamp = keywords.get("conv_clamp")
+    if clamp is not None and (not isinstance(clamp, int | float) or clamp < 256):
+        raise ValueError(
+            f"this {layout} has conv_clamp={_shown(clamp)}, only None and 256 are supported"
+        )

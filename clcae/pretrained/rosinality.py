@@ -7,16 +7,19 @@ dict. Noise and kernels are buffers of the official file too.
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from clcae.ops import low_pass
 from clcae.pretrained.keymap import Entry, KeyMap, add_axis, drop_axis, require
+from clcae.serialization import replacing
 from clcae.stylegan2 import Discriminator, Generator, Layer
 
 GENERATOR = "rosinality generator (g_ema)"
 DISCRIMINATOR = "rosinality discriminator (d)"
+LR_MULTIPLIER = 0.01  # of the mapping network, in every file of this layout
 
 
 def _scalar(tensor: Tensor) -> Tensor:
@@ -99,20 +102,51 @@ def generator_from_state(
     require(state, ["input.input", "style.1.weight", *counted], GENERATOR)
     if num_layers < 3:
         raise ValueError(f"this is no {GENERATOR}: {num_layers} noise maps, expected 3 or more")
-    generator = Generator(
-        resolution=Layer(num_layers - 1).resolution,
-        z_dim=state["style.1.weight"].shape[1],
-        w_dim=state[f"style.{mapping}.weight"].shape[0],
-        mapping_layers=mapping,
-        mapping_dim=state["style.1.weight"].shape[0],
-        channels=[state["input.input"].shape[1], *(state[key].shape[1] for key in counted)],
-    )
+    w_dim = state[f"style.{mapping}.weight"].shape[0]
+    channels = [state["input.input"].shape[1], *(state[key].shape[1] for key in counted)]
+    average = torch.zeros(w_dim) if latent_average is None else latent_average
     keymap = generator_keymap(num_layers=num_layers, mapping_layers=mapping)
-    given = generator.w_average if latent_average is None else latent_average
-    generator.load_state_dict(keymap.to_ours({**state, "latent_avg": given}, generator))
+    generator = keymap.build(
+        {**state, "latent_avg": average},
+        lambda: Generator(
+            resolution=Layer(num_layers - 1).resolution,
+            z_dim=state["style.1.weight"].shape[1],
+            w_dim=w_dim,
+            mapping_layers=mapping,
+            mapping_dim=state["style.1.weight"].shape[0],
+            channels=channels,
+        ),
+    )
     if latent_average is None:
         generator.update_average()
     return generator
+
+
+def generator_to_state(generator: Generator) -> tuple[dict[str, Tensor], Tensor]:
+    """`g_ema` and `latent_avg` [w_dim] of a generator, as copies on the CPU.
+
+    Raises:
+        ValueError: its mapping network has another learning rate, which this layout cannot say.
+    """
+    mapping = generator.mapping.layers
+    if generator.settings["mapping_lr_multiplier"] != LR_MULTIPLIER:
+        raise ValueError(
+            f"the mapping network has the learning rate multiplier "
+            f"{generator.settings['mapping_lr_multiplier']}, this layout implies {LR_MULTIPLIER}"
+        )
+    keymap = generator_keymap(num_layers=generator.num_layers, mapping_layers=len(mapping))
+    state = {
+        key: value.detach().cpu().clone() for key, value in keymap.to_theirs(generator).items()
+    }
+    average = state.pop("latent_avg")
+    return state, average
+
+
+def export_rosinality(generator: Generator, path: str | Path) -> None:
+    """Writes `{"g_ema", "latent_avg"}`, complete or not at all. Raises as `generator_to_state`."""
+    state, average = generator_to_state(generator)
+    with replacing(path) as partial:
+        torch.save({"g_ema": state, "latent_avg": average}, partial)
 
 
 def discriminator_keymap(*, num_blocks: int) -> KeyMap:
@@ -150,7 +184,6 @@ def discriminator_from_state(state: Mapping[str, Tensor]) -> Discriminator:
     if not num_blocks:
         raise ValueError(f"this is no {DISCRIMINATOR}: no residual block (convs.1.skip.1.weight)")
     channels = [state["convs.0.0.weight"].shape[0], *(state[key].shape[0] for key in counted)]
-    discriminator = Discriminator(resolution=4 << num_blocks, channels=channels[::-1])
-    keymap = discriminator_keymap(num_blocks=num_blocks)
-    discriminator.load_state_dict(keymap.to_ours(state, discriminator))
-    return discriminator
+    return discriminator_keymap(num_blocks=num_blocks).build(
+        state, lambda: Discriminator(resolution=4 << num_blocks, channels=channels[::-1])
+    )

@@ -16,6 +16,8 @@ from clcae.stylegan2.layer import Layer
 from clcae.stylegan2.mapping import MappingNetwork
 from clcae.stylegan2.synthesis import Noise, Prefix, SynthesisNetwork
 
+PIXELS_AT_ONCE = 1 << 22
+
 
 def channels_by_resolution(resolution: int, *, base: int, maximum: int) -> list[int]:
     """Channel counts from 4x4 up to `resolution`: min(base / side, maximum).
@@ -85,6 +87,11 @@ class Generator(nn.Module):
     def num_codes(self) -> int:
         """Rows of a W+ code: 18 at 1024, 2 log2(resolution) - 2."""
         return self.num_layers + 1
+
+    @property
+    def at_once(self) -> int:
+        """Pictures that fit into some GiB when made together without gradients: 4 at 1024."""
+        return max(PIXELS_AT_ONCE // self.resolution**2, 1)
 
     def layer(self, name: str | int | Layer) -> Layer:
         """A layer of this generator. Raises ValueError naming the last one it has."""

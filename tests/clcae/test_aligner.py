@@ -10,7 +10,7 @@ from clcae.aligner import Aligner
 from clcae.serialization import load, save
 
 
-def build(subtract_average: bool = True) -> Aligner:
+def build(subtract_average: bool = True, unit_length: bool = True) -> Aligner:
     torch.manual_seed(0)
     return Aligner(
         image_size=16,
@@ -19,6 +19,7 @@ def build(subtract_average: bool = True) -> Aligner:
         stem_channels=4,
         stages=[[6, 1], [8, 1]],
         subtract_average=subtract_average,
+        unit_length=unit_length,
     ).eval()
 
 
@@ -29,6 +30,22 @@ def test_embeddings_have_unit_length() -> None:
         aligner.embed_latents(torch.randn(3, 5)),
     ):
         torch.testing.assert_close(embedding.norm(dim=1), torch.ones(3))
+
+
+def test_embeddings_as_they_are_point_the_same_way() -> None:
+    raw, unit = build(unit_length=False), build()
+    images, codes = torch.randn(3, 3, 16, 16), torch.randn(3, 5)
+    for long, short in (
+        (raw.embed_images(images), unit.embed_images(images)),
+        (raw.embed_latents(codes), unit.embed_latents(codes)),
+    ):
+        assert not torch.allclose(long.norm(dim=1), torch.ones(3), atol=1e-2)
+        torch.testing.assert_close(long / long.norm(dim=1, keepdim=True), short)
+
+
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(3, 3, 8, 8\)"):
+        build().embed_images(torch.randn(3, 3, 8, 8))
 
 
 def test_temperature_starts_at_the_papers_and_is_clamped() -> None:

@@ -1,6 +1,7 @@
 """Stage 1: the contrastive aligner of W space (CLCAE section 3.1).
 
-Pairs (G(w), w) are drawn on the fly from the frozen generator; the paper renders 100,000 once.
+Pairs (G(w), w) are drawn on the fly from the frozen generator, or read from the shards that
+scripts/render_pairs.py writes; the paper renders 100,000 once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from clcae.aligner import Aligner
-from clcae.data.pairs import generated_pairs
-from clcae.frozen.portraits import PortraitJudges
+from clcae.data.pairs import RenderedPairs, generated_pairs
+from clcae.data.sampler import shuffled
+from clcae.data.transforms import at_input_size
+from clcae.frozen.judges import Judges, trunk_of
 from clcae.losses import info_nce, retrieval_accuracy
 from clcae.nn.gather import gather_rows
 from clcae.serialization import save
@@ -20,7 +23,7 @@ from clcae.stylegan2 import Generator
 from clcae.stylegan2.synthesis import NoiseMode
 from training.task import Phase, StepContext, StepOutput, Task
 
-HELD_OUT_PAIRS = 256
+BATCH = 256  # images embedded at once
 
 
 class AlignerTask(Task):
@@ -33,23 +36,27 @@ class AlignerTask(Task):
         *,
         aligner: Aligner,
         generator: Generator,
-        judges: PortraitJudges | None = None,
+        judges: Judges | None = None,
         start: Literal["identity", "random"] = "identity",  # of the image tower's trunk
-        truncation: float = 1.0,  # of the pairs; the paper does not state one
+        pairs: RenderedPairs | None = None,  # None: drawn from the generator in every step
+        truncation: float = 1.0,  # of pairs that are drawn; the paper does not state one
         noise: NoiseMode = "random",
+        held_out_pairs: int = 256,  # among which partners are looked for in validation
     ) -> None:
         self.aligner = aligner
         self.generator = generator
+        self.pairs = pairs
         self.truncation = truncation
         self.noise: NoiseMode = noise
         with torch.no_grad():
-            image = generator.synthesize(generator.w_average[None])[0]
-        aligner.set_averages(image=image, w=generator.w_average)
+            picture = generator.synthesize(generator.w_average[None])
+        size = aligner.average_image.shape[1:]
+        aligner.set_averages(image=at_input_size(picture, size)[0], w=generator.w_average)
         if start == "identity":
             if judges is None:
                 raise ValueError("start='identity' needs judges, got None: give them, or 'random'")
-            trunk = judges.identity.trunk.state_dict()
-            aligner.image_tower.trunk.load_state_dict(trunk)
+            aligner.image_tower.trunk.load_state_dict(trunk_of(judges).state_dict())
+        self.held_out_pairs = held_out_pairs
         self.held_out: tuple[Tensor, Tensor] | None = None
 
     def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
@@ -61,12 +68,21 @@ class AlignerTask(Task):
         return {"aligner": self.aligner}
 
     def load_batch(self, context: StepContext) -> tuple[Tensor, Tensor]:
-        """This rank's rows of the pairs of the step."""
-        z = torch.randn(context.batch_size, self.generator.z_dim, generator=context.generator("z"))[
-            context.rows
-        ]
+        """This rank's rows of the pairs of the step: images as large as they are read, and w."""
+        if self.pairs is not None:
+            indices = shuffled(len(self.pairs), context.seed, context.samples)
+            images, w = self.pairs.pairs(indices)
+            device = self.generator.w_average.device
+            return at_input_size(images.to(device), self._size), w.to(device)
+        rng = context.generator("z")
+        z = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)[context.rows]
         w = self.generator.map(z.to(self.generator.w_average.device), truncation=self.truncation)
-        return self.generator.synthesize(w, noise=self.noise).clamp(-1.0, 1.0), w
+        images = self.generator.synthesize(w, noise=self.noise)
+        return at_input_size(images, self._size).clamp(-1.0, 1.0), w
+
+    @property
+    def _size(self) -> torch.Size:
+        return self.aligner.average_image.shape[1:]
 
     def loss(self, phase: Phase, batch: tuple[Tensor, Tensor], context: StepContext) -> StepOutput:
         """Symmetric InfoNCE over the global batch."""
@@ -85,21 +101,31 @@ class AlignerTask(Task):
     def validate(self) -> Mapping[str, float]:
         """Top-1 retrieval among held-out pairs, both ways."""
         if self.held_out is None:
-            self.held_out = generated_pairs(
-                self.generator,
-                count=HELD_OUT_PAIRS,
-                rng=torch.Generator().manual_seed(2**31),
-                device=self.generator.w_average.device,
-            )
+            self.held_out = self._held_out_pairs()
         images, w = self.held_out
-        to_latent, to_image = retrieval_accuracy(
-            self.aligner.embed_images(images), self.aligner.embed_latents(w)
-        )
+        embedded = [self.aligner.embed_images(part) for part in images.split(BATCH)]
+        to_latent, to_image = retrieval_accuracy(torch.cat(embedded), self.aligner.embed_latents(w))
         return {
             "top1_image_to_latent": float(to_latent),
             "top1_latent_to_image": float(to_image),
             "top1_lowest": min(float(to_latent), float(to_image)),
         }
+
+    def _held_out_pairs(self) -> tuple[Tensor, Tensor]:
+        """Images and w of pairs that no step draws, a few at a time where pictures are large."""
+        rng = torch.Generator().manual_seed(2**31)
+        at_once = min(self.held_out_pairs, self.generator.at_once)
+        images, codes = [], []
+        for start in range(0, self.held_out_pairs, at_once):
+            drawn, w = generated_pairs(
+                self.generator,
+                count=min(at_once, self.held_out_pairs - start),
+                rng=rng,
+                device=self.generator.w_average.device,
+            )
+            images.append(at_input_size(drawn, self._size))
+            codes.append(w)
+        return torch.cat(images), torch.cat(codes)
 
     def finish(self, folder: Path) -> Mapping[str, Any]:
         """Writes aligner.safetensors."""

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from clcae.aligner import Aligner
 from clcae.data.sampler import shuffled
 from clcae.data.sources import ImageSource
-from clcae.frozen.portraits import PortraitJudges
+from clcae.frozen.judges import Judges, trunk_of
 from clcae.images import labelled_grid
 from clcae.losses import alignment_term, feature_term, reconstruction_terms, weighted_sum
 from clcae.losses.inversion import AlignmentTarget
-from clcae.methods.clcae import CLCAE
+from clcae.methods.foundation import FoundationInversion
 from clcae.serialization import save
 from clcae.stylegan2.synthesis import NoiseMode
 from training.task import Phase, StepContext, StepOutput, Task
@@ -32,16 +32,18 @@ class CLCAETask(Task):
     def __init__(
         self,
         *,
-        method: CLCAE,
+        method: FoundationInversion,
         images: ImageSource,
         validation_images: ImageSource,
-        judges: PortraitJudges,
+        judges: Judges,
         aligner: Aligner | None = None,
         weights: Mapping[str, float],  # l2, perceptual, identity, feature, alignment
         alignment_target: AlignmentTarget = "output",  # the code's choice; the paper's is "input"
         start: Literal["aligner", "identity", "random"] = "aligner",  # of the trunk
         flip: bool = True,
         noise: NoiseMode = "random",
+        feature_ramp: float = 0.0,  # part of the steps over which F is blended in, from 0 to 1
+        checkpoint_activations: bool = False,  # syntheses again in the backward pass: less memory
     ) -> None:
         self.method = method
         self.images = images
@@ -52,12 +54,12 @@ class CLCAETask(Task):
         self.alignment_target = alignment_target
         self.flip = flip
         self.noise: NoiseMode = noise
+        self.feature_ramp = feature_ramp
+        self.checkpoint_activations = checkpoint_activations
         self.encoder = nn.ModuleDict(method.encoder_modules())
         if weights.get("alignment") and aligner is None:
             raise ValueError("weights.alignment is not 0, which needs an aligner; got None")
-        with torch.no_grad():
-            average = method.generator.synthesize(method.generator.w_average[None])[0]
-            method.average_image.copy_(average)
+        method.update_average_image()
         self._start_trunk(start)
 
     def _start_trunk(self, start: str) -> None:
@@ -66,9 +68,9 @@ class CLCAETask(Task):
         if start == "aligner":
             if self.aligner is None:
                 raise ValueError("start='aligner' needs an aligner, got None")
-            source = self.aligner.image_tower.trunk
+            source: nn.Module = self.aligner.image_tower.trunk
         else:
-            source = self.judges.identity.trunk
+            source = trunk_of(self.judges)
         self.method.pyramid.trunk.load_state_dict(source.state_dict())
 
     def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
@@ -95,7 +97,12 @@ class CLCAETask(Task):
     def loss(self, phase: Phase, batch: Tensor, context: StepContext) -> StepOutput:
         """All terms on the three pictures."""
         encoding = self.method.encode(batch)
-        pictures, feature, own = self.method.pictures(encoding, noise=self.noise)
+        pictures, feature, own = self.method.pictures(
+            encoding,
+            noise=self.noise,
+            feature_scale=self.feature_scale(context.progress),
+            checkpoint_activations=self.checkpoint_activations,
+        )
         by_output = reconstruction_terms(pictures, batch, self.judges)
         terms = {
             kind: torch.stack(
@@ -112,11 +119,19 @@ class CLCAETask(Task):
         shown = {name: by_output[name] for name in ("l2/W", "l2/W+", "l2/F")}
         return StepOutput(loss=loss, terms={**terms, **shown})
 
+    def feature_scale(self, progress: float) -> float:
+        """How much of F the generator goes on with; validation and inference have all of it.
+
+        The official code raises it from 0 within every epoch, and validates at whatever it is then;
+        here it is raised once, over the steps of the stage.
+        """
+        return min(1.0, progress / self.feature_ramp) if self.feature_ramp else 1.0
+
     def validate(self) -> Mapping[str, float]:
         """Mean squared error of every output on validation images."""
         total: dict[str, float] = {}
         count = min(VALIDATED, len(self.validation_images))
-        for part in torch.arange(count).split(BATCH):
+        for part in torch.arange(count).split(min(BATCH, self.method.generator.at_once)):
             images = self.validation_images.images(part).to(self.method.average_image.device)
             for name, picture in self.method.reconstructions(images).items():
                 error = (picture.float().clamp(-1, 1) - images).square().mean(dim=(1, 2, 3))

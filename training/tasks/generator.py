@@ -1,14 +1,17 @@
 """Training of the embedded StyleGAN2: imitation of the renderer, then the adversarial losses.
 
-Stage 1, imitation: a portrait is drawn from 61 standard-normal latents; they are the first columns
-of z (the others carry nothing), and G(f(z)) is regressed onto the picture. This warm start is not
-part of StyleGAN2; it replaces most of the adversarial training, which would take days on two cores.
+A portrait is drawn from 61 standard-normal latents; they are the first columns of z (the others
+carry nothing). Two stages that are not part of StyleGAN2 replace most of the adversarial training,
+which would take days on two cores. Stage 1, mapping: f(z) is fitted to a fixed rotation of the
+latents' scores, so that W is even and each latent has a direction in it. Stage 2, imitation:
+G(f(z)) is regressed onto the picture.
 
-Stage 2, adversarial: the losses of StyleGAN2 (Karras et al. 2020): non-saturating logistic, lazy
+Stage 3, adversarial: the losses of StyleGAN2 (Karras et al. 2020): non-saturating logistic, lazy
 R1, style mixing, EMA, optional path length. Deviation: the imitation loss stays as an anchor on the
 part of the batch that is not style-mixed, so that the generator keeps covering the domain.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from clcae.data.sampler import shuffled
 from clcae.images import make_grid
 from clcae.losses import logistic_discriminator, logistic_generator, r1_penalty
 from clcae.losses.adversarial import path_lengths
-from clcae.portraits import PortraitImages
+from clcae.portraits import NUM_PLAIN_LATENTS, PortraitImages, scores
 from clcae.stylegan2 import Discriminator, Generator
 from clcae.stylegan2.generator import style_mixing
 from training.compilation import compiled
@@ -101,6 +104,45 @@ class GeneratorTask(Task):
         """Sets the mean latent, measures, and writes the generator with its card."""
         self.generator.update_average()
         return self.report.write(self.generator, folder, curve=folder / "metrics.jsonl")
+
+
+class MappingTask(Task):
+    """The mapping network alone, fitted to a rotation of the scores of its portrait."""
+
+    def __init__(self, *, new_generator: Generator) -> None:
+        self.generator = new_generator
+        w_dim = new_generator.w_dim
+        count = scores(torch.zeros(1, NUM_PLAIN_LATENTS)).shape[1]
+        if count > w_dim or new_generator.z_dim < NUM_PLAIN_LATENTS:
+            raise ValueError(
+                f"z_dim is {new_generator.z_dim} and w_dim {w_dim}, expected at least "
+                f"{NUM_PLAIN_LATENTS} and {count}: a portrait has so many latents and scores"
+            )
+        drawn = torch.randn(w_dim, count, generator=torch.Generator().manual_seed(0))
+        # Rows of variance one, like those of the mapping networks one knows.
+        self.rotation = torch.linalg.qr(drawn).Q * math.sqrt(w_dim / count)
+
+    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """The mapping network's."""
+        return {"mapping": self.generator.mapping.parameters()}
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The mapping network."""
+        return {"mapping": self.generator.mapping}
+
+    def load_batch(self, context: StepContext) -> tuple[Tensor, Tensor]:
+        """z and what it is to be mapped to."""
+        rng = context.generator("z")
+        z = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)[context.rows]
+        target = scores(z[:, :NUM_PLAIN_LATENTS]) @ self.rotation.T
+        device = self.generator.w_average.device
+        return z.to(device), target.to(device)
+
+    def loss(self, phase: Phase, batch: tuple[Tensor, Tensor], context: StepContext) -> StepOutput:
+        """Mean squared error in W."""
+        z, target = batch
+        loss = F.mse_loss(self.generator.map(z).float(), target)
+        return StepOutput(loss=loss, terms={"mse": loss})
 
 
 class ImitationTask(GeneratorTask):

@@ -12,9 +12,9 @@ from clcae.data.sources import ImageSource
 from clcae.evaluation.results import Row, write_rows
 from clcae.evaluation.runner import evaluate, time_per_image
 from clcae.evaluation.tables import markdown_table
-from clcae.frozen.portraits import PortraitJudges
+from clcae.frozen.judges import Judges
 from clcae.images import labelled_grid, write_png
-from clcae.methods.clcae import CLCAE
+from clcae.methods.foundation import FoundationInversion
 from clcae.metrics.identity import IdentitySimilarity
 from clcae.metrics.perceptual import PerceptualDistance
 from clcae.metrics.reconstruction import (
@@ -35,9 +35,9 @@ class InversionReport:
     def __init__(
         self,
         *,
-        method: CLCAE,
+        method: FoundationInversion,
         test_images: ImageSource,
-        judges: PortraitJudges,
+        judges: Judges,
         name: str = "CLCAE",
         timed_batch: int = 1,
     ) -> None:
@@ -72,13 +72,13 @@ class InversionReport:
                 "SSIM": lambda: StructuralSimilarity(quantise=True),
                 "perceptual": lambda: PerceptualDistance(
                     distance=judges.distance_of_images,
-                    distance_name="features of the portraits judges",
+                    distance_name=judges.distance_name,
                 ),
                 "identity": lambda: IdentitySimilarity(
-                    embedder=judges.embed_images, embedder_name="portraits identity embedder"
+                    embedder=judges.embed_images, embedder_name=judges.identity_name
                 ),
             },
-            batch_size=BATCH,
+            batch_size=min(BATCH, self.method.generator.at_once),
             device=self._device,
         )
         images = self._images(self.timed_batch)

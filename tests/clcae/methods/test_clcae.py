@@ -6,7 +6,10 @@ import pytest
 import torch
 
 import clcae
+from clcae.aligner import ImageTower
 from clcae.methods.clcae import CLCAE
+from clcae.methods.foundation import FoundationInversion
+from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.serialization import save
 from clcae.stylegan2 import Generator, LatentSpace
 
@@ -22,30 +25,55 @@ SMALL = {
 }
 
 
-def build(attention: str = "many_token", edit_rule: str = "refined") -> CLCAE:
+def small_generator() -> Generator:
     torch.manual_seed(0)
     generator = Generator(
         resolution=32, z_dim=12, w_dim=20, mapping_layers=2, channels=[9, 8, 7, 5]
     )
     generator.update_average(num_samples=500)
+    return generator
+
+
+def build_official(edit_rule: str = "refined", image_size: object = 32) -> OfficialCLCAE:
+    method = OfficialCLCAE(
+        generator=small_generator(),
+        image_size=image_size,  # type: ignore[arg-type]
+        layer="8x8/1",
+        stem_channels=6,
+        stages=[[8, 1], [12, 1]],
+        width=12,
+        edit_rule=edit_rule,  # type: ignore[arg-type]
+    )
+    for module in method.encoder_modules().values():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:  # away from the official start, where nothing moves
+                torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    method.update_average_image()
+    return method.eval().requires_grad_(False)
+
+
+def build(attention: str = "many_token", edit_rule: str = "refined") -> FoundationInversion:
+    if attention == "official":
+        return build_official(edit_rule)
+    generator = small_generator()
     method = CLCAE(generator=generator, attention=attention, edit_rule=edit_rule, **SMALL)  # type: ignore[arg-type]
     for parameter in method.encoder_modules()["feature"].parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)  # away from the start at zero
     if attention == "many_token":
-        torch.nn.init.normal_(method.rows.out, std=0.05)  # type: ignore[union-attr]
+        torch.nn.init.normal_(method.rows.out, std=0.05)  # type: ignore[arg-type]
     return method.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module", params=["many_token", "one_token"])
-def method(request: pytest.FixtureRequest) -> CLCAE:
+@pytest.fixture(scope="module", params=["many_token", "one_token", "official"])
+def method(request: pytest.FixtureRequest) -> FoundationInversion:
     return build(request.param)
 
 
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def test_inversion_has_codes_and_a_feature(method: CLCAE) -> None:
+def test_inversion_has_codes_and_a_feature(method: FoundationInversion) -> None:
     inversion = method.invert(IMAGES)
     assert inversion.space is LatentSpace.W_PLUS
     assert inversion.codes.shape == (3, 8, 20)
@@ -54,7 +82,7 @@ def test_inversion_has_codes_and_a_feature(method: CLCAE) -> None:
     assert method.synthesize(inversion).shape == (3, 3, 32, 32)
 
 
-def test_outputs_agree_however_they_are_asked_for(method: CLCAE) -> None:
+def test_outputs_agree_however_they_are_asked_for(method: FoundationInversion) -> None:
     together = method.reconstructions(IMAGES)
     assert list(together) == ["W", "W+", "F"]
     for name, picture in together.items():
@@ -66,7 +94,7 @@ def test_outputs_agree_however_they_are_asked_for(method: CLCAE) -> None:
 
 
 @pytest.mark.parametrize("rule", ["refined", "foundation"])
-@pytest.mark.parametrize("attention", ["many_token", "one_token"])
+@pytest.mark.parametrize("attention", ["many_token", "one_token", "official"])
 def test_edits(attention: str, rule: str) -> None:
     method = build(attention, rule)
     inversion = method.invert(IMAGES)
@@ -110,8 +138,9 @@ def test_many_tokens_attend_and_one_token_cannot() -> None:
         assert torch.allclose(first, second) is not depends
 
 
-def test_generator_gets_no_gradient() -> None:
-    method = build()
+@pytest.mark.parametrize("attention", ["many_token", "official"])
+def test_generator_gets_no_gradient(attention: str) -> None:
+    method = build(attention)
     for module in method.encoder_modules().values():
         module.requires_grad_(True)
     pictures, feature, _ = method.pictures(method.encode(IMAGES), noise="random")
@@ -121,8 +150,9 @@ def test_generator_gets_no_gradient() -> None:
     assert all(parameter.grad is not None for parameter in trained)
 
 
-def test_native_file_holds_all_of_it(tmp_path: Path) -> None:
-    method = build()
+@pytest.mark.parametrize("attention", ["many_token", "official"])
+def test_native_file_holds_all_of_it(tmp_path: Path, attention: str) -> None:
+    method = build(attention)
     path = tmp_path / "clcae.safetensors"
     save(method, path, provenance={"made": "here"})
     loaded = clcae.load_method(path)
@@ -140,3 +170,96 @@ def test_bad_input_names_what_was_given() -> None:
         CLCAE(generator=method.generator, **{**SMALL, "layer": "128x128/0"})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="4x4"):
         CLCAE(generator=method.generator, **{**SMALL, "layer": "32x32/1", "feature_level": 0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attention", ["many_token", "official"])
+def test_scaled_feature_leads_from_the_codes_to_the_feature(attention: str) -> None:
+    method = build(attention)
+    encoding = method.encode(IMAGES)
+    whole, feature, own = method.pictures(encoding)
+    none, same, _ = method.pictures(encoding, feature_scale=0.0)
+    half, _, _ = method.pictures(encoding, feature_scale=0.5)
+    assert torch.equal(feature, same)
+    torch.testing.assert_close(none["F"], whole["W+"], rtol=0, atol=1e-5)
+    expected = method.generator.synthesize(
+        encoding.w_plus, at=(method.layer, lambda _: (own + feature) / 2)
+    )
+    torch.testing.assert_close(half["F"], expected, rtol=0, atol=1e-5)
+
+
+def test_official_cars_are_the_middle_rows() -> None:
+    method = build_official(image_size=(24, 32))
+    images = IMAGES[:, :, 4:28]
+    pictures = method.reconstructions(images)
+    encoding = method.encode(images)
+    assert {picture.shape for picture in pictures.values()} == {images.shape}
+    square = method.generator.synthesize(encoding.w)
+    torch.testing.assert_close(pictures["W"], square[:, :, 4:28])
+    method.resize = False
+    assert method.synthesize(method.invert(images)).shape == (3, 3, 32, 32)
+    assert method.average_image.shape == (3, 24, 32)
+    with pytest.raises(ValueError, match=r"\(3, 3, 32, 32\)"):
+        method.invert(IMAGES)
+    with pytest.raises(ValueError, match="26x32"):
+        build_official(image_size=(26, 32))
+
+
+def test_pictures_of_a_larger_generator_are_averaged_to_the_input() -> None:
+    generator = Generator(
+        resolution=64, z_dim=12, w_dim=20, mapping_layers=2, channels=[9, 8, 7, 5, 4]
+    )
+    method = CLCAE(generator=generator, **SMALL).eval()  # type: ignore[arg-type]
+    method.update_average_image()
+    whole = method.synthesize(method.invert(IMAGES))
+    assert whole.shape == (3, 3, 64, 64)
+    pooled = torch.nn.functional.avg_pool2d(whole, 2)
+    torch.testing.assert_close(method.reconstructions(IMAGES)["F"], pooled)
+
+
+def test_official_encoder_learns_with_dropout() -> None:
+    method = build_official()
+    for module in method.encoder_modules().values():
+        module.requires_grad_(True).train()
+    assert not torch.equal(method.encode(IMAGES).w_plus, method.encode(IMAGES).w_plus)
+    trained = [p for module in method.encoder_modules().values() for p in module.parameters()]
+    optimizer = torch.optim.Adam(trained, lr=3e-3)
+    losses = []
+    for step in range(60):
+        pictures, _, _ = method.pictures(method.encode(IMAGES), feature_scale=min(1.0, step / 30))
+        loss = torch.stack([(p - IMAGES).square().mean() for p in pictures.values()]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_encoder_starts_from_an_aligners_tower() -> None:
+    method = build_official()
+    sizes = {"image_size": 32, "stem_channels": 6, "stages": [[8, 1], [12, 1]], "stem_stride": 1}
+    tower = ImageTower(**sizes, dim=20)  # type: ignore[arg-type]
+    method.start_from(tower)
+    for ours, theirs in ((method.pyramid.trunk, tower.trunk), (method.foundation, tower.head)):
+        state = theirs.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in ours.state_dict().items())
+    before = method.foundation.linear.weight.clone()
+    with pytest.raises(ValueError, match="StyleHead"):
+        method.start_from(ImageTower(**sizes, dim=16))  # type: ignore[arg-type]
+    assert torch.equal(method.foundation.linear.weight, before)
+
+
+@pytest.mark.parametrize("attention", ["many_token", "official"])
+def test_checkpointed_activations_change_no_gradient(attention: str) -> None:
+    gradients = []
+    for checkpointed in (False, True):
+        method = build(attention)
+        encoder = torch.nn.ModuleDict(method.encoder_modules()).requires_grad_(True)
+        torch.manual_seed(3)
+        pictures, _, _ = method.pictures(
+            method.encode(IMAGES), noise="random", checkpoint_activations=checkpointed
+        )
+        torch.stack([p.square().mean() for p in pictures.values()]).sum().backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert one is not None and torch.equal(one, other)

@@ -1,0 +1,130 @@
+"""pSp and e4e: images to W+ in one pass of the encoder, pictures from the generator alone.
+
+Tov et al. 2021, "Designing an Encoder for StyleGAN Image Manipulation" (arXiv 2102.02766, SIGGRAPH
+2021), and Richardson et al. 2021, "Encoding in Style" (arXiv 2008.00951, CVPR 2021), from whom it
+takes all but how the heads are read; `pSp` of both official codes. Deviation: `synthesize` gives
+the generator's own resolution; the official default of averaging to 256 is what `reconstructions`
+does, whose pictures are compared with the input.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from clcae.data.transforms import at_input_size
+from clcae.encoders.e4e import IR_SE50, GradualEncoder, ProgressiveEncoder
+from clcae.methods.interface import Inversion, InversionMethod, Move
+from clcae.serialization import register
+from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
+
+
+class _OnePass(InversionMethod):
+    """What pSp and e4e share: all but the reading of the heads."""
+
+    latent_average: Tensor
+    encoder_type: type[GradualEncoder]
+
+    def __init__(
+        self,
+        *,
+        generator: Generator,
+        image_size: int = 256,  # the longer side of what the encoder reads
+        stem_channels: int = 64,
+        stages: Sequence[Sequence[int]] = IR_SE50,
+        width: int = 512,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "generator": generator,
+            "image_size": image_size,
+            "stem_channels": stem_channels,
+            "stages": [list(stage) for stage in stages],
+            "width": width,
+        }
+        self.generator = generator
+        self.image_size = image_size
+        self.encoder = self.encoder_type(
+            num_rows=generator.num_codes,
+            w_dim=generator.w_dim,
+            image_size=image_size,
+            stem_channels=stem_channels,
+            stages=stages,
+            width=width,
+        )
+        # Official files keep a row a layer, so it is kept apart from the generator's own average.
+        average = broadcast_rows(generator.w_average[None], generator.num_codes)[0].clone()
+        self.register_buffer("latent_average", average)
+
+    def encoder_modules(self) -> Mapping[str, nn.Module]:
+        """What training changes: everything but the generator."""
+        return {"encoder": self.encoder}
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes of W+ [N, L, w_dim]."""
+
+    def invert(
+        self,
+        images: Tensor,  # [N, 3, H, W], in [-1, 1]; the longer side is image_size
+    ) -> Inversion:
+        """W+ codes. Raises ValueError for images of another shape."""
+        return Inversion(codes=self.encode(images), space=LatentSpace.W_PLUS)
+
+    def edit(self, inversion: Inversion, move: Move) -> Inversion:
+        """The codes moved; nothing follows them."""
+        codes = broadcast_rows(move(inversion.codes), self.generator.num_codes)
+        return replace(inversion, codes=codes)
+
+    def synthesize(self, inversion: Inversion) -> Tensor:
+        """G(w+), at the generator's resolution."""
+        return self.generator.synthesize(inversion.codes)
+
+    def reconstruct(self, images: Tensor, output: str = "W+") -> Tensor:
+        """G(w+) in the shape of the images.
+
+        Raises:
+            ValueError: another output than "W+", or images of another shape.
+        """
+        if output != "W+":
+            raise ValueError(f"output is {output!r}, this method has 'W+' only")
+        pictures = self.synthesize(self.invert(images))
+        return at_input_size(pictures, images.shape[-2:])
+
+    def reconstructions(self, images: Tensor) -> dict[str, Tensor]:
+        """The one output by name."""
+        return {"W+": self.reconstruct(images)}
+
+
+@register("psp")
+class PSP(_OnePass):
+    """Every head is a row of W+ (pSp)."""
+
+    encoder_type = GradualEncoder
+    encoder: GradualEncoder
+
+    def encode(
+        self,
+        images: Tensor,  # [N, 3, H, W], in [-1, 1]; the longer side is image_size
+    ) -> Tensor:
+        """Codes of W+ [N, L, w_dim]."""
+        return self.encoder(images) + self.latent_average
+
+
+@register("e4e")
+class E4E(_OnePass):
+    """The first head is w, the others are offsets of their rows from it (e4e)."""
+
+    encoder_type = ProgressiveEncoder
+    encoder: ProgressiveEncoder
+
+    def encode(
+        self,
+        images: Tensor,  # [N, 3, H, W], in [-1, 1]; the longer side is image_size
+        *,
+        stage: int | None = None,
+    ) -> Tensor:
+        """Codes of W+ [N, L, w_dim]; `stage` as in ProgressiveEncoder."""
+        return self.encoder(images, stage=stage) + self.latent_average

@@ -1,0 +1,243 @@
+"""What the forms of CLCAE share: a foundation code w, then W+ and a feature F, from one encoder.
+
+CLCAE (arXiv 2211.11448), sections 3.2 and 3.4; `AFPSP` of the official code. A form builds the
+pyramid, the foundation head, the rows of W+ and the feature encoder, and says what the last reads.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from clcae.aligner import ImageTower
+from clcae.data.transforms import at_input_size
+from clcae.encoders.pyramid import Pyramid
+from clcae.methods.interface import Inversion, InversionMethod, Move
+from clcae.nn.style_head import StyleHead
+from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
+from clcae.stylegan2.synthesis import NoiseMode, Prefix
+
+Rule = Literal["refined", "foundation"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the encoder makes of images before any synthesis of F."""
+
+    w: Tensor  # [N, w_dim], the foundation code
+    w_plus: Tensor  # [N, L, w_dim]
+    level: Tensor  # [N, C, h, w], the pyramid level F is made from
+
+
+class FoundationInversion(InversionMethod):
+    """An encoder of w, W+ and F around a frozen generator."""
+
+    average_image: Tensor
+    pyramid: Pyramid
+    foundation: StyleHead
+    rows: nn.Module
+    feature: nn.Module
+
+    def __init__(
+        self,
+        *,
+        generator: Generator,
+        image_shape: tuple[int, int],  # (H, W) of what the encoder reads
+        layer: str,
+        feature_level: int,  # of the pyramid, coarsest first
+        subtract_average: bool,
+        edit_rule: Rule,
+    ) -> None:
+        super().__init__()
+        if edit_rule not in ("refined", "foundation"):
+            raise ValueError(f"edit_rule is {edit_rule!r}, expected 'refined' or 'foundation'")
+        self.generator = generator
+        self.layer = generator.layer(layer)
+        self.subtract_average = subtract_average
+        self.edit_rule: Rule = edit_rule
+        self.feature_level = feature_level
+        self.register_buffer("average_image", torch.zeros(3, *image_shape))
+
+    @abstractmethod
+    def feature_of(self, encoding: Encoding, own: Tensor) -> Tensor:
+        """f [N, C, R, R], given the generator's own feature of the W+ code, of that shape."""
+
+    def encoder_modules(self) -> Mapping[str, nn.Module]:
+        """What stage 2 trains: everything but the generator."""
+        return {
+            "pyramid": self.pyramid,
+            "foundation": self.foundation,
+            "rows": self.rows,
+            "feature": self.feature,
+        }
+
+    def start_from(self, tower: ImageTower) -> None:
+        """Copies an aligner's image tower into the trunk and the foundation head.
+
+        The start that the official stage 2 means to make; its own loader is given the file's outer
+        dictionary and, not being strict, loads nothing.
+
+        Raises:
+            ValueError: the tower's layers have other shapes than this encoder's.
+        """
+        pairs = ((self.pyramid.trunk, tower.trunk), (self.foundation, tower.head))
+        for target, source in pairs:
+            expected, given = (
+                {key: tuple(value.shape) for key, value in module.state_dict().items()}
+                for module in (target, source)
+            )
+            if wrong := sorted({*expected.items()} ^ {*given.items()}):
+                raise ValueError(
+                    f"the tower's {type(source).__name__} is another than this encoder's: "
+                    f"{len(wrong)} keys or shapes differ ({wrong[0][0]} {wrong[0][1]}, ...)"
+                )
+        for target, source in pairs:
+            target.load_state_dict(source.state_dict())
+
+    @torch.no_grad()
+    def update_average_image(self) -> None:
+        """Sets `average_image` to the generator's picture of its mean code, at the input's size."""
+        picture = self.generator.synthesize(self.generator.w_average[None])
+        self.average_image.copy_(self.at_input_size(picture)[0])
+
+    def encode(
+        self,
+        images: Tensor,  # [N, 3, H, W] of the size this encoder reads, in [-1, 1]
+        *,
+        foundation: Tensor | None = None,  # [N, w_dim]
+    ) -> Encoding:
+        """w and W+. A given `foundation` takes the place of the head's own w and is refined.
+
+        Raises:
+            ValueError: images of another size.
+        """
+        if images.ndim != 4 or images.shape[1:] != self.average_image.shape:
+            _, height, width = self.average_image.shape
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}, this encoder reads "
+                f"[N, 3, {height}, {width}]"
+            )
+        if self.subtract_average:
+            images = images - self.average_image
+        levels = self.pyramid(images)
+        average = self.generator.w_average
+        w = average + self.foundation(levels[0]) if foundation is None else foundation
+        offset = w - average
+        w_plus = w[:, None] + self.rows(offset, levels)
+        return Encoding(w=w, w_plus=w_plus, level=levels[self.feature_level])
+
+    def pictures(
+        self,
+        encoding: Encoding,
+        *,
+        noise: NoiseMode = "const",
+        feature_scale: float = 1.0,
+        checkpoint_activations: bool = False,
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """G(w), G(w+) and G(w+, f) at the input's size, f, and the generator's own feature.
+
+        G(w+) and G(w+, f) share everything up to the layer of f, which is computed once.
+
+        Args:
+            encoding: what `encode` returned.
+            noise: of the generator.
+            feature_scale: s in (1 - s) own + s f, what the generator goes on with. The official
+                training raises it from 0 to 1 within every epoch; over all steps is meant here.
+            checkpoint_activations: keep no activation of the three syntheses and compute them
+                again, one after the other, in the backward pass; gradients are the same.
+
+        Returns:
+            Pictures [N, 3, H, W] named "W", "W+" and "F"; f and the own feature [N, C, R, R], f
+            before it is scaled.
+        """
+        generator = self.generator
+        prefix = generator.begin(encoding.w_plus, self.layer, noise=noise)
+        feature = self.feature_of(encoding, prefix.feature)
+        scaled = feature
+        if feature_scale != 1.0:
+            scaled = torch.lerp(prefix.feature, feature, feature_scale)
+        blended = Prefix(prefix.layer, scaled, prefix.rgb)
+        run: Callable[..., Tensor] = _call
+        if checkpoint_activations:
+            run = partial(checkpoint, use_reentrant=False)
+        pictures = {
+            "W": run(generator.synthesize, encoding.w, noise=noise),
+            "W+": run(generator.finish, prefix, encoding.w_plus, noise=noise),
+            "F": run(generator.finish, blended, encoding.w_plus, noise=noise),
+        }
+        return (
+            {name: self.at_input_size(picture) for name, picture in pictures.items()},
+            feature,
+            prefix.feature,
+        )
+
+    def reconstructions(self, images: Tensor) -> dict[str, Tensor]:
+        """The three outputs by name, [N, 3, H, W] each, as large as the images."""
+        return self.pictures(self.encode(images))[0]
+
+    def reconstruct(self, images: Tensor, output: str) -> Tensor:
+        """One output alone, "W", "W+" or "F", at no more than its own cost; as large as they."""
+        encoding = self.encode(images)
+        if output == "W":
+            return self.at_input_size(self.generator.synthesize(encoding.w))
+        if output == "W+":
+            return self.at_input_size(self.generator.synthesize(encoding.w_plus))
+        prefix = self.generator.begin(encoding.w_plus, self.layer)
+        blended = Prefix(prefix.layer, self.feature_of(encoding, prefix.feature), prefix.rgb)
+        return self.at_input_size(self.generator.finish(blended, encoding.w_plus))
+
+    def invert(self, images: Tensor) -> Inversion:
+        """W+ codes with the feature f; the context keeps what edits need."""
+        encoding = self.encode(images)
+        own = self.generator.features(encoding.w_plus, self.layer)
+        return Inversion(
+            codes=encoding.w_plus,
+            space=LatentSpace.W_PLUS,
+            feature=self.feature_of(encoding, own),
+            layer=self.layer,
+            context={"w": encoding.w, "own": own, "images": images},
+        )
+
+    def edit(self, inversion: Inversion, move: Move) -> Inversion:
+        """The paper's rule: f + G(w+ edited) - G(w+), features at the layer of f.
+
+        With `edit_rule: foundation` (the official InterFaceGAN script) the foundation code is moved
+        before it is refined, and f is the encoder's own for the moved code, plus the same
+        difference.
+        """
+        assert inversion.feature is not None
+        context = dict(inversion.context)
+        if self.edit_rule == "refined":
+            codes = broadcast_rows(move(inversion.codes), self.generator.num_codes)
+            own = self.generator.features(codes, self.layer)
+            feature = inversion.feature + own - context["own"]
+            context["own"] = own  # of the codes the feature now belongs to
+        else:
+            context["w"] = move(context["w"][:, None])[:, 0]
+            encoding = self.encode(context["images"], foundation=context["w"])
+            codes = encoding.w_plus
+            own = self.generator.features(codes, self.layer)
+            feature = self.feature_of(encoding, context["own"]) + own - context["own"]
+        return replace(inversion, codes=codes, feature=feature, context=context)
+
+    def synthesize(self, inversion: Inversion) -> Tensor:
+        """G(w+, f), at the generator's own size."""
+        feature = inversion.feature
+        assert feature is not None and inversion.layer is not None
+        return self.generator.synthesize(inversion.codes, at=(inversion.layer, lambda own: feature))
+
+    def at_input_size(
+        self,
+        pictures: Tensor,  # [N, 3, R, R]
+    ) -> Tensor:
+        """What is compared with the images."""
+        return at_input_size(pictures, self.average_image.shape[1:])
+
+
+def _call(function: Callable[..., Tensor], *arguments: object, noise: NoiseMode) -> Tensor:
+    return function(*arguments, noise=noise)
