@@ -97,7 +97,7 @@ def render_shard(
     images, codes = [], []
     for start in range(0, count, at_once):
         drawn, w = draw(min(at_once, count - start))
-        images.append(to_uint8(drawn).cpu())
+        images.append(to_uint8(drawn).cpu().contiguous())
         codes.append(w.float().cpu())
     with replacing(path) as unfinished:
         save_file({"images": torch.cat(images), "w": torch.cat(codes)}, unfinished)

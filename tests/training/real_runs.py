@@ -3,25 +3,56 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["trainer=debug", "trainer.debug=false", "trainer.progress=false", "trainer.threads=1"]
 
 
-def run_training(folder: Path, *arguments: str, processes: int = 1) -> None:
-    """Runs train.py to its end, with its runs and its cache in `folder`."""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def command(folder: Path, *arguments: str, processes: int = 1) -> list[str]:
+    """The command, with its runs and its cache in `folder`."""
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone"]
         launcher += ["--nproc-per-node", str(processes)]
     paths = [f"paths.runs={folder}", f"paths.cache={folder / 'cache'}"]
+    return [*launcher, "train.py", *SMALL, *paths, *arguments]
+
+
+def run_training(folder: Path, *arguments: str, processes: int = 1) -> None:
+    """Runs train.py to its end."""
     done = subprocess.run(
-        [*launcher, "train.py", *SMALL, *paths, *arguments],
+        command(folder, *arguments, processes=processes),
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+
+
+def run_and_kill(folder: Path, *arguments: str, after: Path) -> bool:
+    """Starts train.py and kills it (kill -9) as soon as `after` is written anew.
+
+    Returns False where it ended before that.
+    """
+    before = after.stat().st_mtime_ns if after.exists() else None
+    process = subprocess.Popen(
+        command(folder, *arguments),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None:
+        if after.exists() and after.stat().st_mtime_ns != before:
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.005)
+    return False

@@ -15,7 +15,7 @@ from PIL import Image
 
 from clcae.data.folder import ImageFolder
 from clcae.data.sources import ImageSource
-from clcae.images import to_uint8
+from clcae.images import to_uint8, write_png
 
 
 def picture(height: int = 8, width: int = 8, value: int = 100) -> Image.Image:
@@ -190,3 +190,17 @@ def test_settings_out_of_range(folder: Path, settings: dict[str, Any]) -> None:
 def test_index_outside(folder: Path, index: int) -> None:
     with pytest.raises(IndexError, match=f"index {index} of 4 images"):
         ImageFolder(root=folder, size=4).images([index])
+
+
+def test_a_split_file_names_the_images_and_their_order(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        write_png(torch.zeros(3, 8, 8), tmp_path / "pictures" / name)
+    split = tmp_path / "test.txt"
+    split.write_text("c.png\n\na.png\n")
+    folder = ImageFolder(root=tmp_path / "pictures", size=8, split=split)
+    assert [folder.name(index) for index in range(len(folder))] == ["c.png", "a.png"]
+    split.write_text("d.png\na.png\n")
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 pictures .*d\.png"):
+        ImageFolder(root=tmp_path / "pictures", size=8, split=split)
+    with pytest.raises(FileNotFoundError, match="no such split"):
+        ImageFolder(root=tmp_path / "pictures", size=8, split=tmp_path / "other.txt")

@@ -263,3 +263,22 @@ def test_checkpointed_activations_change_no_gradient(attention: str) -> None:
         gradients.append([p.grad for p in encoder.parameters()])
     for one, other in zip(*gradients, strict=True):
         assert one is not None and torch.equal(one, other)
+
+
+def test_pictures_that_are_not_square_are_read_and_compared_in_their_own_shape() -> None:
+    generator = small_generator()
+    for attention in ("many_token", "one_token", "none"):
+        settings = {**SMALL, "image_size": [24, 32], "attention": attention}
+        method = CLCAE(generator=generator, **settings)  # type: ignore[arg-type]
+        method.update_average_image()
+        outputs = method.reconstructions(torch.rand(2, 3, 24, 32) * 2 - 1)
+        assert {picture.shape for picture in outputs.values()} == {(2, 3, 24, 32)}
+
+
+def test_the_ablations_are_settings_of_their_own() -> None:
+    method = CLCAE(
+        generator=small_generator(), attention="none", feature_attention="one_token", **SMALL
+    )  # type: ignore[arg-type]
+    assert not any("attention" in name for name, _ in method.rows.named_modules())
+    with pytest.raises(ValueError, match="feature_attention is 'some'"):
+        CLCAE(generator=small_generator(), feature_attention="some", **SMALL)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from clcae.portraits import (
     Group,
     decode,
     group_slice,
+    scores,
 )
 from clcae.portraits.parameters import DETAIL_RANGES, IDENTITY_RANGES, SCENE_RANGES
 
@@ -60,3 +61,16 @@ def test_errors_name_the_value() -> None:
         decode(torch.zeros(1, NUM_LATENTS), detail_rate=1.5)
     with pytest.raises(ValueError, match=rf"\(2, 5\).*{NUM_LATENTS}"):
         decode(torch.zeros(2, 5), detail_rate=0.5)
+
+
+def test_scores_have_variance_one_and_tell_glasses() -> None:
+    latents = torch.randn(20000, NUM_LATENTS, generator=torch.Generator().manual_seed(0))
+    values = scores(latents[:, :NUM_PLAIN_LATENTS])
+    assert values.shape[1] > NUM_PLAIN_LATENTS
+    assert torch.allclose(values.mean(0), torch.zeros(()), atol=0.05)
+    assert torch.allclose(values.var(0), torch.ones(()), atol=0.05)
+    column = group_slice(Group.ATTRIBUTE).start + ATTRIBUTES.index("glasses")
+    worn = decode(latents, detail_rate=0.0).attributes[:, ATTRIBUTES.index("glasses")]
+    assert torch.equal(values[:, column] > 0, worn > 0)
+    with pytest.raises(ValueError, match="accepted"):
+        scores(latents)

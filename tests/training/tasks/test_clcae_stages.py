@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from real_runs import run_training
+from real_runs import run_and_kill, run_training
+from safetensors.torch import load_file
 
 FEW = [
     "trainer.limit_steps=2",
@@ -60,7 +61,35 @@ def test_gradients_of_two_processes_equal_one_with_the_whole_batch(tmp_path: Pat
         assert (value - expected).norm() <= 1e-2 * expected.norm()
 
 
-@pytest.mark.parametrize("attention", ["many_token", "one_token"])
+def test_a_run_killed_in_both_stages_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    settings = [*FEW, "trainer.limit_steps=4", "trainer.save_every=1"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run_training(whole, *settings)
+    (killed / "cache").mkdir(parents=True)
+    for picture in (whole / "cache").iterdir():  # drawn once
+        (killed / "cache" / picture.name).symlink_to(picture)
+    folder = killed / "portraits-debug"
+    for stage in ("aligner", "clcae", "clcae"):
+        assert run_and_kill(killed, *settings, after=folder / "checkpoints" / stage / "last.pt")
+        assert not (folder / "clcae.safetensors").exists()
+    run_training(killed, *settings)
+    for name in ("aligner", "clcae"):
+        expected, value = (
+            load_file(side / f"{name}.safetensors") for side in (whole / "portraits-debug", folder)
+        )
+        assert expected.keys() == value.keys()
+        assert all(torch.equal(expected[key], value[key]) for key in expected)
+    tables = [
+        [{key: value for key, value in row["metrics"].items() if key != "ms"} for row in rows]
+        for rows in (
+            json.loads((side / "table.json").read_text())
+            for side in (whole / "portraits-debug", folder)
+        )
+    ]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("attention", ["many_token", "one_token", "none"])
 def test_a_whole_run_leaves_table_and_pictures(tmp_path: Path, attention: str) -> None:
     folder = run(tmp_path, f"parts.method.attention={attention}")
     rows = json.loads((folder / "table.json").read_text())

@@ -1,0 +1,74 @@
+"""The papers' full-size experiments: two steps with formula weights in the official layouts."""
+
+import json
+from pathlib import Path
+
+import official
+import pytest
+import torch
+from real_runs import run_training
+from torchvision.models import alexnet
+
+from clcae.images import write_png
+
+CASES = {
+    "ffhq": {
+        "generator": ("stylegan2-ffhq-config-f.pt", "rosinality_1024"),
+        "judge": ("model_ir_se50.pth", "arcface_irse50"),
+        "folders": ("ffhq", "celeba_hq"),
+    },
+    "cars": {
+        "generator": ("stylegan2-car-config-f.pt", "clcae_512"),
+        "judge": ("moco_v2_800ep_pretrain.pth", "moco_v2"),
+        "folders": ("cars_train", "cars_test"),
+    },
+}
+
+
+def weights(folder: Path, experiment: str) -> None:
+    """The files that the experiment wants, in their layouts."""
+    folder.mkdir()
+    case = CASES[experiment]
+    name, layout = case["generator"]
+    if layout == "rosinality_1024":
+        checkpoint = official.checkpoint(layout)
+    else:  # the decoder of a CLCAE file is a generator in the same layout
+        state = official.state_dict(layout)
+        prefix = "decoder."
+        decoder = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+        checkpoint = {"g_ema": decoder, "latent_avg": torch.zeros(512)}
+    torch.save(checkpoint, folder / name)
+    name, layout = case["judge"]
+    torch.save(official.checkpoint(layout), folder / name)
+    torch.manual_seed(0)
+    torch.save(alexnet(weights=None).state_dict(), folder / "alexnet.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", sorted(CASES))
+def test_two_steps_at_full_size(tmp_path: Path, experiment: str) -> None:
+    weights(tmp_path / "weights", experiment)
+    for folder in CASES[experiment]["folders"]:
+        for index, image in enumerate(official.image(3, 96, 128)):
+            path = tmp_path / "data" / folder / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(image, path)
+    run_training(
+        tmp_path,
+        f"+experiment={experiment}",
+        f"paths.weights={tmp_path / 'weights'}",
+        f"paths.data={tmp_path / 'data'}",
+        f"parts.judges.lpips_trunk={tmp_path / 'weights' / 'alexnet.pth'}",
+        "trainer.limit_steps=2",
+        "trainer.limit_batch_size=2",
+        "trainer.threads=2",
+        "stages.aligner.task.held_out_pairs=4",
+        "stages.clcae.task.checkpoint_activations=true",
+    )
+    folder = tmp_path / f"{experiment}-debug"
+    rows = json.loads((folder / "table.json").read_text())
+    assert [row["space"] for row in rows] == ["W", "W+", "F"]
+    size = "256 x 256" if experiment == "ffhq" else "192 x 256"
+    assert {row["protocol"]["MSE"]["resolution"] for row in rows} == {size}
+    judge = "ArcFace IR-SE50" if experiment == "ffhq" else "MoCo v2 ResNet-50"
+    assert judge in json.dumps(rows[0]["protocol"]["identity"])
