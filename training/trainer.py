@@ -16,6 +16,7 @@ import torch
 from training import distributed
 from training.checkpoint import capture, load_weights, restore, weights_of
 from training.ema import ExponentialAverage
+from training.environment import peak_memory
 from training.errors import StoppedError
 from training.files import load_checkpoint
 from training.interrupts import Interrupts
@@ -85,6 +86,7 @@ class Trainer:
         self.ema = ema
         self.logger = logger
         self.state = state
+        self.device = device
         self.seed = seed
         self.steps = steps
         self.batch_size = batch_size
@@ -123,10 +125,16 @@ class Trainer:
         """
         self._resume()
         self.iteration.train_only(())
+        first, started = self.step, time.monotonic()
         self.logger.start_stage(stage=self.state.name, step=self.step, steps=self.steps)
         try:
             self._loop()
-            return self._finish()
+            report = self._finish()
+            self.logger.line(
+                f"{self.state.name}: {self.step - first} steps in "
+                f"{time.monotonic() - started:.0f} s, peak memory {peak_memory(self.device)}"
+            )
+            return report
         finally:
             self.logger.finish_stage()
 
