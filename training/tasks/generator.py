@@ -4,11 +4,12 @@ A portrait is drawn from 61 standard-normal latents; they are the first columns 
 carry nothing). Two stages that are not part of StyleGAN2 replace most of the adversarial training,
 which would take days on two cores. Stage 1, mapping: f(z) is fitted to a fixed rotation of the
 latents' scores, so that W is even and each latent has a direction in it. Stage 2, imitation:
-G(f(z)) is regressed onto the picture.
+G(f(z)) is regressed onto the picture. Both make the shipped generator.
 
-Stage 3, adversarial: the losses of StyleGAN2 (Karras et al. 2020): non-saturating logistic, lazy
-R1, style mixing, EMA, optional path length. Deviation: the imitation loss stays as an anchor on the
-part of the batch that is not style-mixed, so that the generator keeps covering the domain.
+Adversarial, an experiment that goes on from there: the losses of StyleGAN2 (Karras et al. 2020),
+non-saturating logistic, lazy R1, style mixing, EMA, optional path length. Deviation: the imitation
+loss stays as an anchor on the part of the batch that is not style-mixed, so that the generator
+keeps covering the domain.
 """
 
 import math
@@ -163,10 +164,6 @@ class ImitationTask(GeneratorTask):
         mse = F.mse_loss(images, batch["images"])
         return StepOutput(loss=loss, terms={"reconstruction": loss, "mse": mse})
 
-    def finish(self, folder: Path) -> Mapping[str, Any]:
-        """Only a look at how far imitation goes; the adversarial stage exports."""
-        return dict(self.validate())
-
 
 class PathMean(nn.Module):
     """The running mean of the path lengths, as a module so that checkpoints hold it."""
@@ -188,6 +185,7 @@ class AdversarialTask(GeneratorTask):
         discriminator: Discriminator,
         images: PortraitImages,
         report: GeneratorReport,
+        start: Generator | None = None,
         r1_gamma: float = 1.0,
         r1_every: int = 16,  # lazy regularisation, Karras et al. 2020 section 3.1
         path_length_weight: float = 0.0,  # 2 in the paper; 0 leaves it out
@@ -197,7 +195,9 @@ class AdversarialTask(GeneratorTask):
         discriminator_warmup: int = 200,  # steps in which the discriminator alone learns
         compile: bool = False,
     ) -> None:
-        super().__init__(new_generator=new_generator, images=images, report=report, compile=compile)
+        super().__init__(
+            new_generator=new_generator, images=images, report=report, start=start, compile=compile
+        )
         self.discriminator = discriminator
         self.judge = compiled(discriminator.forward, enabled=compile)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every

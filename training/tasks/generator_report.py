@@ -18,9 +18,11 @@ from clcae.serialization import save
 from clcae.stylegan2 import Generator, LatentSpace
 
 BATCH = 64
-WHOLE = (
-    "It was warmed up by imitation of the renderer (pictures regressed from the latents they are "
-    "drawn from) and finished with the StyleGAN2 losses, imitation kept as an anchor."
+IMITATION = (
+    "Its mapping network was fitted to a rotation of the latents' scores, then all of it was "
+    "trained by imitation of the renderer: pictures regressed from the latents they are drawn "
+    "from. The StyleGAN2 losses had no part in it; +experiment=portraits_adversarial goes on with "
+    "them."
 )
 
 
@@ -36,6 +38,8 @@ class GeneratorReport:
         num_samples: int = 2048,  # of either side of the Frechet distance
         num_projected: int = 64,
         projection_steps: int = 500,
+        command: str = "python train.py +experiment=portraits_generator",
+        history: str = IMITATION,  # what was done to the generator, for the card
     ) -> None:
         self.judges = judges
         self.held_out_images = held_out_images
@@ -43,6 +47,8 @@ class GeneratorReport:
         self.num_samples = min(num_samples, len(held_out_images))
         self.num_projected = num_projected
         self.projection_steps = projection_steps
+        self.command = command
+        self.history = history
         self._targets: FrechetDistance | None = None
 
     def quick(self, generator: Generator) -> dict[str, float]:
@@ -67,16 +73,13 @@ class GeneratorReport:
         images = torch.cat([generator.synthesize(part) for part in codes.split(BATCH)])
         return images, psnr_of(images, targets)
 
-    def write(
-        self, generator: Generator, folder: Path, *, curve: Path, stages: str = WHOLE
-    ) -> Mapping[str, Any]:
+    def write(self, generator: Generator, folder: Path, *, curve: Path) -> Mapping[str, Any]:
         """generator.safetensors, its card generator.md and pictures, in `folder`.
 
         Args:
             generator: what is measured and written.
             folder: where.
             curve: the run's metrics.jsonl.
-            stages: what was done to it, a sentence of the card.
         """
         figures: dict[str, Any] = self.quick(generator)
         pictures = {"target": self.plain_images.images(torch.arange(self.num_projected))}
@@ -91,10 +94,16 @@ class GeneratorReport:
         samples = generator.synthesize(generator.map(z)).cpu().clamp(-1, 1)
         write_png(make_grid(samples, columns=8), folder / "samples.png")
         path = folder / "generator.safetensors"
-        provenance = {"command": "python train.py +experiment=portraits_generator", **figures}
+        provenance = {"command": self.command, **figures}
         save(generator, path, provenance=provenance, half=True)
         (folder / "generator.md").write_text(
-            card(figures, read_curve(curve), stages, self.num_projected)
+            card(
+                figures,
+                read_curve(curve),
+                history=self.history,
+                command=self.command,
+                num_projected=self.num_projected,
+            )
         )
         return {**figures, "file": path.name}
 
@@ -144,17 +153,19 @@ def read_curve(path: Path) -> list[tuple[str, int, float]]:
 def card(
     figures: Mapping[str, Any],
     curve: list[tuple[str, int, float]],
-    stages: str,
+    *,
+    history: str,
+    command: str,
     num_projected: int,
 ) -> str:
     """The Markdown card of the generator."""
     rows = "\n".join(f"| {stage} | {step} | {value:.3f} |" for stage, step, value in curve)
     return f"""# generator.safetensors
 
-The embedded StyleGAN2 of the portraits domain: 64x64, z and w of 128, skip architecture. {stages}
+The embedded StyleGAN2 of the portraits domain: 64x64, z and w of 128, skip architecture. {history}
 
-Made by `python train.py +experiment=portraits_generator`. Weights are stored in float16; the
-figures are of the float32 weights before.
+Made by `{command}`. Weights are stored in
+float16; the figures are of the float32 weights before.
 
 | figure | value |
 | --- | --- |

@@ -29,7 +29,29 @@ def test_a_judge_comes_with_its_card(tmp_path: Path, name: str, judge: type) -> 
     assert "| figure | validation |" in (folder / f"{name}.md").read_text()
 
 
-def test_the_generator_comes_with_its_card(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("experiment", "own", "phases"),
+    [
+        (
+            "portraits_generator",
+            ["stages.imitation.task.compile=false"],
+            ["mapping/mse", "generator/reconstruction"],
+        ),
+        (
+            "portraits_adversarial",
+            [
+                "stages.adversarial.task.compile=false",
+                "+stages.adversarial.task.discriminator_warmup=1",
+                "+stages.adversarial.task.path_length_weight=2.0",
+                "+stages.adversarial.task.path_length_every=2",
+            ],
+            ["r1/penalty", "path_length/penalty", "generator/adversarial"],
+        ),
+    ],
+)
+def test_the_generator_comes_with_its_card(
+    tmp_path: Path, experiment: str, own: list[str], phases: list[str]
+) -> None:
     few = [
         "+parts.images.num_people=16",
         "+parts.plain_train_images.num_people=16",
@@ -37,19 +59,15 @@ def test_the_generator_comes_with_its_card(tmp_path: Path) -> None:
         "parts.plain_images.num_people=4",
         "+parts.report.num_projected=2",
         "+parts.report.projection_steps=2",
-        "stages.imitation.task.compile=false",
-        "stages.adversarial.task.compile=false",
-        "+stages.adversarial.task.discriminator_warmup=1",
-        "+stages.adversarial.task.path_length_weight=2.0",
-        "+stages.adversarial.task.path_length_every=2",
     ]
-    folder = run(tmp_path, "portraits_generator", *few)
+    folder = run(tmp_path, experiment, *few, *own)
     generator = load(folder / "generator.safetensors", expected=Generator)
     assert generator.w_average.abs().sum() > 0
     card = (folder / "generator.md").read_text()
     assert "PSNR of W+ projections" in card
+    assert f"+experiment={experiment}" in card
     for name in ("samples.png", "projections.png"):
         assert (folder / name).stat().st_size > 0
     log = (folder / "metrics.jsonl").read_text()
-    for phase in ("r1/penalty", "path_length/penalty", "generator/adversarial"):
+    for phase in phases:
         assert phase in log
