@@ -21,7 +21,10 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
         ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         if ranks == 1 or not self.training:
             return super().forward(input)
-        return self._forward_over_ranks(input)
+        # Moments in float32 at least, as they are in one process: bfloat16 cannot even count.
+        exact = input.to(torch.promote_types(input.dtype, torch.float32))
+        with torch.autocast(input.device.type, enabled=False):
+            return self._forward_over_ranks(exact).to(input.dtype)
 
     def _forward_over_ranks(self, x: Tensor) -> Tensor:
         from torch.distributed.nn.functional import all_reduce
@@ -32,7 +35,7 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
         mean = total / counts
         # Deviations from the mean, not a difference of squares: that would cancel.
         variance = all_reduce((x - mean.reshape(shape)).square().sum(axes)) / counts
-        self._track(mean.detach(), variance.detach(), float(counts[0]))
+        self._track(mean.detach(), variance.detach(), float(counts[0].detach()))
         normal = (x - mean.reshape(shape)) * torch.rsqrt(variance + self.eps).reshape(shape)
         if self.weight is None:
             return normal

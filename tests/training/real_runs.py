@@ -23,17 +23,18 @@ def command(folder: Path, *arguments: str, processes: int = 1) -> list[str]:
     return [*launcher, "train.py", *SMALL, *paths, *arguments]
 
 
-def run_training(folder: Path, *arguments: str, processes: int = 1) -> None:
-    """Runs train.py to its end."""
+def run_training(folder: Path, *arguments: str, processes: int = 1, timeout: float = 300.0) -> str:
+    """Runs train.py to its end; returns what it said."""
     done = subprocess.run(
         command(folder, *arguments, processes=processes),
         cwd=ROOT,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def run_and_kill(folder: Path, *arguments: str, after: Path) -> bool:

@@ -61,6 +61,15 @@ def test_gradients_of_two_processes_equal_one_with_the_whole_batch(tmp_path: Pat
         assert (value - expected).norm() <= 1e-2 * expected.norm()
 
 
+def test_two_processes_train_in_bfloat16_too(tmp_path: Path) -> None:
+    one = run(tmp_path / "one", "trainer.limit_batch_size=8", "trainer.precision=bfloat16")
+    options = ["trainer.limit_batch_size=8", "trainer.precision=bfloat16"]
+    two = run(tmp_path / "two", *options, processes=2)
+    tables = [json.loads((side / "table.json").read_text()) for side in (one, two)]
+    for alone, together in zip(*tables, strict=True):
+        assert together["metrics"]["MSE"] == pytest.approx(alone["metrics"]["MSE"], rel=0.1)
+
+
 def test_a_run_killed_in_both_stages_ends_as_one_that_was_not(tmp_path: Path) -> None:
     settings = [*FEW, "trainer.limit_steps=4", "trainer.save_every=1"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"

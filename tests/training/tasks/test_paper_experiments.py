@@ -53,7 +53,7 @@ def test_two_steps_at_full_size(tmp_path: Path, experiment: str) -> None:
             path = tmp_path / "data" / folder / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_png(image, path)
-    run_training(
+    said = run_training(
         tmp_path,
         f"+experiment={experiment}",
         f"paths.weights={tmp_path / 'weights'}",
@@ -62,9 +62,11 @@ def test_two_steps_at_full_size(tmp_path: Path, experiment: str) -> None:
         "trainer.limit_steps=2",
         "trainer.limit_batch_size=2",
         "trainer.threads=2",
-        "stages.aligner.task.held_out_pairs=4",
+        "+stages.aligner.task.held_out_pairs=4",
         "stages.clcae.task.checkpoint_activations=true",
+        timeout=1500,
     )
+    print("\n".join(line for line in said.splitlines() if "peak memory" in line))
     folder = tmp_path / f"{experiment}-debug"
     rows = json.loads((folder / "table.json").read_text())
     assert [row["space"] for row in rows] == ["W", "W+", "F"]
