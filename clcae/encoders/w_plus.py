@@ -93,31 +93,24 @@ class HeadRows(nn.Module):
             )
             for level in self.levels
         )
+        self.maps = nn.ModuleList(self.map_of_row(w_dim) for _ in self.levels)
+
+    def map_of_row(self, w_dim: int) -> nn.Module:
+        """What a head's vector [N, w_dim] goes through."""
+        return nn.Identity()
 
     def forward(self, offset: Tensor, levels: Sequence[Tensor]) -> Tensor:
         """What is added to w, [N, num_rows, w_dim]; it does not depend on w."""
-        rows = [head(levels[level]) for level, head in zip(self.levels, self.heads, strict=True)]
+        rows = [
+            row_map(head(levels[level]))
+            for level, head, row_map in zip(self.levels, self.heads, self.maps, strict=True)
+        ]
         return torch.stack(rows, dim=1)
 
 
 class OneTokenRows(HeadRows):
     """The paper's form: the head of every row, then the linear map that its attention is."""
 
-    def __init__(
-        self,
-        *,
-        pyramid: Pyramid,
-        num_rows: int,
-        w_dim: int,
-        image_shape: tuple[int, int],  # (H, W)
-    ) -> None:
-        super().__init__(pyramid=pyramid, num_rows=num_rows, w_dim=w_dim, image_shape=image_shape)
-        self.attentions = nn.ModuleList(
-            OneTokenAttention(token_dim=w_dim, out_dim=w_dim) for _ in self.levels
-        )
-
-    def forward(self, offset: Tensor, levels: Sequence[Tensor]) -> Tensor:
-        """What is added to w, [N, num_rows, w_dim]; it does not depend on w."""
-        rows = super().forward(offset, levels).unbind(1)
-        attended = [attention(row) for attention, row in zip(self.attentions, rows, strict=True)]
-        return torch.stack(attended, dim=1)
+    def map_of_row(self, w_dim: int) -> nn.Module:
+        """The attention over one token."""
+        return OneTokenAttention(token_dim=w_dim, out_dim=w_dim)

@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clcae.data.transforms import at_input_size
 from clcae.pretrained import frozen, nvidia, rosinality
 from clcae.pretrained.clcae import aligner_from_states, clcae_from_state
 from clcae.pretrained.contents import Contents
-from clcae.pretrained.e4e import KINDS, Kind, e4e_from_state
+from clcae.pretrained.e4e import KINDS, Kind, e4e_from_checkpoint
 from clcae.stylegan2 import Generator
 
 # What trainers leave beside the weights: options, counters, optimizers.
@@ -92,10 +92,10 @@ def _rosinality_bare(contents: Contents, _: Request) -> nn.Module:
 def _e4e(contents: Contents, request: Request) -> nn.Module:
     options = contents.options()
     named = options.get("encoder_type")
-    kind: Kind | None = KINDS.get(named) if isinstance(named, str) else None
+    kind: Kind | None = None
     if request.which is not None:
         kind = "psp" if request.which == "psp" else "e4e"
-    if kind is None:
+    elif not isinstance(named, str) or named not in KINDS:
         raise ValueError(
             "is of e4e or pSp, which have the same keys, and its opts do not say which: "
             "give which='e4e' or which='psp' (--which)"
@@ -103,9 +103,11 @@ def _e4e(contents: Contents, request: Request) -> nn.Module:
     average = contents.tensor("latent_avg")
     if average is None:
         raise ValueError("has no latent_avg, which the codes are measured from")
-    method = e4e_from_state(contents.state("state_dict"), average, kind=kind)
+    state = contents.state("state_dict")
+    method = e4e_from_checkpoint(
+        {"state_dict": state, "latent_avg": average, "opts": options}, kind=kind
+    )
     if options.get("start_from_latent_avg") is False:
-        method.latent_average.zero_()
         contents.notes.append("opts.start_from_latent_avg is False: codes start at zero")
     return method
 
@@ -157,16 +159,12 @@ def _aligner(contents: Contents, request: Request) -> nn.Module:
             "is a tower of the aligner, which subtracts the mean code and its picture: give the "
             "generator's file (--generator)"
         )
-    height, width = request.image_size or (FACES, FACES)
-    pictures = generator.synthesize(generator.w_average[None])
-    side = max(height, width)
-    pooled = F.adaptive_avg_pool2d(pictures, side)[0]
-    top = (side - height) // 2
+    picture = generator.synthesize(generator.w_average[None])
     contents.notes.append("the averages are the generator's: latent_avg and its picture")
     return aligner_from_states(
         files["image"].state("state_dict"),
         files["latent"].state("state_dict"),
-        average_image=pooled[:, top : top + height, :width],
+        average_image=at_input_size(picture, request.image_size or (FACES, FACES))[0],
         w_average=generator.w_average,
     )
 

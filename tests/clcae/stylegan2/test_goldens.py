@@ -124,3 +124,25 @@ def test_nvidia_discriminator() -> None:
     golden = goldens.Golden("nvidia_disc_64", TOLERANCE)
     discriminator = nvidia.discriminator_from_state(goldens.state("nvidia_disc_64"))
     golden.check("logits", discriminator(golden.images()))
+
+
+@pytest.mark.parametrize("name", ["rosinality_1024", "nvidia_1024"])
+def test_generators_of_1024(name: str) -> None:
+    golden = goldens.Golden(name, TOLERANCE)
+    contents = official.checkpoint(name)  # not kept for the test run: 120 MB
+    if name == "nvidia_1024":
+        generator = nvidia.generator_from_state(contents)
+    else:
+        generator = rosinality.generator_from_state(contents["g_ema"], contents["latent_avg"])
+    with torch.no_grad():
+        golden.check("w", generator.map(golden.latent("z")))
+        golden.check("image_wplus", generator.synthesize(golden.latent("wplus")))
+
+
+@pytest.mark.parametrize("name", ["rosinality_disc_256", "nvidia_disc_256"])
+def test_discriminators_of_256(name: str) -> None:
+    golden = goldens.Golden(name, TOLERANCE)
+    layout = rosinality if name == "rosinality_disc_256" else nvidia
+    discriminator = layout.discriminator_from_state(official.state_dict(name))
+    with torch.no_grad():
+        golden.check("logits", discriminator(golden.images()))
