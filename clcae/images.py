@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 # What Pillow raises on files that are damaged in one way or another; OSError covers truncation.
-_DECODING_ERRORS = (
+DECODING_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
@@ -163,7 +163,7 @@ def decode_image(data: bytes, *, name: str) -> Tensor:
         with Image.open(BytesIO(data)) as picture:
             picture.load()
             return from_pil(picture)
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         # Pillow names the in-memory buffer, which tells a reader nothing.
         reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else error
         one_line = " ".join(str(reason).split())

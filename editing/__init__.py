@@ -1,0 +1,1 @@
+"""Directions in latent space: finding them, loading them, moving along them."""
