@@ -11,8 +11,10 @@ strictly; nothing in a file is ever executed or imported.
             self.settings = {"resolution": resolution, "w_dim": w_dim}
 
 A setting may be a module of a registered class itself (a method that holds a generator): it is
-described within the description of its holder, and built first. A class that is not built from
-`settings` in this way defines `to_settings(self)` and the classmethod `from_settings(settings)`.
+described within the description of its holder, and built first; or it lies in a file of its own in
+the same folder, whose name and digest are written instead (`beside`), so that methods of one
+generator need not repeat it. A class that is not built from `settings` in this way defines
+`to_settings(self)` and the classmethod `from_settings(settings)`.
 """
 
 import hashlib
@@ -22,19 +24,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clcae.construction import without_weights
+from clcae.weight_file import Entry, opened, read_header, read_into, update_digest
 
 FORMAT_VERSION = 1
 _METADATA_KEY = "clcae"
 _CLASS_KEY = "$class"
 _DESCRIPTION_KEYS = {_CLASS_KEY, "settings"}
+_REFERENCE_KEYS = {"$file", "sha256"}
 _NUM_NAMED_KEYS = 5  # a message lists so many keys of each kind and counts the others
 
 _LARGEST_SETTING = 1 << 24
@@ -49,19 +52,6 @@ _CONSTRUCTION_FAULTS = (
     TypeError,
     ValueError,
 )
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-
 _registry: dict[str, type[nn.Module]] = {}
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
@@ -138,6 +128,7 @@ def save(
     *,
     provenance: Mapping[str, Any],
     half: bool = False,
+    beside: Mapping[str, str] | None = None,
 ) -> None:
     """Write a module as a native file, complete or not at all.
 
@@ -146,14 +137,24 @@ def save(
         path: The file, customarily `.safetensors`.
         provenance: Where the weights come from; anything JSON can hold.
         half: Write floating-point weights as float16, half the size; they are loaded as float32.
+        beside: Setting that is a module -> name of the native file in the same folder that holds
+            exactly this module; it is read from there. None writes everything.
 
     Raises:
-        ValueError: If the class is not registered, if settings or provenance do not fit JSON, or
-            if a weight is too large for float16.
+        FileNotFoundError: If there is no such file beside it.
+        ValueError: If the class is not registered, if settings or provenance do not fit JSON, if
+            a weight is too large for float16, or if a file beside it holds something else.
     """
     description = _describe(module)
+    left_out = set[str]()
+    for name, file in (beside or {}).items():
+        source = Path(path).parent / file
+        left_out |= _same_weights(module, name, source)
+        description["settings"][name] = {"$file": file, "sha256": read_metadata(source).sha256}
     weights = {}
     for key, value in module.state_dict().items():
+        if key in left_out:
+            continue
         if not isinstance(value, Tensor):
             raise ValueError(f"{key} of {description[_CLASS_KEY]} is no tensor and cannot be saved")
         # A copy, because safetensors refuses weights that share memory.
@@ -205,15 +206,16 @@ def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Mod
         raise ValueError(
             f"{path}: holds {metadata.class_name!r} ({cls.__name__}), expected {expected.__name__}"
         )
-    entries, start = _read_header(path)
+    entries, start = read_header(path)
+    settings, given = _with_references(metadata.settings, path)
     _check_settings(metadata.settings, path)
-    description = {_CLASS_KEY: metadata.class_name, "settings": metadata.settings}
+    description = {_CLASS_KEY: metadata.class_name, "settings": settings}
     largest = max((entry.shape.numel() for entry in entries.values()), default=0)
     with torch.random.fork_rng(devices=[]):
         module = without_weights(
             lambda: _build(description, path), most=2 * len(entries), largest=4 * largest
         )
-    own = module.state_dict()
+    own = {key: value for key, value in module.state_dict().items() if key not in given}
     _check_fit(type(module).__name__, own, entries, path)
     converted = [entry for key, entry in entries.items() if entry.dtype != own[key].dtype]
     # One piece of memory for all that is converted; many small ones would not be given back.
@@ -226,12 +228,12 @@ def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Mod
                 weight = torch.empty(entry.shape, dtype=entry.dtype)
             else:
                 weight = scratch[: entry.end - entry.start].view(entry.dtype).reshape(entry.shape)
-            _read_into(weight, file, start + entry.start, path)
-            _update(digest, key, weight)
+            read_into(weight, file, start + entry.start, path)
+            update_digest(digest, key, weight)
             weights[key] = weight.to(own[key].dtype)
     if digest.hexdigest() != metadata.sha256:
         raise ValueError(f"{path}: weights do not match their sha256; the file is damaged")
-    module.load_state_dict(weights, strict=True, assign=True)
+    module.load_state_dict(weights | given, strict=True, assign=True)
     return module.eval()
 
 
@@ -258,7 +260,7 @@ def read_metadata(path: str | Path) -> Metadata:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged, or is not a native one.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         text = (file.metadata() or {}).get(_METADATA_KEY)
     if text is None:
         raise ValueError(
@@ -317,6 +319,47 @@ def _build(description: Mapping[str, Any], path: str | Path) -> nn.Module:
         raise ValueError(f"{path}: {name} cannot be built from its settings: {reason}") from error
 
 
+def _with_references(
+    settings: Mapping[str, Any], path: str | Path
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Settings with the modules that lie in files beside this one, and those modules' weights."""
+    built: dict[str, Any] = dict(settings)
+    weights: dict[str, Tensor] = {}
+    for name, value in settings.items():
+        if not _is_reference(value):
+            continue
+        file = value["$file"]
+        if not isinstance(file, str) or Path(file).name != (file or "?") or file == Path(path).name:
+            raise ValueError(f"{path}: {name} is said to lie in {file!r}, no file beside this one")
+        source = Path(path).parent / file
+        if not source.is_file():
+            raise FileNotFoundError(f"{path}: its {name} lies in {file}, which is not beside it")
+        metadata = read_metadata(source)
+        if metadata.sha256 != value["sha256"]:
+            raise ValueError(f"{path}: {file} is another {name} than the one this was made with")
+        if any(map(_is_reference, metadata.settings.values())):
+            raise ValueError(f"{path}: its {name}, {file}, points to a further file")
+        built[name] = load(source)
+        weights |= {f"{name}.{key}": value for key, value in built[name].state_dict().items()}
+    return built, weights
+
+
+def _same_weights(module: nn.Module, name: str, source: Path) -> set[str]:
+    """The keys of a part that a file holds bit for bit; ValueError where it does not."""
+    part, held = module.get_submodule(name), load(source)
+    own, other = part.state_dict(), held.state_dict()
+    if type(held) is not type(part) or own.keys() != other.keys():
+        raise ValueError(f"{source} holds a {type(held).__name__} unlike the module's {name}")
+    for key, value in own.items():
+        if not torch.equal(value.cpu(), other[key]):
+            raise ValueError(f"{source}: {key} differs from that of the module's {name}")
+    return {f"{name}.{key}" for key in own}
+
+
+def _is_reference(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() == _REFERENCE_KEYS
+
+
 def _is_description(value: object) -> bool:
     return (
         isinstance(value, dict)
@@ -349,7 +392,7 @@ def _check_settings(settings: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _check_fit(
-    name: str, own: Mapping[str, Tensor], entries: Mapping[str, "_Entry"], path: str | Path
+    name: str, own: Mapping[str, Tensor], entries: Mapping[str, Entry], path: str | Path
 ) -> None:
     """Refuses anything but an exact fit, before a weight is read."""
     shared = own.keys() & entries.keys()
@@ -391,62 +434,5 @@ def _digest(weights: Mapping[str, Tensor]) -> str:
     """sha256 over names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for key in sorted(weights):
-        _update(digest, key, weights[key])
+        update_digest(digest, key, weights[key])
     return digest.hexdigest()
-
-
-def _update(digest: Any, key: str, tensor: Tensor) -> None:
-    digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    digest.update(_bytes_of(tensor))
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    # Seen as bytes, because numpy has no bfloat16; a scalar has no dimension to be seen so.
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """Where a tensor lies within the body of a file."""
-
-    dtype: torch.dtype
-    shape: torch.Size
-    start: int
-    end: int
-
-
-def _read_header(path: str | Path) -> tuple[dict[str, _Entry], int]:
-    """The tensors of a file and where its body starts; safetensors has checked the header."""
-    with _opened(path), Path(path).open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    entries = {}
-    for key, fields in header.items():
-        if key == "__metadata__":
-            continue
-        if fields["dtype"] not in _DTYPES:
-            raise ValueError(f"{path}: {key} is of type {fields['dtype']}, which is not read")
-        shape = torch.Size(fields["shape"])
-        entries[key] = _Entry(_DTYPES[fields["dtype"]], shape, *fields["data_offsets"])
-    return entries, 8 + size
-
-
-def _read_into(weight: Tensor, file: BinaryIO, place: int, path: str | Path) -> None:
-    # Not mapped into memory: mapped pages would count twice, and the file may change later.
-    file.seek(place)
-    if file.readinto(_bytes_of(weight)) != weight.nbytes:  # type: ignore[attr-defined]
-        raise ValueError(f"{path}: the file ends early")
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """The safetensors reader of a file, its errors in the project's words."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a native checkpoint")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            yield file
-    except (SafetensorError, OSError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: not a readable safetensors file ({reason})") from error

@@ -24,6 +24,8 @@ from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
 class _OnePass(InversionMethod):
     """What pSp and e4e share: all but the reading of the heads."""
 
+    outputs = ("W+",)
+    output = "W+"
     latent_average: Tensor
     encoder_type: type[GradualEncoder]
 
@@ -57,6 +59,11 @@ class _OnePass(InversionMethod):
         # Official files keep a row a layer, so it is kept apart from the generator's own average.
         average = broadcast_rows(generator.w_average[None], generator.num_codes)[0].clone()
         self.register_buffer("latent_average", average)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of a square image; one of another height (cars: 192 x 256) is read as well."""
+        return self.image_size, self.image_size
 
     def encoder_modules(self) -> Mapping[str, nn.Module]:
         """What training changes: everything but the generator."""

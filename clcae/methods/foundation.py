@@ -37,6 +37,8 @@ class Encoding:
 class FoundationInversion(InversionMethod):
     """An encoder of w, W+ and F around a frozen generator."""
 
+    outputs = ("W", "W+", "F")
+    output = "F"
     average_image: Tensor
     pyramid: Pyramid
     foundation: StyleHead
@@ -62,6 +64,12 @@ class FoundationInversion(InversionMethod):
         self.edit_rule: Rule = edit_rule
         self.feature_level = feature_level
         self.register_buffer("average_image", torch.zeros(3, *image_shape))
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of the images that `invert` reads."""
+        _, height, width = self.average_image.shape
+        return height, width
 
     @abstractmethod
     def feature_of(self, encoding: Encoding, own: Tensor) -> Tensor:
@@ -192,15 +200,22 @@ class FoundationInversion(InversionMethod):
         return self.at_input_size(self.generator.finish(blended, encoding.w_plus))
 
     def invert(self, images: Tensor) -> Inversion:
-        """W+ codes with the feature f; the context keeps what edits need."""
+        """Codes of W or W+, for F the feature f too; the context keeps what edits need."""
         encoding = self.encode(images)
-        own = self.generator.features(encoding.w_plus, self.layer)
+        context = {"w": encoding.w, "images": images}
+        if self.output == "W":
+            codes = broadcast_rows(encoding.w, self.generator.num_codes)
+            return Inversion(codes=codes, space=LatentSpace.W, context=context)
+        codes = encoding.w_plus
+        if self.output == "W+":
+            return Inversion(codes=codes, space=LatentSpace.W_PLUS, context=context)
+        own = self.generator.features(codes, self.layer)
         return Inversion(
-            codes=encoding.w_plus,
+            codes=codes,
             space=LatentSpace.W_PLUS,
             feature=self.feature_of(encoding, own),
             layer=self.layer,
-            context={"w": encoding.w, "own": own, "images": images},
+            context=context | {"own": own},
         )
 
     def edit(self, inversion: Inversion, move: Move) -> Inversion:
@@ -208,27 +223,32 @@ class FoundationInversion(InversionMethod):
 
         With `edit_rule: foundation` (the official InterFaceGAN script) the foundation code is moved
         before it is refined, and f is the encoder's own for the moved code, plus the same
-        difference.
+        difference. In W both rules are one.
         """
-        assert inversion.feature is not None
-        context = dict(inversion.context)
-        if self.edit_rule == "refined":
+        if self.edit_rule == "refined" or inversion.space is LatentSpace.W:
             codes = broadcast_rows(move(inversion.codes), self.generator.num_codes)
+            if inversion.feature is None:
+                return replace(inversion, codes=codes)
             own = self.generator.features(codes, self.layer)
-            feature = inversion.feature + own - context["own"]
-            context["own"] = own  # of the codes the feature now belongs to
-        else:
-            context["w"] = move(context["w"][:, None])[:, 0]
-            encoding = self.encode(context["images"], foundation=context["w"])
-            codes = encoding.w_plus
-            own = self.generator.features(codes, self.layer)
-            feature = self.feature_of(encoding, context["own"]) + own - context["own"]
+            feature = inversion.feature + own - inversion.context["own"]
+            # `own` is of the codes the feature now belongs to.
+            context = {**inversion.context, "own": own}
+            return replace(inversion, codes=codes, feature=feature, context=context)
+        w = move(inversion.context["w"][:, None])[:, 0]
+        encoding = self.encode(inversion.context["images"], foundation=w)
+        codes, context = encoding.w_plus, {**inversion.context, "w": w}
+        if inversion.feature is None:
+            return replace(inversion, codes=codes, context=context)
+        own = self.generator.features(codes, self.layer)
+        feature = self.feature_of(encoding, context["own"]) + own - context["own"]
         return replace(inversion, codes=codes, feature=feature, context=context)
 
     def synthesize(self, inversion: Inversion) -> Tensor:
-        """G(w+, f), at the generator's own size."""
+        """The picture of the codes, with f where there is one, at the generator's own size."""
         feature = inversion.feature
-        assert feature is not None and inversion.layer is not None
+        if feature is None:
+            return self.generator.synthesize(inversion.codes)
+        assert inversion.layer is not None
         return self.generator.synthesize(inversion.codes, at=(inversion.layer, lambda own: feature))
 
     def at_input_size(

@@ -1,8 +1,10 @@
 """What every inversion system is: invert, edit, synthesize."""
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ Move = Callable[[Tensor], Tensor]  # codes [N, L, D] -> codes of the same shape
 class Inversion:
     """What a method knows of a batch of images."""
 
-    codes: Tensor  # [N, L, D], in `space`
+    codes: Tensor  # [N, L, D], in `space`; equal rows where it is W or Z
     space: LatentSpace
     feature: Tensor | None = None  # [N, C, h, w] at the generator's `layer`
     layer: Layer | None = None
@@ -26,11 +28,32 @@ class InversionMethod(nn.Module, ABC):
     """A system that inverts images into a generator's latent space and edits them there."""
 
     generator: Generator
+    outputs: Sequence[str]  # what it can be asked for, the method's own choice last
+    output: str  # what it is asked for
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of the images that `invert` reads."""
+
+    def with_output(self, output: str) -> Self:
+        """The same networks, asked for another output: "W", "W+" or "F".
+
+        Raises:
+            ValueError: an output that this method has not.
+        """
+        if output not in self.outputs:
+            raise ValueError(
+                f"output is {output!r}, {type(self).__name__} has {', '.join(self.outputs)}"
+            )
+        other = copy.copy(self)  # modules and parameters are shared
+        other.output = output
+        return other
 
     @abstractmethod
     def invert(
         self,
-        images: Tensor,  # [N, 3, H, W], in [-1, 1]
+        images: Tensor,  # [N, 3, *image_shape], in [-1, 1]
     ) -> Inversion:
         """Codes, and a feature where the method has one."""
 

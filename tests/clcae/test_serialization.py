@@ -467,3 +467,72 @@ def test_loading_takes_the_memory_of_the_weights(tmp_path: Path, form: str) -> N
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         load(tmp_path / "a")
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Whole, Path]:
+    """A whole whose part lies in a file beside it."""
+    whole = Whole(part=Part(width=3), scale=2.0)
+    save(whole.part, tmp_path / "part.safetensors", provenance={})
+    save(whole, tmp_path / "whole.st", provenance={}, beside={"part": "part.safetensors"})
+    return whole, tmp_path / "whole.st"
+
+
+def test_a_part_may_lie_in_a_file_beside(pair: tuple[Whole, Path]) -> None:
+    whole, path = pair
+    alone = path.with_name("alone.st")
+    save(whole, alone, provenance={})
+    assert path.stat().st_size < alone.stat().st_size
+    for loaded in (load(path, expected=Whole), load(alone, expected=Whole)):
+        assert loaded.state_dict().keys() == whole.state_dict().keys()
+        for key, value in whole.state_dict().items():
+            assert torch.equal(loaded.state_dict()[key], value)
+
+
+def test_a_file_beside_is_the_one_it_was_made_with(pair: tuple[Whole, Path]) -> None:
+    whole, path = pair
+    part = path.with_name("part.safetensors")
+    with pytest.raises(ValueError, match=r"part\.safetensors: .* differs"):
+        save(Whole(part=Part(width=3), scale=2.0), path, provenance={}, beside={"part": part.name})
+    save(Part(width=3), part, provenance={})
+    with pytest.raises(ValueError, match=r"another part than the one this was made with"):
+        load(path)
+    part.unlink()
+    with pytest.raises(FileNotFoundError, match=r"part\.safetensors, which is not beside it"):
+        load(path)
+    with pytest.raises(FileNotFoundError, match=r"part\.safetensors"):
+        save(whole, path, provenance={}, beside={"part": part.name})
+
+
+@pytest.mark.parametrize("name", ["../part.safetensors", "/etc/passwd", "", "whole.st", 7, None])
+def test_a_reference_stays_in_its_folder(pair: tuple[Whole, Path], name: object) -> None:
+    whole, path = pair
+    reference = {"$file": name, "sha256": read_metadata(path).settings["part"]["sha256"]}
+    rewrite(path, whole, {"part": reference, "scale": 2.0})
+    with pytest.raises(ValueError, match="no file beside this one"):
+        load(path)
+
+
+def test_references_form_no_circle(pair: tuple[Whole, Path]) -> None:
+    whole, path = pair
+    other = path.with_name("other.st")
+    other.write_bytes(path.read_bytes())
+    reference = {"$file": "other.st", "sha256": read_metadata(other).sha256}
+    rewrite(path, whole, {"part": reference, "scale": 2.0})
+    with pytest.raises(ValueError, match="points to a further file"):
+        load(path)
+
+
+def rewrite(path: Path, whole: Whole, settings: dict[str, Any]) -> None:
+    """The same file with other settings."""
+    metadata = read_metadata(path)
+    fields = {
+        "format_version": metadata.format_version,
+        "class": metadata.class_name,
+        "settings": settings,
+        "provenance": {},
+        "dtype": metadata.dtype,
+        "sha256": metadata.sha256,
+    }
+    weights = {"scale": whole.scale.detach()}
+    save_file(weights, path, metadata={"clcae": json.dumps(fields)})
