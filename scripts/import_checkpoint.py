@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clcae.pretrained.importer import LAYOUTS, Imported, import_checkpoint
 from clcae.pretrained.rosinality import export_rosinality
-from clcae.serialization import save
+from clcae.serialization import is_native, load, read_metadata, save
 from clcae.stylegan2 import Generator
 
 NAME = "import_checkpoint.py"
@@ -27,6 +27,9 @@ examples:
   python scripts/import_checkpoint.py best_model_image.pt --companion best_model_latent.pt \\
       --generator ffhq.pt --out aligner.safetensors
       CLCAE's aligner, whose two towers lie in two files
+  python scripts/import_checkpoint.py runs/portraits/clcae.safetensors --half \\
+      --beside generator=generator.safetensors --out clcae/portraits/assets/clcae.safetensors
+      a native file made small: half precision, the generator in a file of its own
 
 known layouts, told by the content of a file and never by its name:
 """
@@ -36,27 +39,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0, or 1 where it failed with one line on stderr. SystemExit 2: usage."""
     options = _parser().parse_args(arguments)
     try:
-        imported = import_checkpoint(
-            options.file,
-            which=options.which,
-            companion=options.companion,
-            generator=options.generator,
-            image_size=options.image_size,
-        )
-        _write(imported, options.out, options.export)
+        lines = _again(options) if is_native(options.file) else _import(options)
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         print(f"{NAME}: {reason}", file=sys.stderr)
         return 1
-    print(f"{Path(options.file).name}: {imported.layout}")
-    print("\n".join(imported.report.lines()))
-    print(f"written: {options.out}")
+    print("\n".join([*lines, f"written: {options.out}"]))
     return 0
 
 
-def _write(imported: Imported, out: Path, export: str | None) -> None:
+def _import(options: argparse.Namespace) -> list[str]:
+    """Writes what an official file holds; the account of its keys."""
+    imported = import_checkpoint(
+        options.file,
+        which=options.which,
+        companion=options.companion,
+        generator=options.generator,
+        image_size=options.image_size,
+    )
+    _write(imported, options)
+    return [f"{Path(options.file).name}: {imported.layout}", *imported.report.lines()]
+
+
+def _again(options: argparse.Namespace) -> list[str]:
+    """Writes a native file anew, smaller; where its weights come from stays said."""
+    if not options.half and not options.beside:
+        raise ValueError(f"{options.file} is a native file already; --half, --beside make it small")
+    metadata = read_metadata(options.file)
+    save(
+        load(options.file),
+        options.out,
+        provenance=metadata.provenance,
+        half=options.half,
+        beside=dict(options.beside),
+    )
+    return [f"{Path(options.file).name}: native {metadata.class_name}"]
+
+
+def _write(imported: Imported, options: argparse.Namespace) -> None:
+    out, export = options.out, options.export
     if export is None:
-        save(imported.module, out, provenance=imported.provenance)
+        save(
+            imported.module,
+            out,
+            provenance=imported.provenance,
+            half=options.half,
+            beside=dict(options.beside),
+        )
         return
     if not isinstance(imported.module, Generator):
         name = type(imported.module).__name__
@@ -97,7 +126,25 @@ def _parser() -> argparse.ArgumentParser:
         choices=["rosinality"],
         help="write a generator for other code instead of a native file",
     )
+    parser.add_argument(
+        "--half", action="store_true", help="weights in half precision, half the size"
+    )
+    parser.add_argument(
+        "--beside",
+        type=_part,
+        action="append",
+        default=[],
+        metavar="PART=FILE",
+        help="leave a part out that FILE, in the folder of --out, holds already",
+    )
     return parser
+
+
+def _part(text: str) -> tuple[str, str]:
+    part, _, file = text.partition("=")
+    if not part or not file:
+        raise argparse.ArgumentTypeError(f"{text!r} is no PART=FILE as generator=ffhq.safetensors")
+    return part, file
 
 
 def _size(text: str) -> tuple[int, int]:

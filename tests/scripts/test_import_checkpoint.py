@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import clcae
+from clcae.methods.e4e import E4E
 from clcae.pretrained import nvidia
 from clcae.pretrained.importer import LAYOUTS
 from clcae.pretrained.rosinality import export_rosinality
-from clcae.serialization import read_metadata
+from clcae.serialization import read_metadata, save
 from clcae.stylegan2 import Generator
 from scripts.import_checkpoint import main
 
@@ -119,3 +120,24 @@ def test_as_a_process(tmp_path: Path, official: Path) -> None:
     assert failed.returncode == 1
     assert failed.stderr == "import_checkpoint.py: nothing.pt: no such file\n"
     assert not (tmp_path / "b").exists()
+
+
+def test_native_file_made_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    generator = Generator(resolution=16, z_dim=4, w_dim=4, mapping_layers=1, channels=[8, 4, 4])
+    generator.load_state_dict({k: v.half().float() for k, v in generator.state_dict().items()})
+    method = E4E(generator=generator, image_size=32, stem_channels=4, stages=((4, 1),) * 4, width=4)
+    whole, small = tmp_path / "whole.safetensors", tmp_path / "small.safetensors"
+    save(method, whole, provenance={"made": "by the test"})
+    save(generator, tmp_path / "generator.safetensors", provenance={})
+    beside = "generator=generator.safetensors"
+    assert main([str(whole), "--out", str(small), "--half", "--beside", beside]) == 0
+    assert small.stat().st_size < 0.6 * whole.stat().st_size
+    assert read_metadata(small).provenance == {"made": "by the test"}
+    loaded = clcae.load_method(small)
+    for key, value in method.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[key], value.half().to(value.dtype))
+    assert main([str(whole), "--out", str(small)]) == 1
+    assert "is a native file already" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([str(whole), "--out", str(small), "--beside", "generator"])
