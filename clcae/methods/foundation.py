@@ -4,11 +4,12 @@ CLCAE (arXiv 2211.11448), sections 3.2 and 3.4; `AFPSP` of the official code. A 
 pyramid, the foundation head, the rows of W+ and the feature encoder, and says what the last reads.
 """
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -56,12 +57,10 @@ class FoundationInversion(InversionMethod):
         edit_rule: Rule,
     ) -> None:
         super().__init__()
-        if edit_rule not in ("refined", "foundation"):
-            raise ValueError(f"edit_rule is {edit_rule!r}, expected 'refined' or 'foundation'")
         self.generator = generator
         self.layer = generator.layer(layer)
         self.subtract_average = subtract_average
-        self.edit_rule: Rule = edit_rule
+        self.edit_rule: Rule = _checked(edit_rule)
         self.feature_level = feature_level
         self.register_buffer("average_image", torch.zeros(3, *image_shape))
 
@@ -70,6 +69,12 @@ class FoundationInversion(InversionMethod):
         """(H, W) of the images that `invert` reads."""
         _, height, width = self.average_image.shape
         return height, width
+
+    def with_rule(self, edit_rule: Rule) -> Self:
+        """The same networks, edited by another rule: "refined" or "foundation"."""
+        other = copy.copy(self)  # modules and parameters are shared
+        other.edit_rule = _checked(edit_rule)
+        return other
 
     @abstractmethod
     def feature_of(self, encoding: Encoding, own: Tensor) -> Tensor:
@@ -257,6 +262,12 @@ class FoundationInversion(InversionMethod):
     ) -> Tensor:
         """What is compared with the images."""
         return at_input_size(pictures, self.average_image.shape[1:])
+
+
+def _checked(edit_rule: Rule) -> Rule:
+    if edit_rule not in ("refined", "foundation"):
+        raise ValueError(f"edit_rule is {edit_rule!r}, expected 'refined' or 'foundation'")
+    return edit_rule
 
 
 def _call(function: Callable[..., Tensor], *arguments: object, noise: NoiseMode) -> Tensor:

@@ -1,0 +1,224 @@
+"""What edits change and what they spoil, measured on portraits; see --help."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from clcae import load_method
+from clcae.evaluation.edit_quality import EditRow, measure_edits
+from clcae.evaluation.results import software_versions
+from clcae.methods.foundation import FoundationInversion
+from clcae.methods.interface import InversionMethod, Move
+from clcae.metrics.editing import PROTOCOL, Judgement
+from clcae.portraits import ATTRIBUTES
+from clcae.portraits.source import PortraitImages
+from clcae.pretrained.assets import portraits_judges
+from clcae.serialization import replacing
+from editing import Direction, load_directions, move_of
+
+NAME = "edit_quality.py"
+EXAMPLES = """
+examples:
+  python scripts/edit_quality.py --out runs/edits
+      the shipped CLCAE and directions: W, W+ and F, edited by both rules
+  python scripts/edit_quality.py --method runs/mine/clcae.safetensors --out runs/edits_of_mine
+  python scripts/edit_quality.py --strengths=-1,0,1 --num-images 64 --out runs/quick
+
+writes edits.json (every number), edits.md (one unit of every direction) and edits.png (identity
+kept against attribute change, a curve for every space and rule)
+"""
+STRENGTHS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; 0, or 1 where it failed with one line on stderr. SystemExit 2: usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        method = load_method(options.method)
+        if method.image_shape != (64, 64):
+            raise ValueError(
+                f"{options.method} reads {method.image_shape}; portraits and their judges are 64x64"
+            )
+        directions = {
+            name: direction
+            for name, direction in load_directions(options.directions).items()
+            if name in ATTRIBUTES
+        }
+        rows = _measured(method, directions, options)
+        _write(rows, options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(_table(rows), f"\nwritten: {options.out}/edits.json, edits.md, edits.png", sep="")
+    return 0
+
+
+def _measured(
+    method: InversionMethod, directions: dict[str, Direction], options: argparse.Namespace
+) -> list[EditRow]:
+    source = PortraitImages(split="test", cache=options.cache, num_people=options.num_images)
+    judges = portraits_judges()
+
+    def judge(images: Tensor) -> Judgement:
+        images = images.clamp(-1, 1)
+        return Judgement(judges.attributes(images), judges.embed_images(images))
+
+    with tqdm(disable=not sys.stderr.isatty(), unit="batch", desc="edits") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return measure_edits(
+            _variants(method),
+            source,
+            directions={
+                name: partial(_move, direction=direction) for name, direction in directions.items()
+            },
+            strengths=options.strengths,
+            judge=judge,
+            attributes=ATTRIBUTES,
+            progress=progress,
+        )
+
+
+def _move(strength: float, direction: Direction) -> Move:
+    return move_of([(direction, strength)])
+
+
+def _variants(method: InversionMethod) -> dict[str, InversionMethod]:
+    """Every output, by every rule where there are two."""
+    variants: dict[str, InversionMethod] = {}
+    for output in method.outputs:
+        asked = method.with_output(output)
+        if isinstance(asked, FoundationInversion) and output != "W":
+            variants[f"{output}, refined codes"] = asked.with_rule("refined")
+            variants[f"{output}, foundation code"] = asked.with_rule("foundation")
+        else:
+            variants[output] = asked
+    return variants
+
+
+def _write(rows: list[EditRow], options: argparse.Namespace) -> None:
+    contents = {
+        "method": options.method,
+        "directions": options.directions,
+        "protocol": PROTOCOL
+        | {"pictures": f"the first {options.num_images} portraits of the test split"},
+        "attributes": list(ATTRIBUTES),
+        "versions": software_versions(),
+        "rows": [row.as_dict() for row in rows],
+    }
+    text = json.dumps(contents, indent=1).replace("NaN", "null")
+    with replacing(options.out / "edits.json") as path:
+        path.write_text(text + "\n")
+    with replacing(options.out / "edits.md") as path:
+        path.write_text(_table(rows))
+    with replacing(options.out / "edits.png") as path:
+        _draw(rows, path)
+
+
+def _table(rows: list[EditRow]) -> str:
+    """Markdown: one unit of every direction."""
+    plain = {
+        (row.method, row.direction): row.effect.identity_with_input
+        for row in rows
+        if row.strength == 0
+    }
+    lines = [
+        "| space and rule | direction | change, σ | right way | leakage, σ | identity | kept |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        if row.strength != 1:
+            continue
+        effect, still = row.effect, plain.get((row.method, row.direction), math.nan)
+        lines.append(
+            f"| {row.method} | {row.direction} +1 | {effect.change:+.2f} | "
+            f"{effect.right_way:.1%} | {effect.leakage:.2f} | {effect.identity:.3f} | "
+            f"{effect.identity_with_input / still:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _draw(rows: list[EditRow], path: Path) -> None:
+    """A panel for every direction, a curve for every space and rule."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("curves need matplotlib: pip install -e '.[edit]'") from error
+    directions = list(dict.fromkeys(row.direction for row in rows))
+    methods = list(dict.fromkeys(row.method for row in rows))
+    figure = Figure(figsize=(3.2 * len(directions), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(directions), squeeze=False, sharey=True)[0]
+    for panel, direction in zip(panels, directions, strict=True):
+        for method, marker in zip(methods, "osv^DPX*", strict=False):
+            found = [row for row in rows if (row.method, row.direction) == (method, direction)]
+            found.sort(key=lambda row: row.strength)
+            panel.plot(
+                [row.effect.change for row in found],
+                [row.effect.identity for row in found],
+                marker=marker,
+                markersize=4,
+                label=method,
+            )
+        panel.set_title(direction)
+        panel.set_xlabel("attribute change, standard deviations")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("identity kept (cosine)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(methods))
+    figure.savefig(path, dpi=110, format="png")
+
+
+def _strengths(text: str) -> list[float]:
+    try:
+        values = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        values = [math.nan]
+    if not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers as -1,0,1")
+    return values
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="Measures edits on held-out portraits: how far the attribute moves, whether "
+        "the others stay, whether the person stays the same.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--method", default="portraits/clcae", help="a file or a shipped name (portraits/clcae)"
+    )
+    parser.add_argument(
+        "--directions", default="portraits", help="a file of directions, or portraits"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--strengths",
+        type=_strengths,
+        default=list(STRENGTHS),
+        help="in calibrated units (default: from -3 to 3)",
+    )
+    parser.add_argument("--num-images", type=int, default=256, help="test portraits (256)")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(".cache"), help="where drawn portraits are kept (.cache)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    sys.exit(main())
