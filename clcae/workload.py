@@ -5,6 +5,8 @@ listed with a reason, so that nothing is dropped in silence.
 """
 
 import glob
+import importlib
+import importlib.util
 import os
 import re
 import threading
@@ -25,6 +27,7 @@ from clcae.images import DECODING_ERRORS, decode_image
 LARGEST_SIDE = 16384  # pixels
 LARGEST_FILE = 1 << 30  # bytes
 
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _FILTERS = (
     threading.Lock()
 )  # the filters of warnings belong to the process, and readers are threads
@@ -98,7 +101,10 @@ def find_items(
             if without is None or not real.is_relative_to(without.resolve()):
                 found.setdefault(real, (path, name))
     if not found:
-        raise FileNotFoundError(f"{', '.join(map(str, inputs))}: nothing but earlier results")
+        raise FileNotFoundError(
+            f"{', '.join(map(str, inputs))}: nothing but what lies in the folder of the results, "
+            f"{without}; give another --out"
+        )
     return _named(list(found.values()))
 
 
@@ -119,6 +125,7 @@ def read_photograph(path: Path) -> Tensor:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     if not data:
         raise ValueError(f"{path}: an empty file; expected a picture")
+    _check_reader(data, path)
     _check_size(data, path)
     return decode_image(data, name=str(path))
 
@@ -216,6 +223,18 @@ def _named(files: list[tuple[Path, str]]) -> list[Item]:
 
 def _stem(name: str) -> str:
     return str(PurePath(name).with_suffix("").as_posix())
+
+
+def _check_reader(data: bytes, path: Path) -> None:
+    """Lets Pillow read HEIC where the package for it is installed; says so where it is not."""
+    if data[4:8] != b"ftyp" or data[8:12] not in _HEIC or ".heic" in Image.registered_extensions():
+        return
+    if importlib.util.find_spec("pillow_heif") is None:
+        raise ValueError(
+            f"{path}: a HEIC picture, which needs a reader: convert it to JPEG, or pip install "
+            "pillow-heif"
+        )
+    importlib.import_module("pillow_heif").register_heif_opener()
 
 
 def _check_size(data: bytes, path: Path) -> None:

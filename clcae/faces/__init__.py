@@ -1,1 +1,48 @@
-"""Faces in photographs: landmarks, the crops that networks were trained on, and the way back."""
+"""Faces in photographs: landmarks, the crops that networks were trained on, and the way back.
+
+faces = mtcnn_detector().detect(photo)
+crop = align_face(photo, choose(faces, "largest")[0], size=256)
+edited = ...  # of crop.image
+result = paste_back(photo, edited, crop.quad)
+"""
+
+from clcae.faces.alignment import Crop, align_face, look_again, take_crop, take_whole
+from clcae.faces.crop import crop_quad, ffhq_quad, is_aligned, picture_quad, quad_side
+from clcae.faces.detector import Detector, MTCNNDetector, mtcnn_detector
+from clcae.faces.face import Face, Which, check_frontal, check_size, choose
+from clcae.faces.folder import CropFolder
+from clcae.faces.paste import paste_back
+from clcae.faces.record import Record, read_record, write_record
+from clcae.faces.similarity import fit_similarity, recognition_crop, recognition_quad
+from clcae.faces.video import follow, smooth_landmarks
+
+__all__ = [
+    "Crop",
+    "CropFolder",
+    "Detector",
+    "Face",
+    "MTCNNDetector",
+    "Record",
+    "Which",
+    "align_face",
+    "check_frontal",
+    "check_size",
+    "choose",
+    "crop_quad",
+    "ffhq_quad",
+    "fit_similarity",
+    "follow",
+    "is_aligned",
+    "look_again",
+    "mtcnn_detector",
+    "paste_back",
+    "picture_quad",
+    "quad_side",
+    "read_record",
+    "recognition_crop",
+    "recognition_quad",
+    "smooth_landmarks",
+    "take_crop",
+    "take_whole",
+    "write_record",
+]

@@ -46,7 +46,9 @@ def test_names_are_unique(tmp_path: Path) -> None:
 def test_results_are_no_inputs(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "out/a.png")
     assert names(tmp_path, without=tmp_path / "out") == ["a"]
-    with pytest.raises(FileNotFoundError, match="nothing but earlier results"):
+    with pytest.raises(
+        FileNotFoundError, match="nothing but what lies in the folder of"
+    ):
         names(tmp_path / "out", without=tmp_path / "out")
 
 
@@ -66,6 +68,7 @@ def test_photographs_that_are_none(tmp_path: Path) -> None:
     Image.new("1", (16000, 7000)).save(tmp_path / "large.png")
     good = tmp_path / "good.png"
     Image.new("RGB", (5, 4), "white").save(good)
+    (tmp_path / "phone.png").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     (tmp_path / "short.png").write_bytes(good.read_bytes()[:-30])
     reasons = {
         "empty": "an empty file",
@@ -73,6 +76,7 @@ def test_photographs_that_are_none(tmp_path: Path) -> None:
         "wide": "20000 x 30 pixels; expected at most 16384 a side",
         "bomb": "192000000 pixels; expected at most 16384 a side and 89 megapixels",
         "large": "112000000 pixels; expected at most",
+        "phone": "a HEIC picture, which needs a reader: convert it",
         "short": "cannot be read",
     }
     for name, reason in reasons.items():
