@@ -173,12 +173,16 @@ def decode_image(data: bytes, *, name: str) -> Tensor:
 def write_png(
     image: Tensor,  # [3, H, W], in [-1, 1]
     path: str | Path,
+    *,
+    compress_level: int = 6,
 ) -> None:
     """Write one image as PNG; the file appears complete or not at all.
 
     Args:
         image: Image [3, H, W] in [-1, 1], values beyond the range are clamped.
         path: The file; its folder is made if missing, an older file is replaced.
+        compress_level: Of zlib, 0 to 9; 1 takes a quarter of the time of 6 and makes photographs
+            an eighth larger.
 
     Raises:
         ValueError: If the shape is another one or a value is NaN.
@@ -188,7 +192,7 @@ def write_png(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        picture.save(partial, format="PNG")
+        picture.save(partial, format="PNG", compress_level=compress_level)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

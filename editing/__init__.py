@@ -1,1 +1,20 @@
 """Directions in latent space: finding them, loading them, moving along them."""
+
+from editing.direction_set import save_directions
+from editing.directions import Direction
+from editing.editor import Watch, chosen_edits, edit_inversion, move_of, parse_edit, sweep
+from editing.files import load_directions
+from editing.statistics import LatentStatistics
+
+__all__ = [
+    "Direction",
+    "LatentStatistics",
+    "Watch",
+    "chosen_edits",
+    "edit_inversion",
+    "load_directions",
+    "move_of",
+    "parse_edit",
+    "save_directions",
+    "sweep",
+]

@@ -29,14 +29,28 @@ _CONTEXT = "context."
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What an inversion was made of.
+class Maker:
+    """Which method, set to which output.
 
     Args:
-        method: The file name or shipped name of the method.
-        method_class: Its class.
-        method_sha256: `weights_digest` of it.
-        output: Which of its outputs: "W", "W+" or "F"; None where it has only one.
+        source: The file name or shipped name it was loaded from.
+        class_name: Of its class.
+        sha256: `weights_digest` of it.
+        output: What it was asked for: "W", "W+" or "F".
+    """
+
+    source: str
+    class_name: str
+    sha256: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an inversion was made of, and by whom.
+
+    Args:
+        maker: The method.
         picture: File name of the picture.
         picture_sha256: Digest of that file.
         picture_size: Its height and width in pixels, upright.
@@ -45,10 +59,7 @@ class Origin:
             right, in pixels with the centre of the top left pixel at (0, 0).
     """
 
-    method: str
-    method_class: str
-    method_sha256: str
-    output: str | None
+    maker: Maker
     picture: str
     picture_sha256: str
     picture_size: tuple[int, int]
@@ -81,7 +92,11 @@ def save_inversion(
     Raises:
         ValueError: the inversion is of another number of pictures, or holds what is not finite.
     """
-    tensors = {key: value.detach().cpu().clone() for key, value in _tensors(inversion).items()}
+    # Copies of their own, because safetensors refuses tensors that share memory.
+    tensors = {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in _tensors(inversion).items()
+    }
     _check_tensors(tensors, "the inversion")
     description = {
         "format_version": FORMAT_VERSION,
@@ -139,26 +154,26 @@ def load_inversion(path: str | Path) -> tuple[Inversion, Origin]:
     return inversion, _origin(description["origin"], path)
 
 
-def check_origin(origin: Origin, *, method_sha256: str, output: str | None) -> None:
+def check_origin(origin: Origin, maker: Maker) -> None:
     """Whether a method may go on with an inversion.
 
     Args:
         origin: Of the inversion.
-        method_sha256: `weights_digest` of the method.
-        output: The output it is set to, as it is kept in `Origin`.
+        maker: The method that is to go on.
 
     Raises:
         ValueError: it was made by another method, or as another of its outputs.
     """
-    if origin.method_sha256 != method_sha256:
+    before = origin.maker
+    if before.sha256 != maker.sha256:
         raise ValueError(
-            f"inverted by another method, the {origin.method_class} of {origin.method} "
-            f"(sha256 {origin.method_sha256[:12]}, this one has {method_sha256[:12]})"
+            f"inverted by another method, the {before.class_name} of {before.source} (sha256 "
+            f"{before.sha256[:12]}...; {maker.source} has {maker.sha256[:12]}...)"
         )
-    if origin.output != output:
+    if before.output != maker.output:
         raise ValueError(
-            f"inverted as output {origin.output}, asked for is {output}: "
-            f"give --output {origin.output}"
+            f"inverted as output {before.output}, asked for is {maker.output}: "
+            f"give --output {before.output}"
         )
 
 
@@ -190,7 +205,7 @@ def check_fit(
 def split(inversion: Inversion) -> list[Inversion]:
     """The inversions of every picture of a batch; views."""
     return [
-        _mapped(inversion, lambda tensor, row=row: tensor[row : row + 1])  # type: ignore[misc]
+        _mapped(inversion, lambda tensor, row=row: tensor[row : row + 1])
         for row in range(len(inversion.codes))
     ]
 
@@ -241,7 +256,10 @@ def _check_tensors(tensors: Mapping[str, Tensor], name: str) -> None:
             raise ValueError(
                 f"{name}: {key[:80]} has shape {tuple(value.shape)}, expected that of one picture"
             )
-        if not value.is_floating_point() or not torch.isfinite(value).all():
+        # The extremes are NaN where any value is; isfinite of all would take a copy.
+        if not value.is_floating_point() or not (
+            value.numel() and all(map(torch.isfinite, value.aminmax()))
+        ):
             raise ValueError(f"{name}: {key[:80]} holds what is no finite floating-point number")
 
 
@@ -266,15 +284,16 @@ def _description(text: str, path: Path) -> dict[str, Any]:
 
 
 def _origin(fields: Mapping[str, Any], path: Path) -> Origin:
-    texts = ("method", "method_class", "method_sha256", "picture", "picture_sha256", "crop")
     try:
+        maker = Maker(**fields["maker"])
         height, width = (int(side) for side in fields["picture_size"])
         quad = tuple((float(x), float(y)) for x, y in fields["quad"])
-        origin = Origin(**{**fields, "picture_size": (height, width), "quad": quad})
+        rest = {**fields, "maker": maker, "picture_size": (height, width), "quad": quad}
+        origin = Origin(**rest)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: description is damaged ({type(error).__name__})") from error
-    output_is_sound = origin.output is None or isinstance(origin.output, str)
-    if not output_is_sound or not all(isinstance(fields[name], str) for name in texts):
+    texts = (*asdict(maker).values(), origin.picture, origin.picture_sha256, origin.crop)
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
         raise ValueError(f"{path}: description is damaged (a field has the wrong type)")
     return origin
 

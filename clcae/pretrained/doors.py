@@ -45,9 +45,8 @@ def load_method(source: str | Path, *, generator: str | Path | None = None) -> I
     """A trained inversion method in evaluation mode, on the CPU.
 
     Args:
-        source: "portraits/NAME" for a method among the shipped files, a native .safetensors file
-            such as the one a run leaves, or an official file of e4e, pSp or CLCAE. No trained
-            method is shipped yet.
+        source: "portraits/clcae", the method that is shipped, a native .safetensors file such as
+            the one a run leaves, or an official file of e4e, pSp or CLCAE.
         generator: file of the generator, from which an official CLCAE file takes the mean latent;
             None computes it.
 

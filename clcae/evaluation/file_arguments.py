@@ -1,0 +1,62 @@
+"""The options of every command that passes a method over picture files."""
+
+import argparse
+from pathlib import Path
+
+from clcae.faces import Which
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that passes over files."""
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="files, folders with all below them, patterns"
+    )
+    parser.add_argument(
+        "--method", required=True, help="a native or official file, or a name: portraits/clcae"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the results")
+    parser.add_argument(
+        "--output",
+        choices=["W", "W+", "F"],
+        help="what the method is asked for, where it has several (default: its best)",
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=16, metavar="N", help="at once (default: 16)"
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="make again what an earlier run has finished"
+    )
+    parser.add_argument(
+        "--align",
+        action="store_true",
+        help="the pictures are photographs of people: find the face and crop it as FFHQ's are; "
+        "without it the middle of the picture is taken",
+    )
+    parser.add_argument(
+        "--faces",
+        type=_which,
+        default="largest",
+        metavar="largest|all|N",
+        help="with --align: which of several, N from 0 at the left (default: largest)",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a positive number")
+    return int(text)
+
+
+def _which(text: str) -> Which:
+    if text == "largest":
+        return "largest"
+    if text == "all":
+        return "all"
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}, expected largest, all, or a number from 0")
+    return int(text)

@@ -1,0 +1,193 @@
+"""Files of directions: the native one, and those that InterFaceGAN, e4e, GANSpace and SeFa wrote.
+
+| file | what it is | directions |
+| --- | --- | --- |
+| .safetensors | native, any number of them | by their names |
+| .npy | a boundary of InterFaceGAN, (1, 512) | one, by the attribute in the file's name |
+| .pt, a tensor | e4e's, (1, 512) or (1, 18, 512) | one, by the file's name |
+| .pt, tensors by name | the same, several | by their names |
+| .pt with mean, comp, std; .npz | GANSpace's components | pc0, pc1, ...; and the published edits |
+| .pt with eigvec | rosinality's closed_form_factorization.py | sefa0, sefa1, ... |
+
+Nothing in a file is executed, what was saved on a GPU comes to the CPU, and NaN, other shapes and
+sizes are refused in one line.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clcae.pretrained.archives import read_torch_file
+from clcae.pretrained.assets import asset_path
+from clcae.pretrained.contents import GROWTH, SPARE
+from clcae.pretrained.stand_ins import Array
+from clcae.serialization import is_native, load
+from clcae.stylegan2 import LatentSpace
+from editing import sefa
+from editing.arrays import read_npy, read_npz
+from editing.direction_set import MAX_DIRECTIONS, MAX_ROWS, MAX_WIDTH, DirectionSet
+from editing.directions import MAX_NAME, Direction
+from editing.ganspace import PrincipalComponents
+from editing.published import EDITS_BY_FILE
+
+SHIPPED = "portraits"
+# {model}_{attribute}[_c_{condition}][_w]_boundary.npy: without _w it is one of Z
+_BOUNDARY = re.compile(
+    r"(?:.*?_)?((?:pose|smile|age|gender|eyeglasses|quality)(?:_c_[a-z_]+?)?)(_w)?_boundary"
+)
+
+
+def load_directions(
+    source: str | Path,
+    *,
+    space: LatentSpace | None = None,
+) -> dict[str, Direction]:
+    """The directions of a file, by name.
+
+    Args:
+        source: a file of the table above, or "portraits" for the shipped ones.
+        space: what an official file's directions were found in, for it does not say; None is W,
+            and for a boundary whose name is one of InterFaceGAN's without "_w", Z. A native file
+            says it itself.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else, with what was found and expected; one line.
+    """
+    if str(source) == SHIPPED and not Path(source).exists():
+        return load(asset_path("directions"), expected=DirectionSet).directions()
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; expected directions: .safetensors, .pt, .npy, .npz, or the "
+            f"name {SHIPPED}"
+        )
+    try:
+        if is_native(path):
+            return load(path, expected=DirectionSet).directions()
+        start = path.open("rb").read(8)
+        if start[:6] == b"\x93NUMPY":
+            return _boundary(path, space)
+        if path.suffix == ".npz":
+            return _components(path, _npz(path))
+        return _torch_file(path, space)
+    except ValueError as error:
+        line = " ".join(str(error).split())
+        raise ValueError(line if line.startswith(str(path)) else f"{path}: {line}") from error
+
+
+def _boundary(path: Path, space: LatentSpace | None) -> dict[str, Direction]:
+    match = _BOUNDARY.fullmatch(path.stem)
+    name = match[1] if match else _name(path.stem)
+    if space is None:
+        space = LatentSpace.Z if match and not match[2] else LatentSpace.W
+    tensor = torch.from_numpy(np.array(read_npy(path), dtype=np.float64))
+    return {name: _published(name, tensor, space, path)}
+
+
+def _name(text: str) -> str:
+    """A text as a name that a direction may have."""
+    clean = "".join(c for c in text if c.isprintable() and c != "=")[:MAX_NAME]
+    return clean or "direction"
+
+
+def _torch_file(path: Path, space: LatentSpace | None) -> dict[str, Direction]:
+    content = read_torch_file(path)
+    space = space or LatentSpace.W
+    if not isinstance(content, dict):
+        name = _name(path.stem)
+        return {name: _published(name, _tensor(name, content), space, path)}
+    if {"mean", "comp", "std"} <= content.keys():
+        return _components(path, {key: _tensor(key, content[key]) for key in content})
+    if "eigvec" in content:
+        return _factors(path, _tensor("eigvec", content["eigvec"]))
+    if not content or len(content) > MAX_DIRECTIONS:
+        raise ValueError(f"holds {len(content)} entries, expected directions")
+    named = {_name(str(key)): _tensor(str(key), value) for key, value in content.items()}
+    if sum(tensor.nbytes for tensor in named.values()) > GROWTH * path.stat().st_size + SPARE:
+        raise ValueError("its tensors share memory and would fill more than the file holds")
+    return {name: _published(name, tensor, space, path) for name, tensor in named.items()}
+
+
+def _tensor(key: str, value: Any) -> Tensor:
+    if isinstance(value, Array):
+        value = torch.from_numpy(np.array(value.value, dtype=np.float64))
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"{key[:80]} is a {type(value).__name__}; expected a direction (1, D) or (1, L, D), "
+            "directions by name, {mean, comp, std} of GANSpace or {eigvec} of SeFa"
+        )
+    return value
+
+
+def _published(name: str, tensor: Tensor, space: LatentSpace, path: Path) -> Direction:
+    """A direction of unit 1 from a tensor (D,), (1, D), (L, D) or (1, L, D)."""
+    rows = tensor
+    while rows.ndim > 2 and rows.shape[0] == 1:
+        rows = rows[0]
+    if rows.ndim == 1:
+        rows = rows[None]
+    if rows.ndim != 2 or not 0 < rows.shape[0] <= MAX_ROWS or not 1 < rows.shape[1] <= MAX_WIDTH:
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}, expected a direction (1, D) or (1, L, D)"
+        )
+    return Direction(
+        name=name,
+        vector=rows.double().float() if rows.is_floating_point() else rows,
+        space=space,
+        meaning="the vector of the file, once",
+        provenance={"file": path.name, "norm": float(rows.double().norm())},
+    )
+
+
+def _npz(path: Path) -> dict[str, Tensor]:
+    """The arrays of GANSpace's cache, or of a PCA under the names of the .pt files."""
+    arrays = read_npz(path, wanted=("comp", "mean", "std", "lat_comp", "lat_mean", "lat_stdev"))
+    given = {"comp": "lat_comp", "mean": "lat_mean", "std": "lat_stdev"}
+    tensors = {}
+    for key, official in given.items():
+        array = arrays.get(official, arrays.get(key))
+        if array is None:
+            found = ", ".join(sorted(arrays)) or "none of them"
+            raise ValueError(f"has no {official} nor {key} (found: {found}), expected a PCA")
+        tensors[key] = torch.from_numpy(np.array(array, dtype=np.float64))
+    return tensors
+
+
+def _components(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Direction]:
+    comp, width = tensors["comp"], tensors["mean"].shape[-1] if tensors["mean"].ndim else 0
+    if comp.ndim not in (2, 3) or len(comp) > MAX_DIRECTIONS or comp[:1].numel() != width:
+        raise ValueError(
+            f"has comp {tuple(comp.shape)} and mean {tuple(tensors['mean'].shape)}, expected "
+            "(K, 1, D) and (1, D)"
+        )
+    pca = PrincipalComponents(
+        mean=tensors["mean"].reshape(1, -1).float(),
+        components=comp.reshape(len(comp), -1).float(),
+        deviations=tensors["std"].reshape(-1).float(),
+    )
+    provenance = {"file": path.name}
+    edits = next((e for n, e in EDITS_BY_FILE.items() if path.name.lower().startswith(n)), {})
+    found = pca.named(edits, provenance=provenance)
+    for index in range(len(comp)):
+        direction = pca.direction(index, semantics="coordinate", provenance=provenance)
+        found[direction.name] = direction
+    return found
+
+
+def _factors(path: Path, eigvec: Tensor) -> dict[str, Direction]:
+    if eigvec.ndim != 2 or not 1 < eigvec.shape[0] <= MAX_WIDTH or eigvec.shape[1] > MAX_DIRECTIONS:
+        raise ValueError(f"eigvec has shape {tuple(eigvec.shape)}, expected (D, D)")
+    # apply_factor.py moves by a column; degree 5 is its default.
+    return sefa.directions_of(
+        eigvec.T,
+        count=eigvec.shape[1],
+        rows=None,
+        strengths=(-5.0, 5.0),
+        method="SeFa, closed_form_factorization.py",
+    )

@@ -1,0 +1,177 @@
+"""What is known of directions: a listing, a summary of what was measured, a card, a strip."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from clcae.images import labelled_grid
+from clcae.stylegan2 import Generator
+from editing.directions import Direction, cosines
+from editing.editor import Watch, sweep
+
+MOST = 16  # directions of which a table of cosines is printed
+SMALLEST_CELL = 128  # pixels; smaller pictures of a strip are enlarged by a whole number
+
+
+def listing(directions: Mapping[str, Direction]) -> str:
+    """One line for each direction, and the cosine of every pair."""
+    rows: list[tuple[str, ...]] = [
+        ("name", "space", "rows x width", "layers", "unit", "strengths", "kind", "strength 1")
+    ]
+    for direction in directions.values():
+        low, high = direction.strengths
+        layers = "all" if direction.layers is None else "{}-{}".format(*direction.layers)
+        rows.append(
+            (
+                direction.name,
+                str(direction.space),
+                "{} x {}".format(*direction.vector.shape),
+                layers,
+                f"{direction.unit:.4g}",
+                f"{low:g} to {high:g}",
+                direction.semantics,
+                direction.meaning,
+            )
+        )
+    text = _columns(rows)
+    if 1 < len(directions) <= MOST:
+        text += "\n\ncosines\n" + _columns(_cosine_rows(directions))
+    elif len(directions) > MOST:
+        text += f"\n\n{len(directions)} directions; cosines are shown of at most {MOST}"
+    if any("change" in direction.provenance for direction in directions.values()):
+        text += "\n\nmeasured when they were found\n" + summary(directions)
+    return text
+
+
+def summary(directions: Mapping[str, Direction]) -> str:
+    """What was measured when the directions were found, one line each."""
+    return _columns(_measured_rows(directions))
+
+
+def card(directions: Mapping[str, Direction], *, name: str, command: str) -> str:
+    """The card that lies beside a file, in Markdown."""
+    first = next(iter(directions.values()))
+    conditions = first.provenance.get("conditions")
+    off = {
+        None: "The boundaries are as found, nothing is projected off.",
+        "boundaries": "The boundaries of the other attributes are projected off.",
+        "gradients": "What is linear in the other attributes (their least-squares gradients) is "
+        "projected off the boundaries.",
+    }[first.provenance.get("off") if conditions else None]
+    parts = [
+        f"# {name}",
+        f"Directions in {first.space}, of {first.width} numbers: "
+        f"{', '.join(directions)}. Found by {first.provenance.get('method', 'an unknown method')}. "
+        f"{off}",
+        f"Made by `{command}`.",
+        _markdown(_measured_rows(directions)),
+        "One unit (strength 1) is:",
+        "\n".join(f"- {d.name}: {d.meaning}, {d.unit:.4g} long" for d in directions.values()),
+        "Cosines:",
+        _markdown(_cosine_rows(directions)),
+    ]
+    if any("leaks" in direction.provenance for direction in directions.values()):
+        parts += [
+            "What a unit changes, half of the way from -1 to +1, each attribute in standard "
+            "deviations of its own over samples:",
+            _markdown(_leak_rows(directions)),
+        ]
+    if any("compared" in direction.provenance for direction in directions.values()):
+        parts += [
+            "The largest leak of each way to find them, for the same change of the attribute:",
+            _markdown(_compared_rows(directions)),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _measured_rows(directions: Mapping[str, Direction]) -> list[tuple[str, ...]]:
+    head = ("name", "unit", "strengths", "held-out accuracy", "accuracy of the rest", "change")
+    rows: list[tuple[str, ...]] = [(*head, "largest leak", "identity at -1, +1")]
+    for direction in directions.values():
+        low, high = direction.strengths
+        known = direction.provenance
+        identity = known.get("identity")
+        rows.append(
+            (
+                direction.name,
+                f"{direction.unit:.4g}",
+                f"{low:g} to {high:g}",
+                _figure(known.get("held_out_accuracy"), "{:.2%}"),
+                _figure(known.get("rest_accuracy"), "{:.2%}"),
+                _figure(known.get("change"), "{:+.2f}"),
+                _figure(known.get("largest_leak"), "{:.3f}"),
+                ", ".join(_figure(i, "{:.3f}") for i in identity)
+                if isinstance(identity, list)
+                else "-",
+            )
+        )
+    return rows
+
+
+def _leak_rows(directions: Mapping[str, Direction]) -> list[tuple[str, ...]]:
+    names = sorted({leak for d in directions.values() for leak in d.provenance.get("leaks", {})})
+    rows: list[tuple[str, ...]] = [("direction", *names)]
+    for direction in directions.values():
+        leaks = direction.provenance.get("leaks", {})
+        own = {**leaks, direction.name: direction.provenance.get("change")}
+        rows.append((direction.name, *(_figure(own.get(name), "{:+.3f}") for name in names)))
+    return rows
+
+
+def _compared_rows(directions: Mapping[str, Direction]) -> list[tuple[str, ...]]:
+    ways = list(next(iter(directions.values())).provenance.get("compared", {}))
+    rows: list[tuple[str, ...]] = [("direction", *ways)]
+    for direction in directions.values():
+        found = direction.provenance.get("compared", {})
+        rows.append((direction.name, *(_figure(found.get(way), "{:.3f}") for way in ways)))
+    return rows
+
+
+def _cosine_rows(directions: Mapping[str, Direction]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("", *directions)]
+    for name, values in zip(directions, cosines(directions).tolist(), strict=True):
+        rows.append((name, *(f"{value:+.3f}" for value in values)))
+    return rows
+
+
+def _figure(value: object, form: str) -> str:
+    return form.format(value) if isinstance(value, int | float) else "-"
+
+
+def _columns(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _markdown(rows: list[tuple[str, ...]]) -> str:
+    rule = ("---", *["---:"] * (len(rows[0]) - 1))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
+
+
+@torch.no_grad()
+def strip(
+    generator: Generator,
+    direction: Direction,
+    codes: Tensor,  # [N, D] or [N, L, D]
+    strengths: Sequence[float],
+    *,
+    watch: Watch | None = None,
+) -> Tensor:
+    """One picture [3, H, W]: a row for each code, a column for each strength.
+
+    Raises:
+        ValueError: the direction does not fit the generator.
+    """
+    direction.check(generator)
+    rows = codes[:, None].expand(-1, generator.num_codes, -1) if codes.ndim == 2 else codes
+    columns = {}
+    for strength, move in zip(strengths, sweep(direction, strengths, watch=watch), strict=True):
+        moved = move(rows.to(generator.w_average))
+        latent = generator.map(moved) if direction.space.value.startswith("Z") else moved
+        parts = latent.split(generator.at_once)
+        columns[f"{strength:g}"] = torch.cat([generator.synthesize(part).cpu() for part in parts])
+    return labelled_grid(columns, scale=max(1, SMALLEST_CELL // generator.resolution))
