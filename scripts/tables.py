@@ -1,147 +1,257 @@
-"""Tables by name, from the runs of this machine; see --help."""
+"""Tables by name: published rows beside those measured here; see --help."""
 
 import argparse
-import csv
-import io
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from omegaconf import OmegaConf
-
-from clcae.evaluation.repeats import Runs, difference, spaces, spread
-from clcae.evaluation.results import read_rows
+from clcae.evaluation.published import PaperTable, read_paper_table, table_config
+from clcae.evaluation.repeats import Runs
+from clcae.evaluation.results import Row, read_rows
+from clcae.evaluation.table_comparison import MeasuredRow, metric_of, paper_sheet
+from clcae.evaluation.table_figures import (
+    check_suffix,
+    edit_curves,
+    figure_bytes,
+    points_of,
+    strength_curves,
+    tradeoff,
+    write_figure,
+)
+from clcae.evaluation.table_formats import comma_separated, latex, markdown
+from clcae.evaluation.table_page import page
+from clcae.evaluation.table_repeats import difference_sheet, seeded_runs, spread_sheet
+from clcae.evaluation.table_sheet import Sheet
+from clcae.serialization import replacing
 
 NAME = "tables.py"
 TABLES = Path(__file__).resolve().parents[1] / "configs" / "table"
+FORMATS = {"markdown": markdown, "latex": latex, "csv": comma_separated}
+SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html", ".htm": "html"}
+QUANTITIES = ("change", "identity")  # of measured edits, drawn over their strength
+LARGEST_PICTURE = 16 << 20  # bytes of a run's grid that goes into a page
 EXAMPLES = """
 examples:
-  python scripts/tables.py portraits_ablation
-      mean ± standard deviation over the seeds, then the differences from the full run, seed by seed
+  python scripts/tables.py sfe_table1
+      the paper's rows, the best of each column in bold, and the protocol of every column
+  python scripts/tables.py sfe_table1 --results results.jsonl
+      the rows of results.jsonl below them: † was measured under another protocol and is not
+      compared, ‡ agrees in all that is known of the table's
+  python scripts/tables.py portraits --out portraits.html
+      the runs of this machine, with their pictures, as one page
+  python scripts/tables.py portraits --edits runs/edits/edits.json --out portraits.html
+      with curves of the edits over their strength
+  python scripts/tables.py sfe_table1 --figure tradeoff.svg
+      distortion against editability as well
   python scripts/tables.py portraits_ablation --format latex > ablation.tex
+      mean ± standard deviation over the seeds, then the differences from the full run, seed by seed
 
-tables (configs/table; each names the command that makes its runs):
+tables (configs/table; each begins with its command):
 """
-
-Line = list[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0, or 1 where it failed with one line on stderr. SystemExit 2: usage."""
     options = _parser().parse_args(arguments)
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(TABLES / f"{options.name}.yaml"))
-        found = {
-            variant: _runs(options.runs, config["runs"].format(variant=variant))
-            for variant in config["variants"]
-        }
-        absent = [variant for variant, runs in found.items() if not runs]
-        if len(absent) == len(found):
-            raise FileNotFoundError(
-                f"{options.runs} holds no finished run of this table; make them with the command "
-                f"that heads {TABLES.name}/{options.name}.yaml"
-            )
-        present = {variant: runs for variant, runs in found.items() if runs}
-        texts = [_values(present, config)]
-        if config["reference"] in present and len(present) > 1:
-            texts.append(_differences(present, config))
-    except (ValueError, OSError) as error:
+        path = TABLES / f"{options.name}.yaml"
+        config = table_config(path)
+        if "variants" in config:
+            sheets, text = _ablation(config, options)
+        else:
+            sheets, text = _paper(read_paper_table(path), options)
+        text = text or FORMATS[_format(options)](sheets)
+        if options.out:
+            with replacing(options.out) as partial:
+                partial.write_text(text, encoding="utf-8")
+        else:
+            print(text)
+    except (ValueError, OSError, ImportError) as error:
         print(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    print("\n".join(FORMATS[options.format](*text) for text in texts))
-    for variant in absent:
-        print(f"{NAME}: no finished run of {variant} yet", file=sys.stderr)
     return 0
 
 
-def _runs(folder: Path, pattern: str) -> Runs:
-    """seed -> rows of every finished run whose folder fits."""
-    runs = {}
-    for path in sorted(folder.glob(f"{pattern}/table.json")):
-        match = re.search(r"seed(\d+)$", path.parent.name)
-        if match:
-            runs[match[1]] = read_rows(path)
-    return runs
+def _paper(table: PaperTable, options: argparse.Namespace) -> tuple[list[Sheet], str]:
+    """A table with published rows, or of runs; and its page where one is asked for."""
+    found = _measured(table, options)
+    if not table.rows and not found:
+        raise FileNotFoundError(
+            f"{options.runs or 'runs'} holds no finished run of this table; make them with the "
+            f"command that heads {TABLES.name}/{options.name}.yaml"
+        )
+    sheet = paper_sheet(table, [row for row, _ in found])
+    points = points_of(sheet, table.axes) if table.axes else []
+    if options.figure:
+        if table.axes is None:
+            raise ValueError(f"{options.name} has no columns of distortion and editability")
+        check_suffix(options.figure)
+        write_figure(tradeoff(points, sheet, table.axes, paper="light"), options.figure)
+    if _format(options) != "html":
+        if options.edits:
+            raise ValueError("--edits draws curves on a page: give --format html")
+        return [sheet], ""
+    figures: dict[str, Callable[..., Any]] = {}
+    if table.axes and points:
+        caption = f"distortion ({table.axes[0]}) against editability ({table.axes[1]})"
+        figures[caption] = partial(tradeoff, points, sheet, table.axes)
+    curves = edit_curves(options.edits, QUANTITIES) if options.edits else {}
+    for (direction, quantity), of_methods in curves.items():
+        what = f"{direction}: {quantity}"
+        figures[f"{what} over strength, from {options.edits}"] = partial(
+            strength_curves, of_methods, quantity=what
+        )
+    return [sheet], page([sheet], figures=_drawn(figures), pictures=_pictures(found))
 
 
-def _values(present: dict[str, Runs], config: dict[str, Any]) -> tuple[str, Line, list[Line]]:
-    decimals = config["decimals"]
-    lines = []
-    for variant, runs in present.items():
-        for space in spaces(runs):
-            cells = [
-                spread(runs, space=space, metric=metric).text(places)
-                for metric, places in decimals.items()
-            ]
-            lines.append([config["variants"][variant], space, str(len(runs)), *cells])
-    return config["title"], ["method", "space", "seeds", *decimals], lines
+def _drawn(figures: dict[str, Callable[..., Any]]) -> dict[str, tuple[bytes, bytes]]:
+    """Figures for light and dark paper; none, and a line that says why, without matplotlib."""
+    try:
+        return {
+            caption: (
+                figure_bytes(draw(paper="light"), ".svg"),
+                figure_bytes(draw(paper="dark"), ".svg"),
+            )
+            for caption, draw in figures.items()
+        }
+    except ImportError as error:
+        print(f"{NAME}: the page has no figures: {error}", file=sys.stderr)
+        return {}
 
 
-def _differences(present: dict[str, Runs], config: dict[str, Any]) -> tuple[str, Line, list[Line]]:
-    decimals, reference = config["decimals"], config["reference"]
-    lines = []
-    for variant, runs in present.items():
-        if variant == reference:
+def _measured(
+    table: PaperTable, options: argparse.Namespace
+) -> list[tuple[MeasuredRow, Path | None]]:
+    """Rows that have a metric of the table, and the folders of those that are of a run."""
+    found: list[tuple[MeasuredRow, Path | None]] = []
+    default = [Path("results.jsonl")] if Path("results.jsonl").is_file() and table.rows else []
+    for path in default if options.results is None else options.results:
+        rows = _read(path)
+        kept = [row for row in rows if any(metric_of(row, c) for c in table.columns)]
+        if len(kept) < len(rows):
+            left = f"{len(rows) - len(kept)} of {len(rows)} rows have none of its metrics"
+            print(f"{NAME}: {path}: {left}: left out", file=sys.stderr)
+        found += [(MeasuredRow(row, str(path)), None) for row in kept]
+    if options.runs and not options.runs.is_dir():
+        raise FileNotFoundError(f"{options.runs}: no such folder of runs")
+    folder = options.runs or (Path("runs") if table.runs else None)
+    if folder is not None:
+        for path in sorted(folder.glob(f"{table.runs or '*'}/table.json")):
+            found += [(MeasuredRow(row, str(path.parent)), path.parent) for row in _read(path)]
+    return found
+
+
+def _read(path: Path) -> list[Row]:
+    try:
+        return read_rows(path)
+    except RecursionError:
+        raise ValueError(f"{path}: not a file of rows (nested too deeply)") from None
+
+
+def _pictures(found: Sequence[tuple[MeasuredRow, Path | None]]) -> dict[str, bytes]:
+    """grid.png of every run that has one of a size for a page."""
+    pictures = {}
+    for folder in dict.fromkeys(folder for _, folder in found if folder is not None):
+        path = folder / "grid.png"
+        if not path.is_file():
             continue
-        for space in spaces(runs):
-            cells = [
-                difference(runs, present[reference], space=space, metric=metric).text(
-                    places, signed=True
-                )
-                for metric, places in decimals.items()
-            ]
-            lines.append([config["variants"][variant], space, *cells])
-    title = f"Difference from {config['variants'][reference]} of the same seed"
-    return title, ["method", "space", *decimals], lines
+        if path.stat().st_size > LARGEST_PICTURE:
+            print(f"{NAME}: {path}: too large for the page: left out", file=sys.stderr)
+            continue
+        pictures[str(path)] = path.read_bytes()
+    return pictures
 
 
-def _markdown(title: str, head: Line, lines: list[Line]) -> str:
-    rule = ["---"] * 2 + ["---:"] * (len(head) - 2)
-    drawn = "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *lines])
-    return f"{title}\n\n{drawn}"
+def _ablation(config: dict[str, Any], options: argparse.Namespace) -> tuple[list[Sheet], str]:
+    """Runs repeated under several seeds; and their page where one is asked for."""
+    if options.results or options.figure or options.edits:
+        raise ValueError(
+            f"{options.name} is made of runs alone: --results, --figure, --edits are for others"
+        )
+    folder = options.runs or Path("runs")
+    found: dict[str, Runs] = {
+        variant: seeded_runs(folder, config["runs"].format(variant=variant))
+        for variant in config["variants"]
+    }
+    present = {variant: runs for variant, runs in found.items() if runs}
+    if not present:
+        raise FileNotFoundError(
+            f"{folder} holds no finished run of this table; make them with the command "
+            f"that heads {TABLES.name}/{options.name}.yaml"
+        )
+    names, decimals, reference = config["variants"], config["decimals"], config["reference"]
+    sheets = [spread_sheet(present, title=config["title"], names=names, decimals=decimals)]
+    if reference in present and len(present) > 1:
+        sheets.append(
+            difference_sheet(present, reference=reference, names=names, decimals=decimals)
+        )
+    for variant in [name for name in found if name not in present]:
+        print(f"{NAME}: no finished run of {variant} yet", file=sys.stderr)
+    html = _format(options) == "html"
+    return sheets, page(sheets, figures={}, pictures={}) if html else ""
 
 
-def _latex(title: str, head: Line, lines: list[Line]) -> str:
-    rows = "".join(" & ".join(map(_escaped, line)) + " \\\\\n" for line in lines)
-    top = " & ".join(map(_escaped, head)) + " \\\\\n"
-    columns = "ll" + "r" * (len(head) - 2)
-    return (
-        f"% {title}; needs booktabs\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{top}\\midrule\n"
-        f"{rows}\\bottomrule\n\\end{{tabular}}\n"
-    )
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([&%$#_{}])", r"\\\1", text).replace("±", "$\\pm$")
-
-
-def _csv(title: str, head: Line, lines: list[Line]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *lines])
-    return text.getvalue()
-
-
-FORMATS = {"markdown": _markdown, "latex": _latex, "csv": _csv}
+def _format(options: argparse.Namespace) -> str:
+    """The format asked for, or that of the suffix of --out, or Markdown."""
+    by_suffix = SUFFIXES.get(options.out.suffix.lower()) if options.out else None
+    return options.format or by_suffix or "markdown"
 
 
 def _parser() -> argparse.ArgumentParser:
     names = sorted(path.stem for path in TABLES.glob("*.yaml"))
+
+    def known(name: str) -> str:
+        if name not in names:
+            _refuse(f"there is no table {name!r}; there are: {', '.join(names)}")
+        return name
+
     parser = argparse.ArgumentParser(
         prog=NAME,
-        description="Prints a table by name.",
+        description="Prints a table by name: published rows beside rows measured here.",
         epilog=EXAMPLES + "\n".join(f"  {name}" for name in names),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("name", type=known, metavar="NAME", help="one of the tables below")
     parser.add_argument(
-        "--format", choices=sorted(FORMATS), default="markdown", help="default: markdown"
+        "--format",
+        choices=sorted([*FORMATS, "html"]),
+        help="default: by the suffix of --out (.md, .tex, .csv, .html), else markdown",
     )
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)"
+        "--results",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="files of measured rows (default: results.jsonl in this folder, if there is one)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        metavar="DIR",
+        help="folder of run folders, whose table.json holds measured rows (default: runs for the "
+        "tables of runs; papers' tables take runs only where this is given)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        help="also draw distortion against editability, as .png or .svg",
+    )
+    parser.add_argument(
+        "--edits",
+        type=Path,
+        metavar="FILE",
+        help="edits.json of scripts/edit_quality.py: a page then has curves over the strength",
     )
     return parser
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"{NAME}: {reason}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

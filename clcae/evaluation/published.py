@@ -1,0 +1,215 @@
+"""Tables of papers: their rows, and what is known of the protocol behind every column.
+
+`configs/table/NAME.yaml` holds one. Numbers stay text as the paper prints them, so that no digit is
+lost or made up; `null` is a number, or a field of a protocol, that nobody knows.
+
+A protocol says what would change a value, in the words in which measured rows say it
+(`Row.protocol`): `images` and `num_images`, `resolution` ("256 x 256", height first), `resize`,
+`scale` and `levels`, `files`, `network`, `implementation`, `window`; of edits `edit` and
+`strength`; of times `device` and `batch`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+UNKNOWN, NOT_APPLICABLE = "null", "n/a"
+DIRECTIONS = ("higher", "lower")
+_KEYS = {"title", "source", "protocol", "columns", "rows", "notes", "figure", "runs"}
+_SOURCE_KEYS = {"paper", "table", "arxiv", "provenance"}
+_COLUMN_KEYS = {"metrics", "better", "decimals", "factor", "protocol"}
+_ROW_KEYS = {"values", "provenance", "note"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of a table.
+
+    Args:
+        name: What the paper calls it.
+        metrics: Names under which measured rows may have it; the first that a row has counts.
+        direction: Whether "higher" or "lower" is better.
+        decimals: Digits after the point of measured values, and those at which values are equal.
+        protocol: Field -> what the table says of it; None where that is unknown.
+        factor: What measured values are multiplied by: 0.001 for seconds from milliseconds.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+    direction: str
+    decimals: int
+    protocol: Mapping[str, str | None]
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One method, its values as printed, None for a blank; and where they were read if not there.
+
+    Args:
+        method: Name of the method.
+        values: One a column.
+        provenance: How the numbers came here, if not from the paper's own text.
+        note: Anything that sets this row apart.
+    """
+
+    method: str
+    values: tuple[Decimal | None, ...]
+    provenance: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of a paper, or of this project's runs where it has no rows.
+
+    Args:
+        title: What it shows.
+        source: Paper, table, arXiv number and provenance, in words.
+        columns: Its metrics.
+        rows: Its methods, in order.
+        notes: What the reader must know.
+        axes: Columns of distortion and of editability, where it has both.
+        runs: Pattern of the run folders it takes rows from; None takes them only when asked.
+    """
+
+    title: str
+    source: str
+    columns: tuple[Column, ...]
+    rows: tuple[PublishedRow, ...]
+    notes: tuple[str, ...] = ()
+    axes: tuple[str, str] | None = None
+    runs: str | None = None
+
+
+def table_config(path: str | Path) -> dict[str, Any]:
+    """What a file of `configs/table` says, of whatever kind the table is.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no YAML, or no mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path}: no table: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: no table: it holds no keys")
+    return {str(key): value for key, value in values.items()}
+
+
+def read_paper_table(path: str | Path) -> PaperTable:
+    """Reads a table of `configs/table` that has rows of a paper, or takes them from runs.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such table, for the reason that is named: a missing or unknown key, a
+            row with another number of values than there are columns, a value that is no number.
+    """
+    values = table_config(path)
+    try:
+        _check_keys("the table", values, _KEYS, {"title", "source", "columns", "rows"})
+        return _table(values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: no table: {' '.join(str(error).split())}") from error
+
+
+def _table(values: Mapping[str, Any]) -> PaperTable:
+    _check_keys("source", values["source"], _SOURCE_KEYS, _SOURCE_KEYS)
+    shared = values.get("protocol") or {}
+    columns = tuple(_column(name, entry, shared) for name, entry in values["columns"].items())
+    provenance = values["source"]["provenance"] or ""
+    rows = tuple(
+        _row(str(name), entry, len(columns), provenance) for name, entry in values["rows"].items()
+    )
+    axes = values.get("figure")
+    names = {column.name for column in columns}
+    if axes is not None:
+        axes = (axes["distortion"], axes["editability"])
+        if not set(axes) <= names:
+            raise ValueError(f"figure has axes {axes}: expected columns ({', '.join(names)})")
+    return PaperTable(
+        title=values["title"],
+        source=_source(values["source"]),
+        columns=columns,
+        rows=rows,
+        notes=tuple(values.get("notes") or ()),
+        axes=axes,
+        runs=values.get("runs"),
+    )
+
+
+def _source(values: Mapping[str, str | None]) -> str:
+    """The source in words."""
+    arxiv = values["arxiv"]
+    known = [
+        values["paper"],
+        values["table"],
+        f"arXiv {arxiv}" if arxiv else None,
+        values["provenance"],
+    ]
+    return ", ".join(part for part in known if part)
+
+
+def _column(name: str, values: Mapping[str, Any], shared: Mapping[str, Any]) -> Column:
+    _check_keys(f"column {name}", values, _COLUMN_KEYS, {"metrics", "better", "decimals"})
+    if values["better"] not in DIRECTIONS:
+        raise ValueError(f"column {name}: better is {values['better']!r}: expected {DIRECTIONS}")
+    protocol = {**shared, **(values.get("protocol") or {})}
+    return Column(
+        name=name,
+        metrics=tuple(values["metrics"]),
+        direction=values["better"],
+        decimals=int(values["decimals"]),
+        protocol={
+            key: None if stated is None else str(stated)
+            for key, stated in protocol.items()
+            if stated != NOT_APPLICABLE
+        },
+        factor=float(values.get("factor", 1.0)),
+    )
+
+
+def _row(method: str, entry: Any, count: int, provenance: str) -> PublishedRow:
+    if not isinstance(entry, Mapping):
+        entry = {"values": entry}
+    _check_keys(f"row {method}", entry, _ROW_KEYS, {"values"})
+    texts = str(entry["values"]).split()
+    if len(texts) != count:
+        raise ValueError(f"row {method} has {len(texts)} values for {count} columns")
+    return PublishedRow(
+        method=method,
+        values=tuple(_number(method, text) for text in texts),
+        provenance=entry.get("provenance") or provenance,
+        note=entry.get("note") or "",
+    )
+
+
+def _number(method: str, text: str) -> Decimal | None:
+    if text == UNKNOWN:
+        return None
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite():
+        raise ValueError(f"row {method}: {text!r} is no number; an unknown one is {UNKNOWN}")
+    return number
+
+
+def _check_keys(what: str, values: Any, known: set[str], needed: set[str]) -> None:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{what} is {values!r}: expected keys {', '.join(sorted(known))}")
+    if unknown := sorted(map(str, values.keys() - known)):
+        raise ValueError(f"{what} has unknown keys {', '.join(unknown)}")
+    if missing := sorted(needed - values.keys()):
+        raise ValueError(f"{what} lacks {', '.join(missing)}")
