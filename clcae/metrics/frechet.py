@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from clcae.metrics.metric import Direction, Metric
+from clcae.metrics.checks import check_image_set
+from clcae.metrics.feature_sets import Features, SetMetric
+from clcae.metrics.metric import Direction
 from clcae.metrics.moments import Moments
-
-Features = Callable[[Tensor], Tensor]
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
@@ -48,7 +48,33 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     return max(float(distance), 0.0)  # rounding may leave -1e-12 between equal sets
 
 
-class FrechetDistance(Metric):
+class _MomentsInBlocks:
+    """Moments that vectors enter many at a time: at 2048 dimensions one costs as much as 500."""
+
+    block = 512
+
+    def __init__(self, moments: Moments) -> None:
+        self._moments = moments
+        self._waiting: list[Tensor] = []
+
+    def update(self, vectors: Tensor) -> None:
+        """Take in vectors [N, D], copied."""
+        dimension = len(self._moments.mean)
+        if vectors.ndim != 2 or vectors.shape[1] != dimension:
+            raise ValueError(f"vectors are {tuple(vectors.shape)}: expected [N, {dimension}]")
+        self._waiting.append(vectors.detach().cpu().double().clone())
+        if sum(len(part) for part in self._waiting) >= self.block:
+            self.moments()
+
+    def moments(self) -> Moments:
+        """Of everything taken in."""
+        if self._waiting:
+            self._moments.update(torch.cat(self._waiting))
+            self._waiting = []
+        return self._moments
+
+
+class FrechetDistance(SetMetric):
     """Frechet distance between the features of all outputs and of all targets.
 
     The two sets need not be paired: `update_outputs` and `update_targets` take them separately, as
@@ -64,10 +90,27 @@ class FrechetDistance(Metric):
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     def __init__(self, *, features: Features, features_name: str, dimension: int) -> None:
-        self.features = features
-        self.features_name = features_name
-        self.outputs = Moments(dimension=dimension)
-        self.targets = Moments(dimension=dimension)
+        super().__init__(features=features, features_name=features_name)
+        self._outputs = _MomentsInBlocks(Moments(dimension=dimension))
+        self._targets = _MomentsInBlocks(Moments(dimension=dimension))
+
+    @property
+    def outputs(self) -> Moments:
+        """Moments of the features of outputs."""
+        return self._outputs.moments()
+
+    @property
+    def targets(self) -> Moments:
+        """Moments of the features of targets; those of a set known before may be put here."""
+        return self._targets.moments()
+
+    @targets.setter
+    def targets(self, moments: Moments) -> None:
+        if moments.mean.shape != self.outputs.mean.shape:
+            raise ValueError(
+                f"moments of {len(moments.mean)} dimensions: expected {len(self.outputs.mean)}"
+            )
+        self._targets = _MomentsInBlocks(moments)
 
     @property
     def protocol(self) -> Mapping[str, str]:
@@ -79,31 +122,21 @@ class FrechetDistance(Metric):
         """Number of outputs that entered so far."""
         return self.outputs.count
 
-    def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Take in a batch of both sets; every image counts, [N] bool."""
-        self.update_outputs(outputs)
-        self.update_targets(targets)
-        return torch.ones(len(outputs), dtype=torch.bool)
+    def take_outputs(self, features: Tensor) -> None:
+        self._outputs.update(features)
 
-    @torch.no_grad()
-    def update_outputs(
-        self,
-        images: Tensor,  # [N, 3, H, W], in [-1, 1]
-    ) -> None:
-        """Take in images of the set that is judged."""
-        self.outputs.update(self.features(images))
-
-    @torch.no_grad()
-    def update_targets(
-        self,
-        images: Tensor,  # [N, 3, H, W], in [-1, 1]
-    ) -> None:
-        """Take in images of the set it is compared with."""
-        self.targets.update(self.features(images))
+    def take_targets(self, features: Tensor) -> None:
+        self._targets.update(features)
 
     def compute(self) -> float:
         """Distance of the sets. Raises ValueError if either has fewer than two images."""
-        return frechet_distance(self.outputs, self.targets)
+        outputs, targets = self.outputs, self.targets
+        if min(outputs.count, targets.count) < 2:
+            raise ValueError(
+                f"{type(self).__name__} has {outputs.count} outputs and {targets.count} targets: "
+                "it needs two or more of each"
+            )
+        return frechet_distance(outputs, targets)
 
     def state(self) -> dict[str, Any]:
         """Moments of the features of both sets."""
@@ -113,3 +146,87 @@ class FrechetDistance(Metric):
         """Take in the `state` of a part."""
         self.outputs.merge(state["outputs"])
         self.targets.merge(state["targets"])
+
+
+class EditingFrechetDistance(FrechetDistance):
+    """Frechet distance of pictures given an attribute to real pictures that have it.
+
+    The protocol of StyleRes (section 4.2) and StyleFeatureEditor: the test set is split by an
+    attribute, the pictures without it are edited to have it, and the set of the edited ones is
+    compared with the real ones that had it. For an edit that takes an attribute away, labels say
+    who lacks it.
+
+    Args:
+        features: Images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
+        features_name: Network, weights and resize in words, for the protocol.
+        dimension: Length D of the features.
+        labels: Real images [N, 3, H, W] to [N], 1 for those with the attribute, 0 for those
+            without, NaN where that is unknown, as of a classifier. Where labels come from an
+            annotation instead, hand them to `update_labelled`.
+        attribute: The attribute, and what says who has it, in words, for the protocol.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: Features,
+        features_name: str,
+        dimension: int,
+        labels: Callable[[Tensor], Tensor],
+        attribute: str,
+    ) -> None:
+        super().__init__(features=features, features_name=features_name, dimension=dimension)
+        self.labels = labels
+        self.attribute = attribute
+
+    @property
+    def protocol(self) -> Mapping[str, str]:
+        """Everything that would change the value, in words."""
+        return {
+            **super().protocol,
+            "attribute": self.attribute,
+            "sets": "edited pictures of inputs without it, against real inputs with it",
+        }
+
+    def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Take in edited pictures and their inputs; images of unknown label do not count."""
+        return self.update_labelled(outputs, targets, self.labels(targets))
+
+    def update_labelled(
+        self,
+        edited: Tensor,  # [N, 3, H, W], in [-1, 1]
+        inputs: Tensor,  # [N, 3, H, W], in [-1, 1]
+        labels: Tensor,  # [N]
+    ) -> Tensor:
+        """Take in a batch whose labels are known.
+
+        Args:
+            edited: What the edit made of every input; those of inputs with the attribute are not
+                looked at.
+            inputs: The real pictures.
+            labels: 1 for inputs with the attribute, 0 for those without, NaN for unknown.
+
+        Returns:
+            [N] bool, False where the label is unknown.
+
+        Raises:
+            ValueError: If numbers differ, a label is another number, or the images are not in the
+                range.
+        """
+        values = labels.detach().to(inputs.device).float()
+        having, lacking = values == 1, values == 0
+        known = having | lacking
+        if len(edited) != len(inputs) or values.shape != (len(inputs),):
+            raise ValueError(
+                f"{len(edited)} edited pictures, {len(inputs)} inputs, labels "
+                f"{tuple(labels.shape)}: expected one number"
+            )
+        if not (known | values.isnan()).all():
+            raise ValueError(f"labels are {labels.tolist()}: expected 0, 1 or NaN")
+        check_image_set(edited)
+        check_image_set(inputs)
+        if having.any():
+            self.update_targets(inputs[having])
+        if lacking.any():
+            self.update_outputs(edited[lacking])
+        return known.cpu()

@@ -2,7 +2,8 @@
 
 Official scripts (pSp, e4e, HyperStyle) align both images by detected landmarks, embed them with
 CurricularFace, and skip images without a detected face in silence. Here the embedder returns NaN
-rows for such images; they are not counted, and `update` tells which they were.
+rows for such images; they are not counted, and `update` tells which they were. That embedder is
+`DetectedFaceEmbedder`; on aligned pictures `embed_images` of the judges is another.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clcae.metrics.checks import check_images
 from clcae.metrics.metric import Direction, MeanMetric
 
 Embedder = Callable[[Tensor], Tensor]
@@ -66,5 +68,10 @@ class IdentitySimilarity(MeanMetric):
         return {"network": self.embedder_name, "value": "mean cosine over images with a face"}
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cosine of each pair of images, [N]; NaN where there is no face."""
+        """Cosine of each pair of images, [N]; NaN where there is no face.
+
+        Raises:
+            ValueError: If the images are not in the range, or embeddings differ in shape.
+        """
+        check_images(outputs, targets)
         return cosine_similarity(self.embedder(outputs), self.embedder(targets))

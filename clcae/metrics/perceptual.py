@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from clcae.metrics.checks import check_images
 from clcae.metrics.metric import Direction, MeanMetric
-from clcae.metrics.reconstruction import check_images
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 

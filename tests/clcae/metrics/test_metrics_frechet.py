@@ -1,12 +1,13 @@
-"""The Frechet distance against the matrix square root of scipy."""
+"""The Frechet distance against the matrix square root of scipy, and against torch-fidelity."""
 
 import numpy as np
 import pytest
 import torch
 from scipy import linalg
 from torch import Tensor
+from torch_fidelity import metric_fid
 
-from clcae.metrics.frechet import FrechetDistance, frechet_distance
+from clcae.metrics.frechet import EditingFrechetDistance, FrechetDistance, frechet_distance
 from clcae.metrics.moments import Moments
 
 
@@ -78,10 +79,115 @@ def test_merge_equals_whole() -> None:
     )
 
 
+def test_agrees_with_torch_fidelity() -> None:
+    outputs, targets = torch.rand(150, 3, 3, 3).double(), torch.rand(120, 3, 3, 3).double() ** 2
+    ours = metric(27)
+    ours.update_outputs(outputs)
+    ours.update_targets(targets)
+    statistics = [
+        metric_fid.fid_features_to_statistics(images.flatten(1)) for images in (outputs, targets)
+    ]
+    theirs = metric_fid.fid_statistics_to_metric(*statistics, verbose=False)
+    expected = theirs["frechet_inception_distance"]
+    assert ours.compute() == pytest.approx(expected, rel=1e-7)
+
+
+def test_many_small_batches_and_a_set_known_before() -> None:
+    outputs, targets = torch.rand(2, 1100, 3, 2, 2).unbind()
+    whole, parts = metric(), metric()
+    whole.update(outputs, targets)
+    for batch in outputs.split(7):
+        parts.update_outputs(batch)
+        batch.zero_()  # what was taken in is not the caller's any more
+    parts.targets = whole.targets
+    assert parts.num_counted == 1100
+    assert parts.compute() == pytest.approx(whole.compute(), rel=1e-10)
+    with pytest.raises(ValueError, match="moments of 3 dimensions: expected 12"):
+        parts.targets = moments(torch.rand(4, 3))
+
+
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="2 and 3 dimensions"):
         frechet_distance(moments(torch.rand(4, 2)), moments(torch.rand(4, 3)))
     single = metric()
-    single.update(torch.rand(1, 3, 2, 2), torch.rand(1, 3, 2, 2))
-    with pytest.raises(ValueError, match="needs two or more"):
+    with pytest.raises(ValueError, match="0 outputs and 0 targets: it needs two or more of each"):
         single.compute()
+    single.update(torch.rand(1, 3, 2, 2), torch.rand(1, 3, 2, 2))
+    with pytest.raises(ValueError, match="1 outputs and 1 targets: it needs two or more of each"):
+        single.compute()
+    with pytest.raises(ValueError, match="needs two or more"):
+        frechet_distance(single.outputs, single.targets)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((2, 3, 2, 2), 255.0), r"expected \[-1, 1\]"),
+        (torch.full((2, 3, 2, 2), torch.nan), "without NaN"),
+        (torch.zeros(2, 1, 2, 2), r"expected \[N, 3, H, W\]"),
+        (torch.zeros(2, 3, 2, 2, dtype=torch.uint8), "uint8"),
+        (torch.zeros(2, 3, 3, 3), r"expected \[N, 12\]"),
+    ],
+)
+def test_wrong_images_are_refused(images: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        metric().update(images, images)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_enters_whole_or_not_at_all() -> None:
+    ours = metric()
+    with pytest.raises(ValueError, match="without NaN"):
+        ours.update(torch.rand(2, 3, 2, 2), torch.full((2, 3, 2, 2), torch.nan))
+    assert ours.outputs.count == ours.targets.count == 0
+
+
+def test_a_network_that_gives_nan_is_named() -> None:
+    faulty = FrechetDistance(
+        features=lambda images: images.flatten(1) / 0, features_name="faulty", dimension=12
+    )
+    with pytest.raises(ValueError, match=r"faulty gave \(2, 12\) for 2 images"):
+        faulty.update_outputs(torch.zeros(2, 3, 2, 2))
+
+
+def editing(labels: Tensor) -> EditingFrechetDistance:
+    return EditingFrechetDistance(
+        features=lambda images: images.flatten(1),
+        features_name="pixels",
+        dimension=12,
+        labels=lambda images: labels[: len(images)],
+        attribute="smile, by hand",
+    )
+
+
+def test_editing_splits_the_set_by_the_attribute() -> None:
+    inputs, edited = torch.rand(2, 60, 3, 2, 2).unbind()
+    labels = torch.tensor([1.0, 0.0, 0.0, torch.nan, 1.0, 0.0] * 10)
+    ours = editing(labels)
+    counted = ours.update(edited, inputs)
+    assert counted.tolist() == (~labels.isnan()).tolist()
+    assert (ours.num_counted, ours.targets.count) == (30, 20)
+    expected = reference(edited[labels == 0].flatten(1), inputs[labels == 1].flatten(1))
+    assert ours.compute() == pytest.approx(expected, rel=1e-6)
+    parts = [editing(labels), editing(labels)]
+    parts[0].update_labelled(edited[:7], inputs[:7], labels[:7])
+    parts[1].update_labelled(edited[7:], inputs[7:], labels[7:] == 1)  # NaN is without, here
+    with pytest.raises(ValueError, match="cannot merge"):
+        parts[0].merge(metric())  # type: ignore[arg-type]
+    parts[1] = editing(labels)
+    parts[1].update_labelled(edited[7:], inputs[7:], labels[7:])
+    parts[0].merge(parts[1])
+    assert parts[0].compute() == pytest.approx(expected, rel=1e-6)
+    assert "edited pictures of inputs without it" in ours.protocol["sets"]
+
+
+def test_editing_refuses_what_is_no_label() -> None:
+    images = torch.rand(2, 3, 2, 2)
+    with pytest.raises(ValueError, match="expected 0, 1 or NaN"):
+        editing(torch.tensor([0.3, 1.0])).update(images, images)
+    with pytest.raises(ValueError, match=r"labels \(1,\): expected one number"):
+        editing(torch.tensor([1.0])).update(images, images)
+    none = editing(torch.ones(2))
+    none.update(images, images)
+    with pytest.raises(ValueError, match="0 outputs and 2 targets"):
+        none.compute()

@@ -1,10 +1,11 @@
-"""The official CLCAE measure: its PSNR, SSIM and MSE of one pair of images."""
+"""The official measures: CLCAE's PSNR, SSIM and MSE, the papers' MS-SSIM, of a pair of images."""
 
 import goldens
 import official
 import torch
 
 from clcae.metrics.metric import Metric
+from clcae.metrics.multiscale import PortedMultiscaleSimilarity
 from clcae.metrics.reconstruction import (
     UNIFORM_21,
     MeanSquaredError,
@@ -23,6 +24,7 @@ def test_official_measure() -> None:
         "psnr": PeakSignalToNoiseRatio(quantise=True),
         "ssim21": StructuralSimilarity(quantise=True, window=UNIFORM_21),
         "mse": MeanSquaredError(),
+        "ms_ssim": PortedMultiscaleSimilarity(),
     }
     for name, metric in metrics.items():
         metric.update(outputs, targets)

@@ -1,0 +1,131 @@
+"""Precision and recall of a set of images: how much of it lies among real ones, and the reverse.
+
+Kynkaanniemi et al., "Improved precision and recall metric for assessing generative models" (2019),
+section 2: a set stands for the union of balls about its features, each as large as the distance to
+its k-th nearest neighbour. Deviation: distances are float64 (theirs: float16), and a distance that
+exceeds a radius by rounding alone counts as inside.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from clcae.metrics.feature_sets import Features, ReservoirMetric
+from clcae.metrics.metric import Direction
+from clcae.metrics.reservoir import DEFAULT_MAXIMUM
+
+NEIGHBOURS = 3  # section 3
+BLOCK = 1024  # rows of a matrix of distances at once
+ROUNDING = 1e-11  # of a squared distance, relative to the largest squared length
+
+
+def share_inside(
+    vectors: Tensor,  # [M, D]
+    manifold: Tensor,  # [K, D]
+    *,
+    neighbours: int = NEIGHBOURS,
+) -> float:
+    """Share of vectors that lie in a ball of the manifold; equation 1 and 2 of the paper.
+
+    Args:
+        vectors: Vectors [M, D].
+        manifold: Vectors [K, D] whose balls reach to their nearest neighbours among themselves.
+        neighbours: Which neighbour, from 1.
+
+    Returns:
+        The share, in [0, 1].
+
+    Raises:
+        ValueError: If lengths differ, there are no vectors, or the manifold has no vector with so
+            many neighbours.
+    """
+    if vectors.ndim != 2 or manifold.ndim != 2 or vectors.shape[1] != manifold.shape[1]:
+        raise ValueError(
+            f"vectors {tuple(vectors.shape)} and {tuple(manifold.shape)}: expected [M, D], [K, D]"
+        )
+    if not 1 <= neighbours < len(manifold) or len(vectors) == 0:
+        raise ValueError(
+            f"{len(vectors)} vectors, {len(manifold)} in the manifold: expected one or more, and "
+            f"more than {neighbours} neighbours"
+        )
+    # Distances do not depend on the origin, rounding does.
+    origin = manifold.double().mean(dim=0)
+    vectors, manifold = vectors.double() - origin, manifold.double() - origin
+    lengths = torch.cat([vectors, manifold]).square().sum(dim=1)
+    tolerance = ROUNDING * float(lengths.max())
+    radii = torch.cat(
+        [
+            _squared_distances(rows, manifold).kthvalue(neighbours + 1).values  # itself is nearest
+            for rows in manifold.split(BLOCK)
+        ]
+    )
+    inside = [
+        (_squared_distances(rows, manifold) <= radii + tolerance).any(dim=1)
+        for rows in vectors.split(BLOCK)
+    ]
+    return float(torch.cat(inside).double().mean())
+
+
+class _ManifoldMetric(ReservoirMetric):
+    """Either share, of the features kept of both sets.
+
+    Args:
+        features: Images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
+        features_name: Network, weights and resize in words, for the protocol.
+        dimension: Length D of the features.
+        maximum: Features of each set that are kept.
+        neighbours: To which neighbour a ball reaches.
+    """
+
+    direction: ClassVar[Direction] = "higher"
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    share: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        features: Features,
+        features_name: str,
+        dimension: int,
+        maximum: int = DEFAULT_MAXIMUM,
+        neighbours: int = NEIGHBOURS,
+    ) -> None:
+        super().__init__(
+            features=features, features_name=features_name, dimension=dimension, maximum=maximum
+        )
+        self.neighbours = neighbours
+
+    @property
+    def protocol(self) -> Mapping[str, str]:
+        """Everything that would change the value, in words."""
+        return {**super().protocol, "value": self.share, "neighbours": str(self.neighbours)}
+
+
+class Precision(_ManifoldMetric):
+    """Share of outputs that lie in a ball of the targets: fidelity."""
+
+    share: ClassVar[str] = "share of outputs within a ball of the targets"
+
+    def compute(self) -> float:
+        """The share. Raises ValueError if either set has too few images for a neighbour."""
+        outputs, targets = self.kept(least=self.neighbours + 1)
+        return share_inside(outputs, targets, neighbours=self.neighbours)
+
+
+class Recall(_ManifoldMetric):
+    """Share of targets that lie in a ball of the outputs: variety."""
+
+    share: ClassVar[str] = "share of targets within a ball of the outputs"
+
+    def compute(self) -> float:
+        """The share. Raises ValueError if either set has too few images for a neighbour."""
+        outputs, targets = self.kept(least=self.neighbours + 1)
+        return share_inside(targets, outputs, neighbours=self.neighbours)
+
+
+def _squared_distances(rows: Tensor, others: Tensor) -> Tensor:
+    """[M, K] squared distances of vectors [M, D] and [K, D]."""
+    lengths = rows.square().sum(dim=1)[:, None] + others.square().sum(dim=1)
+    return (lengths - 2 * rows @ others.T).clamp(min=0)

@@ -1,0 +1,69 @@
+"""Parameters and operations against counts by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from clcae.metrics.cost import count_operations, count_parameters
+from clcae.ops.conv2d_resample import conv2d_resample
+from clcae.ops.modulated_conv2d import modulated_conv2d
+from clcae.ops.upfirdn2d import low_pass, upfirdn2d
+
+
+def test_parameters() -> None:
+    layer = nn.Linear(5, 7)
+    module = nn.Sequential(layer, nn.BatchNorm1d(7), layer)
+    module[1].requires_grad_(False)
+    count = count_parameters(module)
+    assert count.total == 5 * 7 + 7 + 2 * 7  # the layer that stands twice counts once
+    assert count.trainable == 5 * 7 + 7
+    assert count.buffers == 7 + 7 + 1
+    assert count_parameters(nn.Identity()).total == 0
+
+
+def test_a_multiplication_with_its_addition_counts_two() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.ReLU(), nn.Flatten())
+    count = count_operations(module, torch.zeros(2, 3, 16, 16))
+    assert count.total == 2 * 2 * (8 * 8 * 8) * (3 * 3 * 3)
+    assert dict(count.by_operator) == {"convolution": count.total}
+    assert count_operations(nn.Linear(5, 7), torch.zeros(3, 5)).total == 2 * 3 * 5 * 7
+    attention = nn.functional.scaled_dot_product_attention
+    tokens = torch.zeros(1, 2, 10, 8)
+    assert count_operations(attention, tokens, tokens, tokens).total == 2 * 2 * (2 * 10 * 10 * 8)
+
+
+def test_own_operators_are_counted() -> None:
+    x, weight, styles = torch.zeros(1, 6, 16, 16), torch.zeros(4, 6, 3, 3), torch.ones(1, 6)
+    main = 2 * (16 * 16) * 4 * 6 * 9
+    demodulation = 2 * 4 * 6
+    assert (
+        count_operations(lambda: modulated_conv2d(x, weight, styles)).total == main + demodulation
+    )
+    taps = 2 * 4 * 32 * 32 * 16  # the filter on every channel of the output
+    up = count_operations(lambda: conv2d_resample(x, weight, resample="up", filter=low_pass()))
+    assert up.total == main + taps
+    down = count_operations(lambda: conv2d_resample(x, weight, resample="down", filter=low_pass()))
+    assert down.total == main // 4 + 2 * 6 * 17 * 17 * 16
+
+
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
+def test_the_kernel_of_the_filter_counts_as_its_reference(up: int, down: int) -> None:
+    from clcae.ops import library  # defines the operator, whose shapes are known without a GPU
+
+    x, taps = torch.zeros(2, 3, 10, 12, device="meta"), low_pass()
+    by_kernel = count_operations(
+        lambda: library.upfirdn2d(
+            x, taps.to("meta"), (up, up), (down, down), (2, 1, 2, 1), 1.0, False
+        )
+    )
+    x = torch.zeros(2, 3, 10, 12)
+    reference = count_operations(lambda: upfirdn2d(x, taps, up=up, down=down, padding=(2, 1)))
+    assert by_kernel.total == reference.total > 0
+    assert list(by_kernel.by_operator) == ["upfirdn2d"]
+
+
+def test_no_gradient_is_kept() -> None:
+    layer = nn.Linear(2, 2)
+    results = []
+    count_operations(lambda x: results.append(layer(x)), torch.zeros(1, 2))
+    assert not results[0].requires_grad
