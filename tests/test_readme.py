@@ -1,6 +1,8 @@
 """What README tells a stranger to type exists and parses."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"train\.py((?: [+\w@.]+=[\w./@+\[\]]+)+)", README)))
+SCRIPTS = sorted(set(re.findall(r"^python (scripts/\w+\.py .*)$", README, re.MULTILINE)))
 
 
 def test_commands_are_found() -> None:
@@ -34,3 +37,18 @@ def test_files_that_readme_shows_or_names_exist() -> None:
     assert len(linked) >= 2
     for name in linked:
         assert (ROOT / name).exists(), name
+
+
+def test_scripts_are_found() -> None:
+    assert len(SCRIPTS) >= 9
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_a_script_takes_its_arguments(command: str) -> None:
+    script, *arguments = shlex.split(re.split(r" {3,}", command)[0])  # what follows is a remark
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    if arguments == ["--help"]:
+        with pytest.raises(SystemExit, match="0"):
+            module._parser().parse_args(arguments)
+    else:
+        module._parser().parse_args(arguments)

@@ -134,8 +134,15 @@ def strip(
             columns[heading] = resize(content(picture, shape)[None], cell)
         scale = max(SMALLEST_CELL // max(cell), 1)
         rows.append(labelled_grid(columns, scale=scale, row_labels=[name]))
+    # Names differ in width: rows of as many strengths stand below each other at their right ends.
+    same = len({len(strengths) for _, strengths, _ in sweeps}) == 1
     width = max(row.shape[-1] for row in rows)
-    return torch.cat([F.pad(row, (0, width - row.shape[-1]), value=1.0) for row in rows], dim=1)
+    spaces = [width - row.shape[-1] for row in rows]
+    padded = [
+        F.pad(row, (space, 0) if same else (0, space), value=1.0)
+        for row, space in zip(rows, spaces, strict=True)
+    ]
+    return torch.cat(padded, dim=1)
 
 
 @dataclass(frozen=True)

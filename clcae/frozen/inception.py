@@ -10,7 +10,6 @@ resizes with Pillow, here torch does it with the same filter; a pixel in 100 is 
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import inception_v3
 
 from clcae.images import from_uint8, to_uint8
 
@@ -57,6 +56,8 @@ class TorchvisionInception(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        from torchvision.models import inception_v3  # slow to import
+
         trunk = inception_v3(
             weights=None, aux_logits=False, transform_input=False, init_weights=False
         )

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet50
 
 from clcae.frozen.face_embedders import unit_length
 from clcae.serialization import register
@@ -24,6 +23,8 @@ class MoCo(nn.Module):
     embedding_dim = 2048
 
     def __init__(self) -> None:
+        from torchvision.models import resnet50  # slow to import, and not for everybody
+
         super().__init__()
         self.settings: dict[str, Any] = {}
         self.resnet = resnet50(weights=None)

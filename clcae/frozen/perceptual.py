@@ -12,11 +12,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import alexnet, vgg16
 
 Classifier = Literal["alex", "vgg"]
 
-_BUILDERS = {"alex": alexnet, "vgg": vgg16}
+_BUILDERS = {"alex": "alexnet", "vgg": "vgg16"}
 _TAPS = {"alex": (2, 5, 8, 10, 12), "vgg": (4, 9, 16, 23, 30)}  # layers before each; after a ReLU
 _CHANNELS = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}
 SMALLEST = 32  # pixels; below, the last feature has no position
@@ -29,11 +28,14 @@ class LPIPS(nn.Module):
     scale: Tensor
 
     def __init__(self, *, classifier: Classifier = "alex") -> None:
+        from torchvision import models  # slow to import, and not for everybody
+
         super().__init__()
         if classifier not in _BUILDERS:
             raise ValueError(f"classifier is {classifier!r}, expected 'alex' or 'vgg'")
         self.classifier = classifier
-        self.trunk = _BUILDERS[classifier](weights=None).features[: _TAPS[classifier][-1]]
+        build = getattr(models, _BUILDERS[classifier])
+        self.trunk = build(weights=None).features[: _TAPS[classifier][-1]]
         self.factors = nn.ParameterList(
             nn.Parameter(torch.ones(1, channels, 1, 1)) for channels in _CHANNELS[classifier]
         )

@@ -1,4 +1,8 @@
-"""The four operators StyleGAN2 is made of; torch only, any device, differentiable twice."""
+"""The four operators StyleGAN2 is made of: any device, differentiable twice.
+
+Each is defined by its reference in torch's own operators; on a GPU bias_act and upfirdn2d run as
+kernels of our own where they can be built (kernels.py), with the same results.
+"""
 
 from clcae.ops.bias_act import bias_act
 from clcae.ops.conv2d_resample import conv2d_resample

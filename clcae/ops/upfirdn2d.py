@@ -2,8 +2,9 @@
 
 Karras et al. 2020, appendix B; the operator of stylegan2-pytorch and stylegan2-ada-pytorch.
 Up-sampling inserts `up - 1` zeros after every sample, the filter is applied as a true convolution
-(taps flipped), down-sampling keeps every `down`-th sample. Deviation: the filter is one axis of a
-separable kernel; every published StyleGAN2 uses the separable [1, 3, 3, 1].
+(taps flipped), down-sampling keeps every `down`-th sample. On a GPU a kernel of our own does it
+(csrc/upfirdn2d.h) where it can be built. Deviation: the filter is one axis of a separable kernel;
+every published StyleGAN2 uses the separable [1, 3, 3, 1].
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clcae.ops import kernels
+
 Padding = tuple[int, int]  # (before, after), the same on both axes; negative crops
+
+AT_ONCE = 8  # taps up to which the kernel filters both axes in one pass; more: one after the other
 
 
 def low_pass(taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> Tensor:
@@ -34,6 +39,9 @@ def upfirdn2d(
 ) -> Tensor:
     """Zero insertion, padding, separable filter, decimation.
 
+    Under autocast the result is of its type, as a convolution's is; half precision is summed in
+    float32 by the kernel.
+
     Args:
         x: the images or features.
         filter: the taps, applied along both axes.
@@ -52,10 +60,43 @@ def upfirdn2d(
     height, width = (side * up + sum(padding) for side in x.shape[2:])
     if min(height, width) < size:
         raise ValueError(f"padded input is {height}x{width}, smaller than the {size} filter taps")
+    if kernels.usable(x) and not filter.requires_grad:
+        return _upfirdn2d_kernel(x, filter, up, down, padding, gain)
+    return upfirdn2d_reference(x, filter, up, down, padding, gain)
+
+
+def upfirdn2d_reference(
+    x: Tensor,  # [N, C, H, W]
+    filter: Tensor,  # [T]
+    up: int,
+    down: int,
+    padding: Padding,
+    gain: float,
+) -> Tensor:
+    """`upfirdn2d` as torch's own convolutions: what defines it, on every device."""
+    size = filter.numel()
     kernel = (torch.outer(filter, filter) * gain).to(x.dtype).expand(x.shape[1], 1, size, size)
     if up == 1:
         return _filter_and_decimate(x, kernel, down, padding)
     return _interpolate(x, kernel, up, padding)[:, :, ::down, ::down]
+
+
+def _upfirdn2d_kernel(
+    x: Tensor, filter: Tensor, up: int, down: int, padding: Padding, gain: float
+) -> Tensor:
+    from clcae.ops import library
+
+    if x.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    taps = filter.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    if taps.numel() <= AT_ONCE:
+        return library.upfirdn2d(
+            x, taps, (up, up), (down, down), (*padding, *padding), float(gain), False
+        )
+    x = library.upfirdn2d(x, taps[:, None], (up, 1), (down, 1), (*padding, 0, 0), 1.0, False)
+    return library.upfirdn2d(
+        x, taps[None], (1, up), (1, down), (0, 0, *padding), float(gain), False
+    )
 
 
 def _filter_and_decimate(x: Tensor, kernel: Tensor, down: int, padding: Padding) -> Tensor:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import inception_v3
 
 from clcae.frozen.inception import FaceNet, TFInception, TorchvisionInception
 from clcae.pretrained.archives import read_torch_file
@@ -120,6 +119,8 @@ def tf_inception_from_state(state: Mapping[str, Tensor]) -> TFInception:
             "FID's Inception needs torch-fidelity: pip install -e '.[eval]'"
         ) from error
     with torch.device("meta"):  # torchvision's network has the same names and shapes
+        from torchvision.models import inception_v3  # slow to import
+
         twin = inception_v3(weights=None, aux_logits=False, init_weights=False, num_classes=1008)
     state = _strict(state, twin, prefix="", layout=TF_INCEPTION.name)
     # The package unpickles what it is given, so it is given what was read safely.

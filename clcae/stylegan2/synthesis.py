@@ -68,13 +68,14 @@ class StyledConv(nn.Module):
         x = modulated_conv2d(
             x, weight, self.affine(row), resample=self.resample, filter=self.filter
         )
+        given: Tensor | None = None
         if isinstance(noise, Tensor):
-            x = x + noise * self.noise_strength
+            given = noise * self.noise_strength
         elif noise == "const":
-            x = x + self.noise * self.noise_strength
+            given = self.noise * self.noise_strength
         elif noise == "random":
-            x = x + torch.randn_like(x[:, :1]) * self.noise_strength
-        return bias_act(x, self.bias, activation="lrelu")
+            given = torch.randn_like(x[:, :1]) * self.noise_strength
+        return bias_act(x, self.bias, activation="lrelu", noise=given)
 
 
 class ToRGB(nn.Module):

@@ -1,6 +1,7 @@
 """The reference operators against textbook forms in float64, and their two derivatives."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -100,6 +101,17 @@ def test_bias_act_values() -> None:
     torch.testing.assert_close(clamped, expected.clamp(-0.5, 0.5))
     last = bias_act(torch.zeros(2, 3, 4), torch.arange(4.0), dim=-1)
     torch.testing.assert_close(last[1, 2], torch.arange(4.0))
+
+
+def test_bias_act_adds_noise_before_the_bias() -> None:
+    x, bias = torch.randn(2, 3, 4, 5), torch.randn(3)
+    for maps in (1, 2):
+        noise = torch.randn(maps, 1, 4, 5)
+        value = bias_act(x, bias, activation="lrelu", noise=noise)
+        assert torch.equal(value, bias_act(x + noise, bias, activation="lrelu"))
+    for shape in ((3, 1, 4, 5), (1, 3, 4, 5), (1, 1, 4, 4), (4, 5)):
+        with pytest.raises(ValueError, match=re.escape(str(shape))):
+            bias_act(x, bias, noise=torch.zeros(shape))
 
 
 def test_derivatives_and_second_derivatives() -> None:

@@ -1,0 +1,21 @@
+// How many blocks a grid-stride loop gets.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace clcae {
+
+// As many as there is work, but no more than keep every multiprocessor busy several times over.
+inline unsigned blocks_for(int64_t wanted) {
+  int device = 0, processors = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+    processors = 64;
+  }
+  const int64_t most = int64_t(processors) * 64;
+  return static_cast<unsigned>(wanted < most ? wanted : most);
+}
+
+}  // namespace clcae

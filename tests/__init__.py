@@ -1,0 +1,1 @@
+"""The tests, a package of this name of their own: torch-fidelity installs another one."""
