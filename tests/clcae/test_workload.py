@@ -46,9 +46,7 @@ def test_names_are_unique(tmp_path: Path) -> None:
 def test_results_are_no_inputs(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "out/a.png")
     assert names(tmp_path, without=tmp_path / "out") == ["a"]
-    with pytest.raises(
-        FileNotFoundError, match="nothing but what lies in the folder of"
-    ):
+    with pytest.raises(FileNotFoundError, match="nothing but what lies in the folder of"):
         names(tmp_path / "out", without=tmp_path / "out")
 
 
