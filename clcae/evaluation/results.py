@@ -6,16 +6,26 @@ no infinity and no NaN: a value that is not finite is written as null and read a
 
 import json
 import math
+import os
 import platform
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from clcae.serialization import replacing
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PACKAGES = ("numpy", "torchvision", "pillow", "torch-fidelity", "lpips", "facenet-pytorch")
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,8 @@ class Row:
         skipped: For each metric the names of images it could not judge; metrics that judged all
             are left out.
         versions: Versions of the software.
-        extra: Anything else worth keeping: time per image, resolution, checkpoint.
+        extra: Anything else worth keeping: the images, why they were skipped or a value is missing,
+            sha256 of the weights, commit, configuration.
     """
 
     method: str
@@ -46,12 +57,29 @@ class Row:
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a value may depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-    }
+    """Versions of Python and of the libraries that a value may depend on, where installed."""
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def source_commit() -> str | None:
+    """The commit of this source, marked where it was changed since; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # a folder above may be the checkout of something else
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        described = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None
 
 
 def write_rows(rows: Sequence[Row], path: str | Path) -> None:
@@ -65,20 +93,16 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> None:
         ValueError: If a row holds what JSON cannot.
     """
     path = Path(path)
-    try:
-        objects = [_without_nan(asdict(row)) for row in rows]
-        if path.suffix == ".jsonl":
-            text = "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects)
-        else:
-            text = json.dumps(objects, ensure_ascii=False, indent=2) + "\n"
-    except TypeError as error:
-        raise ValueError(f"{path}: a row does not fit JSON: {error}") from error
+    text = _text(rows, path)
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def append_rows(rows: Sequence[Row], path: str | Path) -> None:
     """Add rows to the end of a file, or begin it; an interruption leaves it as it was.
+
+    Of several processes that do so at once each has its rows in the file. Lines that are there stay
+    as they are, byte for byte.
 
     Args:
         rows: Rows to add.
@@ -87,8 +111,18 @@ def append_rows(rows: Sequence[Row], path: str | Path) -> None:
     Raises:
         ValueError: If the file there is damaged, or a row holds what JSON cannot.
     """
-    earlier = read_rows(path) if Path(path).exists() else []
-    write_rows([*earlier, *rows], path)
+    path = Path(path)
+    with _locked(path):
+        earlier = read_rows(path) if path.exists() and path.stat().st_size else []
+        if path.suffix != ".jsonl":
+            write_rows([*earlier, *rows], path)
+            return
+        before = path.read_text(encoding="utf-8") if earlier else ""
+        if before and not before.endswith("\n"):
+            before += "\n"
+        text = before + _text(rows, path)
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def read_rows(path: str | Path) -> list[Row]:
@@ -116,6 +150,36 @@ def read_rows(path: str | Path) -> list[Row]:
         return [_row(o) for o in objects]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: not a file of rows ({error})") from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keeps other processes from adding to a file; they lock its folder, as a rename replaces it.
+
+    Where the system has no such locks, or the folder's disk, nothing is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network disk without locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)  # and with it the lock
+
+
+def _text(rows: Sequence[Row], path: Path) -> str:
+    """Rows in the format of a file. Raises ValueError for what JSON cannot hold."""
+    try:
+        objects = [_without_nan(asdict(row)) for row in rows]
+        if path.suffix == ".jsonl":
+            return "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects)
+        return json.dumps(objects, ensure_ascii=False, indent=2) + "\n"
+    except TypeError as error:
+        raise ValueError(f"{path}: a row does not fit JSON: {error}") from error
 
 
 def _row(values: Mapping[str, Any]) -> Row:

@@ -1,5 +1,6 @@
 """The end of a run: the held-out images through the trained method, as table and picture."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from clcae.data.sources import ImageSource
+from clcae.evaluation.preparation import Preparation
 from clcae.evaluation.results import Row, write_rows
-from clcae.evaluation.runner import evaluate, time_per_image
+from clcae.evaluation.runner import Measure, evaluate, time_per_image, timing_words
 from clcae.evaluation.tables import markdown_table
 from clcae.frozen.judges import Judges
 from clcae.images import labelled_grid, write_png
@@ -22,6 +24,7 @@ from clcae.metrics.reconstruction import (
     PeakSignalToNoiseRatio,
     StructuralSimilarity,
 )
+from clcae.metrics.shared import Remembered
 from clcae.serialization import replacing
 
 COLUMNS = {"MSE": 4, "PSNR": 2, "SSIM": 3, "perceptual": 3, "identity": 3, "ms": 1}
@@ -61,34 +64,31 @@ class InversionReport:
 
     def rows(self) -> dict[str, Row]:
         """One row a space, timings included."""
-        judges = self.judges
+        judges, as_files = self.judges, Preparation(levels="uint8")
+        # Every picture goes through the judges once, for both questions; a list is remembered too.
+        features: Callable[[Tensor], Any] = Remembered(judges.features)  # type: ignore[arg-type]
         rows = evaluate(
             self.method.reconstructions,
             self.test_images,
             method=self.name,
             metrics={
-                "MSE": lambda: MeanSquaredError(quantise=True),
-                "PSNR": lambda: PeakSignalToNoiseRatio(quantise=True),
-                "SSIM": lambda: StructuralSimilarity(quantise=True),
+                "MSE": Measure(MeanSquaredError, as_files),
+                "PSNR": Measure(PeakSignalToNoiseRatio, as_files),
+                "SSIM": Measure(StructuralSimilarity, as_files),
                 "perceptual": lambda: PerceptualDistance(
-                    distance=judges.distance_of_images,
+                    distance=lambda x, y: judges.distance(features(x), features(y)),
                     distance_name=judges.distance_name,
                 ),
                 "identity": lambda: IdentitySimilarity(
-                    embedder=judges.embed_images, embedder_name=judges.identity_name
+                    embedder=lambda x: judges.embed(features(x)),
+                    embedder_name=judges.identity_name,
                 ),
             },
             batch_size=min(BATCH, self.method.generator.at_once),
             device=self._device,
         )
         images = self._images(self.timed_batch)
-        protocol = {
-            "direction": "lower",
-            "batch": str(self.timed_batch),
-            "device": str(self._device),
-            "threads": str(torch.get_num_threads()),
-            "statistic": "median of 10 calls after 3",
-        }
+        protocol = timing_words(self._device, batch=self.timed_batch)
         timed = {}
         for space, row in rows.items():
             reconstruct = partial(self.method.reconstruct, output=space)

@@ -2,13 +2,30 @@
 
 import json
 import math
+import multiprocessing
 import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from clcae.evaluation.results import Row, append_rows, read_rows, write_rows
+from clcae.evaluation.results import (
+    Row,
+    append_rows,
+    read_rows,
+    software_versions,
+    source_commit,
+    write_rows,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
 
 ROW = Row(
     method="clcae",
@@ -73,6 +90,54 @@ def test_damaged_file_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"rows\.json: not a file of rows") as error:
         read_rows(tmp_path / "rows.json")
     assert "\n" not in str(error.value)
+
+
+def append(path: Path, method: str) -> None:
+    for _ in range(8):
+        append_rows([replace(ROW, method=method)], path)
+
+
+def test_several_processes_lose_no_row_and_break_none(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    path = tmp_path / "rows.jsonl"
+    processes = [context.Process(target=append, args=(path, name)) for name in "abcd"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert Counter(row.method for row in read_rows(path)) == dict.fromkeys("abcd", 8)
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_lines_that_are_there_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows([ROW], path)
+    before = path.read_text(encoding="utf-8").replace('"F"', ' "F"').rstrip("\n")  # by hand
+    path.write_text(before, encoding="utf-8")
+    append_rows([replace(ROW, space="F")], path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == before and len(lines) == 2
+    (tmp_path / "empty.jsonl").touch()
+    append_rows([ROW], tmp_path / "empty.jsonl")
+    assert read_rows(tmp_path / "empty.jsonl") == [ROW]
+
+
+def test_versions_and_commit(tmp_path: Path) -> None:
+    versions = software_versions()
+    assert {"python", "torch", "torchvision", "numpy", "pillow"} <= versions.keys()
+    assert versions["torch"] == torch.__version__ and versions["numpy"] == np.__version__
+    if (ROOT / ".git").exists():
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", source_commit() or "")
+    # Outside a checkout, though within that of something else.
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    shutil.copytree(
+        ROOT / "clcae", tmp_path / "deep" / "clcae", ignore=shutil.ignore_patterns("*.so")
+    )
+    code = "from clcae.evaluation.results import source_commit; print(source_commit())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "deep", capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "None", done.stderr
 
 
 def test_missing_file_and_unfit_row(tmp_path: Path) -> None:

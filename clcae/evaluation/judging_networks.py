@@ -1,0 +1,237 @@
+"""The networks that metrics read with, by the names that protocols call them.
+
+A network is loaded once, whatever number of metrics asks for it, and computes once for the same
+pictures. Weights that are not there are named with where to get them, so that the other metrics go
+on; nothing is downloaded.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from clcae.faces import mtcnn_detector
+from clcae.frozen.face_embedders import FaceEmbedder
+from clcae.frozen.inception import FACE_SIZE, FaceNet
+from clcae.metrics.face_identity import DetectedFaceEmbedder, FaceCrop, box_crop, landmark_crop
+from clcae.metrics.shared import Remembered
+from clcae.pretrained.assets import portraits_judges
+from clcae.pretrained.frozen import load_arcface, load_curricularface, load_lpips
+from clcae.pretrained.inception import load_facenet, load_tf_inception, load_torchvision_inception
+from clcae.weight_file import update_digest
+
+Images = Tensor  # [N, 3, H, W], in [-1, 1]
+WeightPath = str | Path | None
+
+PORTRAITS_SIDE = 64
+_FETCH = {  # official files without an address of their own
+    "curricularface": "HyperStyle's repository (github.com/yuval-alaluf/hyperstyle)",
+    "arcface": "e4e's repository (github.com/omertov/encoder4editing)",
+}
+
+
+class MissingNetworkError(ValueError):
+    """A network that cannot be loaded; the message says what to fetch and where to put it."""
+
+
+@dataclass(frozen=True)
+class JudgingNetwork:
+    """What a network answers; None what it is not asked.
+
+    Args:
+        module: Its weights.
+        distance: Two batches of images to distances [N].
+        embed: Images to embeddings [N, D] of whom they show; NaN where nobody is found.
+        pooled: Images to features [N, `dimension`] of a set's distribution.
+        dimension: Length of the features.
+        attributes: Images to judged attributes [N, A].
+        details: What a row says of it besides its name.
+    """
+
+    module: nn.Module
+    distance: Callable[[Images, Images], Tensor] | None = None
+    embed: Callable[[Images], Tensor] | None = None
+    pooled: Callable[[Images], Tensor] | None = None
+    dimension: int = 0
+    attributes: Callable[[Images], Tensor] | None = None
+    details: str = ""
+
+    def sha256(self) -> str:
+        """Over names, types, shapes and bytes of all weights."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.module.state_dict().items()):
+            update_digest(digest, key, value.detach().cpu().contiguous())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class NetworkKind:
+    """How a network is loaded, and what rows call it for what it is asked."""
+
+    load: Callable[[WeightPath, torch.device], JudgingNetwork]
+    words: Mapping[str, str]  # "distance", "embed", "pooled" -> name in rows
+
+
+@dataclass
+class Networks:
+    """The networks of an evaluation, each loaded when it is first asked for.
+
+    Args:
+        paths: Name of a network -> file of its weights; None, or no entry, is where it is
+            customarily found.
+        device: Where they compute.
+    """
+
+    paths: Mapping[str, WeightPath]
+    device: torch.device
+    loaded: dict[str, JudgingNetwork] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # name -> why
+
+    def get(self, name: str) -> JudgingNetwork:
+        """A network.
+
+        Raises:
+            MissingNetworkError: If it cannot be loaded, in one line.
+            ValueError: If there is none of this name.
+        """
+        if name not in NETWORKS:
+            raise ValueError(f"network is {name!r}: expected one of {', '.join(NETWORKS)}")
+        if name in self.missing:
+            raise MissingNetworkError(self.missing[name])
+        if name not in self.loaded:
+            try:
+                network = NETWORKS[name].load(self.paths.get(name), self.device)
+            except (OSError, ValueError, ImportError) as error:
+                text = " ".join(str(error).split())
+                if isinstance(error, FileNotFoundError):
+                    if name in _FETCH:
+                        text += f": get it where {_FETCH[name]} links it and put it there, or name"
+                        text += " its path"
+                    text += f", weights.{name}=FILE"
+                self.missing[name] = text
+                raise MissingNetworkError(self.missing[name]) from error
+            self.loaded[name] = network
+        return self.loaded[name]
+
+    def digests(self) -> dict[str, str | None]:
+        """sha256 of the weights of every network asked for; None where it is missing."""
+        known: dict[str, str | None] = {name: net.sha256() for name, net in self.loaded.items()}
+        return {**known, **dict.fromkeys(self.missing)}
+
+
+def _lpips(classifier: str) -> Callable[[WeightPath, torch.device], JudgingNetwork]:
+    def load(path: WeightPath, device: torch.device) -> JudgingNetwork:
+        network = load_lpips(path, classifier="vgg" if classifier == "vgg" else "alex").to(device)
+        # It gives a list of features; what is remembered is not looked at.
+        features = cast(Callable[[Images], list[Tensor]], Remembered(network.features))  # type: ignore[arg-type]
+        return JudgingNetwork(
+            module=network,
+            distance=lambda images, others: network.distance(features(images), features(others)),
+        )
+
+    return load
+
+
+def _detected(
+    network: FaceEmbedder | FaceNet, crop: FaceCrop, device: torch.device
+) -> JudgingNetwork:
+    network = network.to(device)
+    embedder = DetectedFaceEmbedder(
+        detector=mtcnn_detector(device=device),
+        network=network,
+        dimension=network.embedding_dim,
+        crop=crop,
+        name=type(network).__name__,
+    )
+    return JudgingNetwork(module=network, embed=Remembered(embedder))
+
+
+def _curricularface(path: WeightPath, device: torch.device) -> JudgingNetwork:
+    return _detected(load_curricularface(_given(path)), landmark_crop(112), device)
+
+
+def _arcface(path: WeightPath, device: torch.device) -> JudgingNetwork:
+    return _detected(load_arcface(_given(path)), landmark_crop(112), device)
+
+
+def _facenet(path: WeightPath, device: torch.device) -> JudgingNetwork:
+    return _detected(load_facenet(path), box_crop(FACE_SIZE), device)
+
+
+def _inception(path: WeightPath, device: torch.device) -> JudgingNetwork:
+    tf = load_tf_inception(path).to(device)
+    return JudgingNetwork(module=tf, pooled=Remembered(tf), dimension=tf.dimension, details=tf.name)
+
+
+def _torchvision_inception(path: WeightPath, device: torch.device) -> JudgingNetwork:
+    network = load_torchvision_inception(path).to(device)
+    return JudgingNetwork(
+        module=network,
+        pooled=Remembered(network),
+        dimension=network.dimension,
+        details=network.name,
+    )
+
+
+def _portraits(path: WeightPath, device: torch.device) -> JudgingNetwork:
+    judges = portraits_judges().to(device)
+
+    def features_of(images: Images) -> list[Tensor]:
+        _check_portraits(images)
+        return judges.features(images)
+
+    def attributes(images: Images) -> Tensor:
+        _check_portraits(images)
+        return judges.attributes(images)
+
+    features = cast(Callable[[Images], list[Tensor]], Remembered(features_of))  # type: ignore[arg-type]
+    last = len(judges.identity.trunk.channels) - 1
+    return JudgingNetwork(
+        module=judges,
+        distance=lambda images, others: judges.distance(features(images), features(others)),
+        embed=lambda images: judges.embed(features(images)),
+        pooled=lambda images: features(images)[last].mean(dim=(2, 3)),  # judges.pooled, remembered
+        dimension=judges.pooled_dim,
+        attributes=Remembered(attributes),
+    )
+
+
+def _check_portraits(images: Images) -> None:
+    if tuple(images.shape[-2:]) != (PORTRAITS_SIDE, PORTRAITS_SIDE):
+        raise ValueError(
+            f"pictures are {images.shape[-2]} x {images.shape[-1]}: the portraits' judges read "
+            f"{PORTRAITS_SIDE} x {PORTRAITS_SIDE}; choose another protocol (metrics=clcae)"
+        )
+
+
+def _given(path: WeightPath) -> str | Path:
+    if path is None:
+        raise FileNotFoundError("no file of its weights is named (weights.NETWORK=FILE)")
+    return path
+
+
+NETWORKS: Mapping[str, NetworkKind] = {
+    "lpips_alex": NetworkKind(_lpips("alex"), {"distance": "LPIPS v0.1 (alex)"}),
+    "lpips_vgg": NetworkKind(_lpips("vgg"), {"distance": "LPIPS v0.1 (vgg)"}),
+    "curricularface": NetworkKind(
+        _curricularface, {"embed": "CurricularFace IR-101, MTCNN alignment to 112"}
+    ),
+    "arcface": NetworkKind(_arcface, {"embed": "ArcFace IR-SE50, MTCNN alignment to 112"}),
+    "facenet": NetworkKind(_facenet, {"embed": "InceptionResnetV1 (VGGFace2), MTCNN box to 160"}),
+    "inception": NetworkKind(_inception, {"pooled": "Inception-v3, the weights of FID"}),
+    "torchvision_inception": NetworkKind(
+        _torchvision_inception, {"pooled": "Inception-v3, torchvision's weights"}
+    ),
+    "portraits": NetworkKind(
+        _portraits,
+        {
+            "distance": "features of the portraits judges",
+            "embed": "portraits identity embedder",
+            "pooled": "portraits identity embedder, mean of the last feature, 96",
+        },
+    ),
+}

@@ -1,0 +1,169 @@
+"""What is observed of a method, or of files that some method wrote: pairs that metrics read.
+
+Inversion is done once for all spaces where a method can. An edit is made, looked at, inverted again
+and undone, for what LEC (e4e, section 5.3) and an editing FID (StyleRes, section 4.2) compare.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clcae.data.transforms import at_input_size, resize
+from clcae.evaluation.preparation import Size
+from clcae.evaluation.protocol import codes_of
+from clcae.evaluation.runner import RECONSTRUCTION, Observations, Pair
+from clcae.images import read_image
+from clcae.methods.interface import InversionMethod, Move
+from clcae.workload import Item, find_items
+
+
+@dataclass(frozen=True)
+class EditMoves:
+    """An edit of codes, and what takes it back."""
+
+    move: Move
+    undo: Move
+
+
+class MethodObserver:
+    """Images to what a method makes of them.
+
+    Args:
+        method: The method.
+        outputs: Which of its outputs, a space each.
+        shape: Height and width at which the method is given its inputs.
+        edits: Name -> what is done to the codes; none observes reconstructions alone.
+        second_look: Whether edited pictures are inverted again, for LEC.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: InversionMethod,
+        outputs: Sequence[str],
+        shape: Size,
+        edits: Mapping[str, EditMoves] | None = None,
+        second_look: bool = True,
+    ) -> None:
+        self.method, self.shape = method, shape
+        self.asked = {output: method.with_output(output) for output in outputs}
+        self.edits = dict(edits or {})
+        self.second_look = second_look
+
+    def __call__(
+        self,
+        images: Tensor,  # [N, 3, H, W], in [-1, 1], as large as the method reads them or larger
+    ) -> Observations:
+        """For each output the stream of reconstructions, and those of the edits."""
+        size = (images.shape[-2], images.shape[-1])
+        inputs = self.inputs(images)
+        observed: dict[str, dict[str, Pair]] = {
+            space: {RECONSTRUCTION: (pictures, images)}
+            for space, pictures in self._reconstructions(inputs, size).items()
+        }
+        if self.edits:
+            for space, method in self.asked.items():
+                observed[space] |= self._edited(method, inputs, images)
+        return observed
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Images as the method reads them."""
+        return resize(images, self.shape, filter_name="bilinear")
+
+    def reconstruct(self, inputs: Tensor, output: str) -> Tensor:
+        """One output alone, as large as the inputs: what is timed."""
+        one = getattr(self.method, "reconstruct", None)
+        if one is not None:
+            alone: Tensor = one(inputs, output)
+            return alone
+        method = self.asked[output]
+        return at_input_size(method.synthesize(method.invert(inputs)), inputs.shape[-2:])
+
+    def _reconstructions(self, inputs: Tensor, size: Size) -> dict[str, Tensor]:
+        if tuple(inputs.shape[-2:]) == size:
+            together = getattr(self.method, "reconstructions", None)
+            if together is not None and {*self.asked} == {*self.method.outputs}:
+                found: Mapping[str, Tensor] = together(inputs)
+                return {space: found[space] for space in self.asked}
+            return {space: self.reconstruct(inputs, space) for space in self.asked}
+        return {
+            space: at_input_size(method.synthesize(method.invert(inputs)), size)
+            for space, method in self.asked.items()
+        }
+
+    def _edited(self, method: InversionMethod, inputs: Tensor, images: Tensor) -> dict[str, Pair]:
+        inversion = method.invert(inputs)
+        streams = {}
+        for name, edit in self.edits.items():
+            picture = method.synthesize(method.edit(inversion, edit.move))
+            streams[name] = (at_input_size(picture, images.shape[-2:]), images)
+            if self.second_look:
+                again = method.invert(at_input_size(picture, inputs.shape[-2:]))
+                streams[codes_of(name)] = (edit.undo(again.codes), inversion.codes)
+        return streams
+
+
+class PairedFolders:
+    """Reconstructions that lie in a folder, beside their originals in another.
+
+    Files belong together where their paths below the folders are the same, endings aside. As an
+    image source it gives both pictures on each other, [N, 6, H, W]: `observe` parts them again.
+
+    Args:
+        reconstructions: Folder of what some method made.
+        originals: Folder of what it was given.
+
+    Raises:
+        FileNotFoundError: If a folder is missing or empty.
+        ValueError: If a file of either has no partner in the other; all are listed.
+    """
+
+    space = "files"
+
+    def __init__(self, *, reconstructions: str, originals: str) -> None:
+        made, given = _by_name(reconstructions), _by_name(originals)
+        lonely = [
+            f"{len(names)} of {len(files)} in {folder} have no partner ({', '.join(sorted(names))})"
+            for folder, files, names in (
+                (reconstructions, made, made.keys() - given.keys()),
+                (originals, given, given.keys() - made.keys()),
+            )
+            if names
+        ]
+        if lonely:
+            raise ValueError("; ".join(lonely))
+        self.pairs = [(name, made[name].path, given[name].path) for name in sorted(made)]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, index: int) -> str:
+        """The path below the folders, without ending."""
+        return self.pairs[index][0]
+
+    def images(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """[N, 6, H, W] in [-1, 1]: reconstruction, then original.
+
+        Raises:
+            ValueError: If a file cannot be read, or sizes differ.
+        """
+        stacked = []
+        for index in torch.as_tensor(indices).tolist():
+            name, made, given = self.pairs[index]
+            pair = read_image(made), read_image(given)
+            if pair[0].shape != pair[1].shape:
+                sizes = [f"{p.shape[-2]} x {p.shape[-1]}" for p in pair]
+                raise ValueError(f"{name} is {sizes[0]}, its original {sizes[1]}")
+            stacked.append(torch.cat(pair))
+        return torch.stack(stacked)
+
+    @staticmethod
+    def observe(images: Tensor) -> Observations:
+        """The stream of reconstructions, of one space."""
+        return {PairedFolders.space: {RECONSTRUCTION: (images[:, :3], images[:, 3:])}}
+
+
+def _by_name(folder: str) -> dict[str, Item]:
+    return {item.name: item for item in find_items([folder])}

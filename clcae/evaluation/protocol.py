@@ -1,0 +1,342 @@
+"""Protocols of papers as data: which metrics, of pictures of which size, by which networks.
+
+`configs/metrics/NAME.yaml` holds one. `null` is what the paper does not say; `where_unknown` is
+what is done then, and rows name these fields, so that nobody takes them for the paper's.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from clcae.evaluation.judging_networks import NETWORKS, JudgingNetwork, MissingNetworkError
+from clcae.evaluation.preparation import Preparation, Size
+from clcae.evaluation.runner import RECONSTRUCTION, Measure
+from clcae.metrics.consistency import EditingConsistency
+from clcae.metrics.frechet import EditingFrechetDistance, FrechetDistance
+from clcae.metrics.identity import IdentitySimilarity
+from clcae.metrics.kernel import KernelDistance, SubsetKernelDistance
+from clcae.metrics.manifold import Precision, Recall
+from clcae.metrics.metric import Metric
+from clcae.metrics.multiscale import MultiscaleSimilarity, PortedMultiscaleSimilarity
+from clcae.metrics.perceptual import PerceptualDistance
+from clcae.metrics.reconstruction import (
+    GAUSSIAN_7,
+    GAUSSIAN_11,
+    UNIFORM_21,
+    MeanSquaredError,
+    PeakSignalToNoiseRatio,
+    StructuralSimilarity,
+)
+
+PICTURES = ("input", "generator")
+WINDOWS = {"gaussian 7": GAUSSIAN_7, "gaussian 11": GAUSSIAN_11, "uniform 21": UNIFORM_21}
+PIXELS: Mapping[str, Callable[[], Metric]] = {
+    "mse": MeanSquaredError,
+    "psnr": PeakSignalToNoiseRatio,
+    "ms_ssim": MultiscaleSimilarity,
+    "ms_ssim_ported": PortedMultiscaleSimilarity,
+}
+SETS: Mapping[str, type[FrechetDistance | KernelDistance | Precision | Recall]] = {
+    "frechet": FrechetDistance,
+    "kernel": KernelDistance,
+    "kernel_subsets": SubsetKernelDistance,
+    "precision": Precision,
+    "recall": Recall,
+}
+QUESTIONS: Mapping[str, str | None] = {  # what a measure asks of its network
+    **dict.fromkeys([*PIXELS, "ssim", "consistency"], None),
+    "perceptual": "distance",
+    "identity": "embed",
+    **dict.fromkeys([*SETS, "editing_frechet"], "pooled"),
+}
+OF_EDITS = ("editing_frechet", "consistency")
+_PREPARATION = ("size", "resize", "levels", "files", "quality", "compressed")
+_KEYS = {*_PREPARATION, "measure", "network", "window", "edit", "words", "where_unknown"}
+_NO_FACE = "no face was found in the picture or in what it is compared with"
+_NO_LABEL = "whether it has the attribute is unknown"
+
+
+@dataclass(frozen=True)
+class MeasureSpec:
+    """A column of a protocol, before its network is there."""
+
+    name: str
+    measure: str
+    network: str | None
+    window: str | None
+    edit: str | None
+    preparation: Preparation | None
+    words: Mapping[str, str]
+    unknown: tuple[str, ...]  # fields that the paper does not say
+
+
+@dataclass(frozen=True)
+class EditSpec:
+    """An edit that is measured.
+
+    Args:
+        direction: Name of a direction.
+        strength: In its units.
+        attribute: What it changes, as a network judges it.
+        threshold: Who is above has the attribute.
+    """
+
+    direction: str
+    strength: float
+    attribute: str
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol.
+
+    Args:
+        title: What it is.
+        pictures: "input", as large as the method reads them, or "generator", as it makes them.
+        measures: In order.
+        edits: By name.
+        directions: Where the directions of the edits come from; None where there is no edit.
+        timed_batch: Pictures at once where time is taken; None takes none.
+    """
+
+    title: str
+    pictures: str
+    measures: tuple[MeasureSpec, ...]
+    edits: Mapping[str, EditSpec] = field(default_factory=dict)
+    directions: str | None = None
+    timed_batch: int | None = None
+
+    def smallest_size(self, own: Size) -> Size:
+        """The largest size that any of its metrics brings pictures of `own` size to."""
+        shapes = [spec.preparation.shape(own) for spec in self.measures if spec.preparation]
+        return max((shape[0] for shape in shapes), default=1), max(
+            (shape[1] for shape in shapes), default=1
+        )
+
+
+@dataclass(frozen=True)
+class Label:
+    """Who has an attribute.
+
+    Args:
+        of: Images [N, 3, H, W] to [N], 1 for those who have it after the edit, 0 for the others.
+        words: The attribute and what says who has it.
+    """
+
+    of: Callable[[Tensor], Tensor]
+    words: str
+
+
+def read_protocol(values: Mapping[str, Any]) -> Protocol:
+    """A protocol from what its file says.
+
+    Raises:
+        ValueError: A key or value is unknown, in one line that names it.
+    """
+    known = {"title", "pictures", "where_unknown", "measures", "edits", "directions", "time"}
+    _check_keys("metrics", values, known)
+    pictures = values.get("pictures") or "input"
+    if pictures not in PICTURES:
+        raise ValueError(f"metrics.pictures is {pictures!r}: expected {' or '.join(PICTURES)}")
+    edits = {}
+    for name, entry in (values.get("edits") or {}).items():
+        where = f"metrics.edits.{name}"
+        _check_keys(where, entry, {"direction", "strength", "attribute", "threshold"})
+        try:
+            edits[name] = EditSpec(**entry)
+        except TypeError as error:
+            raise ValueError(f"{where}: {error}") from error
+    fallback = values.get("where_unknown") or {}
+    given = values.get("measures") or {}
+    measures = [_spec(name, entry, fallback) for name, entry in given.items() if entry is not None]
+    if not measures:
+        raise ValueError("metrics.measures names nothing to measure")
+    # An edit that was taken off the configuration takes its metrics with it.
+    kept = [spec for spec in measures if spec.edit is None or spec.edit in edits]
+    if left := [spec.edit for spec in measures if spec not in kept and edits]:
+        raise ValueError(f"metrics.edits has no {left[0]!r}: it has {', '.join(edits)}")
+    time = values.get("time")
+    return Protocol(
+        title=str(values.get("title") or ""),
+        pictures=pictures,
+        measures=tuple(kept),
+        edits=edits,
+        directions=values.get("directions"),
+        timed_batch=None if time is None else int(time["batch"]),
+    )
+
+
+def build_measures(
+    protocol: Protocol,
+    network: Callable[[str], JudgingNetwork],
+    *,
+    labels: Mapping[str, Label] | None = None,
+    without: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Measure], dict[str, str]]:
+    """The measures of a protocol, those without their network apart.
+
+    Args:
+        protocol: The protocol.
+        network: Gives a network by its name, or raises MissingNetworkError.
+        labels: Of every edit that can be made, who has the attribute.
+        without: Of every edit that cannot, why.
+
+    Returns:
+        The measures by name, and why the others cannot be taken.
+    """
+    built, missing = {}, dict[str, str]()
+    for spec in protocol.measures:
+        if spec.edit is not None and spec.edit in (without or {}):
+            missing[spec.name] = (without or {})[spec.edit]
+            continue
+        try:
+            found = None if spec.network is None else network(spec.network)
+        except MissingNetworkError as error:
+            missing[spec.name] = str(error)
+            continue
+        label = (labels or {}).get(spec.edit or "")
+        built[spec.name] = _measure(spec, found, label, protocol)
+    return built, missing
+
+
+def check_sizes(protocol: Protocol, own: Size, source: Size) -> None:
+    """Refuses a protocol that asks for more pixels than the files have.
+
+    Args:
+        protocol: The protocol.
+        own: Height and width of the pictures as they are compared.
+        source: Those of the smallest file.
+
+    Raises:
+        ValueError: With the metrics.
+    """
+    specs = [s for s in protocol.measures if s.preparation]
+    large = [s for s in specs if s.preparation and s.preparation.too_large_for(own, source)]
+    if large:
+        assert large[0].preparation
+        height, width = large[0].preparation.shape(own)
+        raise ValueError(
+            f"{', '.join(s.name for s in large)}: {height} x {width} is asked of pictures of "
+            f"{source[0]} x {source[1]}, too small for this protocol; enlarge=true enlarges them, "
+            "and rows say so"
+        )
+
+
+def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> MeasureSpec:
+    where = f"metrics.measures.{name}"
+    _check_keys(where, entry, _KEYS)
+    fallback = {**fallback, **(entry.get("where_unknown") or {})}
+    _check_keys(f"{where}.where_unknown", fallback, {*_PREPARATION, "network", "window"})
+    measure = str(entry.get("measure"))
+    if measure not in QUESTIONS:
+        raise ValueError(f"{where}.measure is {measure!r}: expected {', '.join(QUESTIONS)}")
+    # A key that is there with null is unknown; one that is not there does not apply.
+    unknown = [key for key, value in entry.items() if value is None and key in fallback]
+    values = {**entry, **{key: fallback[key] for key in unknown}}
+    network, window, edit = (values.get(key) for key in ("network", "window", "edit"))
+    question = QUESTIONS[measure]
+    if question is not None and question not in NETWORKS_BY_QUESTION.get(str(network), ()):
+        able = [key for key, kinds in NETWORKS_BY_QUESTION.items() if question in kinds]
+        raise ValueError(f"{where}.network is {network!r}: expected one of {', '.join(able)}")
+    if (window is not None or measure == "ssim") and window not in WINDOWS:
+        raise ValueError(f"{where}.window is {window!r}: expected one of {', '.join(WINDOWS)}")
+    if (edit is None) == (measure in OF_EDITS):
+        raise ValueError(
+            f"{where}.edit is {edit!r}: {measure} takes {'one' if edit is None else 'none'}"
+        )
+    given = {key: values[key] for key in _PREPARATION if values.get(key) is not None}
+    size = given.get("size")
+    if isinstance(size, list | tuple):
+        given["size"] = tuple(int(side) for side in size)
+    try:
+        preparation = None if measure == "consistency" else Preparation(**given)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    return MeasureSpec(
+        name=name,
+        measure=measure,
+        network=network,
+        window=window,
+        edit=edit,
+        preparation=preparation,
+        words={key: str(text) for key, text in (entry.get("words") or {}).items()},
+        unknown=tuple(unknown),
+    )
+
+
+def _measure(
+    spec: MeasureSpec, network: JudgingNetwork | None, label: Label | None, protocol: Protocol
+) -> Measure:
+    words = dict(spec.words)
+    if spec.unknown:
+        words["not known of the paper"] = ", ".join(spec.unknown)
+    if network is not None and network.details:
+        words["network, in detail"] = network.details
+    stream, reason = RECONSTRUCTION, "the metric cannot judge it"
+    if spec.edit is not None:
+        edit = protocol.edits[spec.edit]
+        stream = spec.edit if spec.preparation else codes_of(spec.edit)
+        units = f"{edit.strength:+g} units of {edit.direction}, directions {protocol.directions}"
+        words |= {"edit": spec.edit, "strength": units}
+        reason = _NO_LABEL
+    if spec.measure == "identity":
+        reason = _NO_FACE
+    make = _factory(spec, network, label)
+    return Measure(make, spec.preparation, stream, words, reason)
+
+
+def codes_of(edit: str) -> str:
+    """The stream of codes before an edit and after it was undone."""
+    return f"codes of {edit}"
+
+
+def _factory(
+    spec: MeasureSpec, network: JudgingNetwork | None, label: Label | None
+) -> Callable[[], Metric]:
+    if spec.measure in PIXELS:
+        return PIXELS[spec.measure]
+    if spec.measure == "ssim":
+        window = WINDOWS[str(spec.window)]
+        return lambda: StructuralSimilarity(window=window)
+    if spec.measure == "consistency":
+        edit = str(spec.edit)
+        return lambda: EditingConsistency(edit=edit)
+    assert network is not None and spec.network is not None
+    question = QUESTIONS[spec.measure]
+    name = NETWORKS[spec.network].words[str(question)]
+    if spec.measure == "perceptual":
+        distance = network.distance
+        assert distance is not None
+        return lambda: PerceptualDistance(distance=distance, distance_name=name)
+    if spec.measure == "identity":
+        embed = network.embed
+        assert embed is not None
+        return lambda: IdentitySimilarity(embedder=embed, embedder_name=name)
+    pooled, dimension = network.pooled, network.dimension
+    assert pooled is not None
+    if spec.measure == "editing_frechet":
+        assert label is not None
+        return lambda: EditingFrechetDistance(
+            features=pooled,
+            features_name=name,
+            dimension=dimension,
+            labels=label.of,
+            attribute=label.words,
+        )
+    kind = SETS[spec.measure]
+    return lambda: kind(features=pooled, features_name=name, dimension=dimension)
+
+
+def _check_keys(where: str, values: Any, known: set[str]) -> None:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} is {values!r}: expected keys {', '.join(sorted(known))}")
+    if unknown := sorted(map(str, values.keys() - known)):
+        raise ValueError(
+            f"{where} has no key {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+        )
+
+
+NETWORKS_BY_QUESTION = {name: tuple(kind.words) for name, kind in NETWORKS.items()}

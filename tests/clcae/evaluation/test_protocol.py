@@ -1,0 +1,202 @@
+"""The protocols of configs/metrics, and that their rows are those the papers' tables ask for."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from clcae.evaluation.judging_networks import JudgingNetwork, MissingNetworkError, Networks
+from clcae.evaluation.protocol import (
+    NETWORKS_BY_QUESTION,
+    Protocol,
+    build_measures,
+    check_sizes,
+    read_protocol,
+)
+from clcae.evaluation.published import read_paper_table
+from clcae.evaluation.results import Row
+from clcae.evaluation.runner import RECONSTRUCTION, Tally
+from clcae.evaluation.table_comparison import MeasuredRow, compare, metric_of, paper_sheet
+from clcae.evaluation.table_comparison import protocol_fields as fields_of
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+NAMES = sorted(path.stem for path in (CONFIGS / "metrics").glob("*.yaml"))
+FACES, CARS = "CelebA-HQ test", "Stanford Cars"
+
+
+def values_of(name: str) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.load(CONFIGS / "metrics" / f"{name}.yaml"))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def stub(_: str) -> JudgingNetwork:
+    """A network of eight numbers in the place of any."""
+
+    def pooled(images: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)[:, :8]
+
+    return JudgingNetwork(
+        module=nn.Identity(),
+        distance=lambda x, y: (pooled(x) - pooled(y)).square().mean(dim=1),
+        embed=pooled,
+        pooled=pooled,
+        dimension=8,
+    )
+
+
+def row_of(protocol: Protocol, shape: tuple[int, int], images: str, without: str = "") -> Row:
+    """A row of real pictures of a shape."""
+    kept = [spec for spec in protocol.measures if spec.name != without and not spec.edit]
+    measures, missing = build_measures(
+        Protocol(protocol.title, protocol.pictures, tuple(kept)), stub
+    )
+    assert not missing
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(3, 3, 16, 16, generator=generator) * 2 - 1
+    targets = torch.nn.functional.interpolate(coarse, size=shape, mode="bilinear")
+    tally = Tally(measures)
+    tally.update({"W+": {RECONSTRUCTION: (targets * 0.9, targets)}}, ["a", "b", "c"])
+    return tally.rows(method="m", num_images=3, extra={"images": images})["W+"]
+
+
+def test_the_protocols_are_found() -> None:
+    assert NAMES == ["clcae", "e4e", "portraits", "sfe", "styleres"]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "shape", "images", "without", "columns"),
+    [
+        ("clcae", "clcae", (256, 256), FACES, "", 6),
+        ("e4e", "e4e", (256, 256), FACES, "", 4),
+        ("styleres", "styleres_table1", (512, 512), FACES, "", 3),
+        ("styleres", "styleres_table2", (384, 512), CARS, "", 3),
+        ("sfe", "sfe_table1", (1024, 1024), FACES, "", 4),
+        ("sfe", "sfe_table2", (384, 512), CARS, "MS-SSIM", 3),
+        ("sfe", "hyperstyle_table2", (1024, 1024), FACES, "MS-SSIM", 2),
+    ],
+)
+def test_rows_of_a_protocol_stand_unmarked_in_its_table(
+    name: str, table: str, shape: tuple[int, int], images: str, without: str, columns: int
+) -> None:
+    row = row_of(read_protocol(values_of(name)), shape, images, without)
+    assert all(math.isfinite(value) for value in row.metrics.values())
+    paper = read_paper_table(CONFIGS / "table" / f"{table}.yaml")
+    found = 0
+    for column in paper.columns:
+        if metric := metric_of(row, column):
+            agreement = compare(column, fields_of(row, metric))
+            assert not agreement.differs, (column.name, agreement.differs)
+            found += 1
+    assert found == columns
+    sheet = paper_sheet(paper, [MeasuredRow(row, "results.jsonl")])
+    marked = [text for mark, text in sheet.footnotes if str(mark).startswith("†")]
+    # What the table says nothing of is compared with nothing, whatever the row says.
+    assert all("the table states nothing" in text for text in marked), marked
+
+
+def test_unknown_fields_are_named_in_the_rows() -> None:
+    row = row_of(read_protocol(values_of("clcae")), (256, 256), FACES)
+    assert row.protocol["LPIPS"]["not known of the paper"] == "resize, levels"
+    assert row.protocol["PSNR"]["not known of the paper"] == "resize, quality"
+    assert row.protocol["PSNR"]["files of"] == "outputs"
+    assert row.protocol["SSIM"]["window"] == "uniform 21x21, sample covariance"
+    cars = row_of(read_protocol(values_of("clcae")), (192, 256), CARS)
+    assert cars.protocol["PSNR"]["resolution"] == "192 x 256"
+    assert cars.protocol["LPIPS"]["resolution"] == "256 x 256"
+
+
+def test_a_missing_network_leaves_the_other_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = tmp_path / "CurricularFace_Backbone.pth"
+    networks = Networks(paths={"curricularface": weights}, device=torch.device("cpu"))
+    measures, missing = build_measures(read_protocol(values_of("clcae")), networks.get)
+    assert list(measures) == ["PSNR", "SSIM", "L2"]
+    assert list(missing) == ["LPIPS", "ID", "FID"]
+    for name, *words in (
+        ("LPIPS", "alexnet-owt-7be5be79.pth", "https://download.pytorch.org", "put it there"),
+        ("ID", str(weights), "hyperstyle", "put it there", "weights.curricularface=FILE"),
+        ("FID", "inception_v3_google-0cc3c7bd.pth", "https://download.pytorch.org"),
+    ):
+        assert "\n" not in missing[name]
+        for word in words:
+            assert word in missing[name], word
+    expected = dict.fromkeys(["lpips_alex", "curricularface", "torchvision_inception"])
+    assert networks.digests() == expected
+    with pytest.raises(MissingNetworkError):
+        networks.get("lpips_alex")
+    with pytest.raises(ValueError, match="expected one of lpips_alex, "):
+        networks.get("vgg")
+
+
+def test_the_portraits_network_computes_once_and_answers_as_the_judges() -> None:
+    network = Networks(paths={}, device=torch.device("cpu")).get("portraits")
+    judges: Any = network.module
+    x, y = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert network.distance and network.embed and network.pooled
+    torch.testing.assert_close(network.distance(x, y), judges.distance_of_images(x, y))
+    torch.testing.assert_close(network.embed(x), judges.embed_images(x))
+    torch.testing.assert_close(network.pooled(x), judges.pooled(x))
+    assert network.pooled(x).shape[1] == network.dimension
+    assert network.sha256() == Networks({}, torch.device("cpu")).get("portraits").sha256()
+    with pytest.raises(ValueError, match="judges read 64 x 64"):
+        network.embed(torch.zeros(1, 3, 32, 32))
+
+
+def test_pictures_that_are_too_small_are_refused() -> None:
+    protocol = read_protocol(values_of("sfe"))
+    check_sizes(protocol, (1024, 1024), (1024, 1024))
+    with pytest.raises(ValueError, match=r"MS-SSIM: 1024 x 1024 is asked of pictures of 512 x 512"):
+        check_sizes(protocol, (512, 512), (512, 512))
+    with pytest.raises(ValueError, match="enlarge=true"):
+        check_sizes(read_protocol(values_of("portraits")), (64, 64), (48, 48))
+
+
+@pytest.mark.parametrize(
+    ("measure", "said"),
+    [
+        ({"measure": "fid"}, "measure is 'fid': expected mse"),
+        ({"measure": "mse", "sizes": 3}, "has no key sizes; there are compressed"),
+        ({"measure": "mse", "resize": "cubic"}, "resize is 'cubic'"),
+        ({"measure": "mse", "size": [1, 2, 3]}, "size is"),
+        ({"measure": "perceptual", "network": "inception"}, "expected one of lpips_alex"),
+        ({"measure": "identity"}, "network is None: expected one of curricularface"),
+        ({"measure": "ssim", "window": "square"}, "window is 'square': expected one of gaussian 7"),
+        ({"measure": "consistency"}, "edit is None"),
+        ({"measure": "mse", "edit": "smile+"}, "edit is 'smile+'"),
+        ("mse", "is 'mse': expected keys"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_place(measure: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=r"metrics\.measures\.X") as caught:
+        read_protocol({"measures": {"X": measure}})
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_edits_and_the_rest() -> None:
+    protocol = read_protocol(values_of("portraits"))
+    assert {spec.edit for spec in protocol.measures} == {None, "smile+", "glasses+"}
+    without = read_protocol({**values_of("portraits"), "edits": None})
+    assert all(spec.edit is None for spec in without.measures)
+    assert len(without.measures) == len(protocol.measures) - 4
+    reasons = dict.fromkeys(protocol.edits, "not of this generator")
+    measures, missing = build_measures(protocol, stub, without=reasons)
+    assert len(missing) == 4 and len(measures) == len(without.measures)
+    edits = {"smile+": protocol_edit()}
+    with pytest.raises(ValueError, match=r"has no 'glasses\+': it has smile\+"):
+        read_protocol({**values_of("portraits"), "edits": edits})
+    with pytest.raises(ValueError, match=r"metrics\.pictures is 'half'"):
+        read_protocol({"pictures": "half", "measures": {"X": {"measure": "mse"}}})
+    with pytest.raises(ValueError, match="names nothing"):
+        read_protocol({"measures": {}})
+    assert set(NETWORKS_BY_QUESTION) >= {"lpips_alex", "inception", "curricularface"}
+
+
+def protocol_edit() -> dict[str, Any]:
+    return {"direction": "smile", "strength": 1.0, "attribute": "smile", "threshold": 0.0}
