@@ -47,6 +47,10 @@ def test_scripts_are_found() -> None:
 def test_a_script_takes_its_arguments(command: str) -> None:
     script, *arguments = shlex.split(re.split(r" {3,}", command)[0])  # what follows is a remark
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    if script == "scripts/evaluate.py":  # Hydra's
+        with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
+            compose("evaluate", overrides=module._rewritten(arguments))
+        return
     if arguments == ["--help"]:
         with pytest.raises(SystemExit, match="0"):
             module._parser().parse_args(arguments)
