@@ -203,7 +203,14 @@ def test_killed_and_run_again(method_file: Path, tmp_path: Path, how: int) -> No
     command = [sys.executable, str(ROOT / "scripts" / "invert.py"), str(photos)]
     command += ["--method", str(method_file), "--out", str(out), "--batch-size", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What runs in the background of a shell ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not len(list(out.glob("*.safetensors"))) > 5:
         assert process.poll() is None and time.monotonic() < deadline
