@@ -16,6 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clcae import faces
+from clcae.evaluation.file_arguments import which_faces
+from clcae.evaluation.pass_over_files import device_called, reported
 from clcae.faces import Crop, CropFolder, Detector, Which
 from clcae.workload import Account, Item, find_items, read_ahead, read_photograph
 
@@ -47,30 +49,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.video and options.faces == "all":
         parser.error("--video follows one face: --faces largest or a number")
+    return reported(NAME, lambda: _align(options))
+
+
+def _align(options: argparse.Namespace) -> Account:
     folder = CropFolder(
         root=options.out, size=options.size, which=options.faces, overwrite=options.overwrite
     )
     account = Account()
-    try:
-        device = _device(options.device)
-        detector = faces.mtcnn_detector(device=device)
-        if options.video:
-            for name, path in _videos(options.photos).items():
-                try:
-                    _align_video(name, path, folder, detector, device, account)
-                except ValueError as error:
-                    account.skip(path, error)
-        else:
-            items = find_items(options.photos, without=options.out)
-            _align_photographs(items, folder, detector, device, account)
-    except (ValueError, OSError) as error:
-        print(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{NAME}: stopped; the same command goes on", file=sys.stderr)
-        return 130
-    print("\n".join(account.summary()), file=sys.stderr if account.status else sys.stdout)
-    return account.status
+    device = device_called(options.device)
+    detector = faces.mtcnn_detector(device=device)
+    if options.video:
+        for name, path in _videos(options.photos).items():
+            try:
+                _align_video(name, path, folder, detector, device, account)
+            except ValueError as error:
+                account.skip(path, error)
+    else:
+        items = find_items(options.photos, without=options.out)
+        _align_photographs(items, folder, detector, device, account)
+    return account
 
 
 def _align_photographs(
@@ -236,25 +234,6 @@ def _in_order(items: list[Item]) -> list[Item]:
     return sorted(items, key=key)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: not on this machine; expected auto or cpu") from error
-    return device
-
-
-def _faces(text: str) -> Which:
-    if text in ("largest", "all"):
-        return "largest" if text == "largest" else "all"
-    if re.fullmatch(r"\d{1,4}", text, flags=re.ASCII):
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r}, expected largest, all, or a number from 0")
-
-
 def _size(text: str) -> int:
     if re.fullmatch(r"\d{1,4}", text, flags=re.ASCII) and 16 <= int(text) <= 4096:
         return int(text)
@@ -274,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=_size, default=256, help="of a crop (default: 256)")
     parser.add_argument(
         "--faces",
-        type=_faces,
+        type=which_faces,
         default="largest",
         help="largest, all, or a number from 0 at the left (default: largest)",
     )

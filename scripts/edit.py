@@ -144,8 +144,9 @@ def _changes(method: InversionMethod, edits: list[Edit], results: Results) -> li
     changes: list[Change] = [_change(method, edits, watch)]
     if results.sweeps or results.difference:
         changes.append(lambda inversion: inversion)
-    for (direction, _), (_, strengths) in zip(edits, results.sweeps, strict=False):
-        changes += [_change(method, [(direction, strength)], None) for strength in strengths]
+    if results.sweeps:
+        for (direction, _), (_, strengths) in zip(edits, results.sweeps, strict=True):
+            changes += [_change(method, [(direction, strength)], None) for strength in strengths]
     return changes
 
 

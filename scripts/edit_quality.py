@@ -35,6 +35,7 @@ examples:
 writes edits.json (every number), edits.md (one unit of every direction) and edits.png (identity
 kept against attribute change, a curve for every space and rule)
 """
+MARKERS = "osv^DPX*"
 STRENGTHS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
 
 
@@ -162,13 +163,13 @@ def _draw(rows: list[EditRow], path: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(directions), squeeze=False, sharey=True)[0]
     for panel, direction in zip(panels, directions, strict=True):
-        for method, marker in zip(methods, "osv^DPX*", strict=False):
+        for index, method in enumerate(methods):
             found = [row for row in rows if (row.method, row.direction) == (method, direction)]
             found.sort(key=lambda row: row.strength)
             panel.plot(
                 [row.effect.change for row in found],
                 [row.effect.identity for row in found],
-                marker=marker,
+                marker=MARKERS[index % len(MARKERS)],
                 markersize=4,
                 label=method,
             )

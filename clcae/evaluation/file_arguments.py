@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--faces",
-        type=_which,
+        type=which_faces,
         default="largest",
         metavar="largest|all|N",
         help="with --align: which of several, N from 0 at the left (default: largest)",
@@ -52,7 +52,8 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _which(text: str) -> Which:
+def which_faces(text: str) -> Which:
+    """Which of several faces is meant: "largest", "all", or a number from 0 at the left."""
     if text == "largest":
         return "largest"
     if text == "all":
