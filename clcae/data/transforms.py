@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -87,23 +86,3 @@ def at_input_size(
     if pictures.shape[-1] != side:
         pictures = F.adaptive_avg_pool2d(pictures, side)
     return center_crop(pictures, (height, width))
-
-
-def flip_horizontally(
-    images: Tensor,  # [N, 3, H, W]
-    *,
-    rng: torch.Generator,
-    probability: float = 0.5,
-) -> Tensor:
-    """Mirror each image, left to right, with a probability.
-
-    Args:
-        images: Images [N, 3, H, W].
-        rng: Source of the draws, on the CPU, so that a run draws alike on every device.
-        probability: Chance of each image, in [0, 1].
-
-    Returns:
-        Images [N, 3, H, W].
-    """
-    mirrored = torch.rand(len(images), generator=rng) < probability
-    return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(-1), images)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clcae.data.transforms import Filter, center_crop, flip_horizontally, resize
+from clcae.data.transforms import Filter, center_crop, resize
 from clcae.images import from_pil
 
 
@@ -41,20 +41,3 @@ def test_center_crop() -> None:
     assert center_crop(image, (3, 4))[0, 0, 0, 0] == 0, "the larger half is cut below and right"
     with pytest.raises(ValueError, match="4 x 5, smaller than the crop of 5 x 5"):
         center_crop(image, (5, 5))
-
-
-def test_flip_follows_its_generator() -> None:
-    images = torch.arange(64.0).view(64, 1, 1, 1) * torch.tensor([1.0, 2.0])
-    once = flip_horizontally(images, rng=torch.Generator().manual_seed(3))
-    again = flip_horizontally(images, rng=torch.Generator().manual_seed(3))
-    assert torch.equal(once, again)
-    flipped = (once != images).flatten(1).any(dim=1)
-    assert 16 < int(flipped.sum()) < 48
-    assert torch.equal(once[flipped], images[flipped].flip(-1))
-
-
-@pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_flip_at_certainty(probability: float) -> None:
-    images = torch.rand(9, 3, 2, 5)
-    result = flip_horizontally(images, rng=torch.Generator(), probability=probability)
-    assert torch.equal(result, images.flip(-1) if probability else images)

@@ -32,7 +32,6 @@ from clcae.metrics.reconstruction import (
     PeakSignalToNoiseRatio,
     StructuralSimilarity,
 )
-from clcae.metrics.resized import Resized
 from clcae.metrics.shared import Remembered
 from clcae.portraits import PortraitDataset
 from clcae.pretrained.assets import portraits_judges
@@ -53,6 +52,15 @@ def source() -> TensorImages:
     )
 
 
+class Enlarged(MultiscaleSimilarity):
+    """At 192 pixels: five scales need 176."""
+
+    def pixel_values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        size = (192, 192)
+        enlarged = [F.interpolate(x, size=size, mode="bilinear") for x in (outputs, targets)]
+        return super().pixel_values(*enlarged)
+
+
 def metrics_of(judges: PortraitJudges) -> dict[str, Callable[[], Metric]]:
     pooled = {
         "features": Remembered(judges.pooled),
@@ -66,7 +74,7 @@ def metrics_of(judges: PortraitJudges) -> dict[str, Callable[[], Metric]]:
         "SSIM": StructuralSimilarity,
         "SSIM 21": lambda: StructuralSimilarity(window=UNIFORM_21, quantise=True),
         "MS-SSIM port": PortedMultiscaleSimilarity,
-        "MS-SSIM": lambda: Resized(metric=MultiscaleSimilarity(), size=(192, 192)),
+        "MS-SSIM": Enlarged,
         "perceptual": lambda: PerceptualDistance(
             distance=judges.distance_of_images, distance_name=judges.distance_name
         ),
