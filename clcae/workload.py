@@ -19,6 +19,7 @@ from io import BytesIO
 from pathlib import Path, PurePath
 from typing import TypeVar
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -148,7 +149,7 @@ def read_ahead(
         ahead: Items read beyond the one that was asked for; bounds the memory.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    pool = ThreadPoolExecutor(threads)
+    pool = one_thread_each(threads)
     try:
         for item in items:
             waiting.append((item, pool.submit(read, item.path)))
@@ -158,6 +159,11 @@ def read_ahead(
             yield from _outcome(*waiting.popleft(), account)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def one_thread_each(count: int) -> ThreadPoolExecutor:
+    """Threads whose tensors are worked on by themselves alone, not by as many threads again."""
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def batched(elements: Iterable[Element], size: int) -> Iterator[list[Element]]:

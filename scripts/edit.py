@@ -133,6 +133,7 @@ def _edit(options: argparse.Namespace) -> Account:
         write=results.write,
         account=account,
         batch_size=options.batch_size,
+        device=device,
         ahead=8 if results.whole else 32,  # whole photographs are large
     )
     return account
@@ -166,7 +167,8 @@ def _reading(
     like = None
     if any(_is_inversion(item.path) for item in items):
         with torch.inference_mode():
-            like = method.invert(torch.zeros(1, 3, *method.image_shape, device=device))
+            zeros = torch.zeros(1, 3, *method.image_shape, device=device)
+            like = method.reduced(method.invert(zeros))
     return partial(_read, picture=picture, whole=results.whole, maker=maker, like=like)
 
 

@@ -81,6 +81,7 @@ def _invert(options: argparse.Namespace) -> Account:
         write=partial(_write, out=options.out, maker=maker),
         account=account,
         batch_size=options.batch_size,
+        device=device,
     )
     return account
 
@@ -98,7 +99,8 @@ def _compute(
         images = torch.stack([cutout.image for cutout in some]).to(device)
         inversion = method.invert(images)
         pictures = method.synthesize(inversion).cpu()
-        results += zip(split(moved_to(inversion, "cpu")), pictures, strict=True)
+        kept = moved_to(method.reduced(inversion), "cpu")
+        results += zip(split(kept), pictures, strict=True)
     return regrouped(results, [len(photograph.cutouts) for photograph in photographs])
 
 

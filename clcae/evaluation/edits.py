@@ -4,7 +4,7 @@ A change is a plain function of an inversion, such as a method's edit along a di
 directions is none of the library's business.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,7 +212,10 @@ def _inversion(
 ) -> Inversion:
     """One batch, in the order of the parts."""
     images = [part.image for part in parts if isinstance(part, Cutout)]
-    fresh = iter(split(method.invert(torch.stack(images).to(device))) if images else [])
-    return join(
-        [next(fresh) if isinstance(part, Cutout) else moved_to(part, device) for part in parts]
-    )
+    files = [moved_to(part, device) for part in parts if isinstance(part, Inversion)]
+    rows: dict[type, Iterator[Inversion]] = {}
+    if images:
+        rows[Cutout] = iter(split(method.invert(torch.stack(images).to(device))))
+    if files:
+        rows[Inversion] = iter(split(method.completed(join(files))))
+    return join([next(rows[type(part)]) for part in parts])

@@ -40,6 +40,7 @@ class FoundationInversion(InversionMethod):
 
     outputs = ("W", "W+", "F")
     output = "F"
+    derived = ("own", "rgb")  # where the generator stands at the layer of f, under the codes
     average_image: Tensor
     pyramid: Pyramid
     foundation: StyleHead
@@ -214,14 +215,20 @@ class FoundationInversion(InversionMethod):
         codes = encoding.w_plus
         if self.output == "W+":
             return Inversion(codes=codes, space=LatentSpace.W_PLUS, context=context)
-        own = self.generator.features(codes, self.layer)
+        derived = self._derived(codes)
         return Inversion(
             codes=codes,
             space=LatentSpace.W_PLUS,
-            feature=self.feature_of(encoding, own),
+            feature=self.feature_of(encoding, derived["own"]),
             layer=self.layer,
-            context=context | {"own": own},
+            context=context | derived,
         )
+
+    def completed(self, inversion: Inversion) -> Inversion:
+        """With the generator's own feature and RGB of the codes, which edits and pictures need."""
+        if inversion.feature is None:
+            return inversion
+        return replace(inversion, context={**inversion.context, **self._derived(inversion.codes)})
 
     def edit(self, inversion: Inversion, move: Move) -> Inversion:
         """The paper's rule: f + G(w+ edited) - G(w+), features at the layer of f.
@@ -234,27 +241,38 @@ class FoundationInversion(InversionMethod):
             codes = broadcast_rows(move(inversion.codes), self.generator.num_codes)
             if inversion.feature is None:
                 return replace(inversion, codes=codes)
-            own = self.generator.features(codes, self.layer)
-            feature = inversion.feature + own - inversion.context["own"]
-            # `own` is of the codes the feature now belongs to.
-            context = {**inversion.context, "own": own}
+            derived = self._derived(codes)
+            feature = inversion.feature + derived["own"] - inversion.context["own"]
+            context = {**inversion.context, **derived}
             return replace(inversion, codes=codes, feature=feature, context=context)
         w = move(inversion.context["w"][:, None])[:, 0]
         encoding = self.encode(inversion.context["images"], foundation=w)
         codes, context = encoding.w_plus, {**inversion.context, "w": w}
         if inversion.feature is None:
             return replace(inversion, codes=codes, context=context)
-        own = self.generator.features(codes, self.layer)
-        feature = self.feature_of(encoding, context["own"]) + own - context["own"]
-        return replace(inversion, codes=codes, feature=feature, context=context)
+        # Of the image itself, however often its inversion is edited.
+        first = context.setdefault("first_own", context["own"])
+        derived = self._derived(codes)
+        feature = self.feature_of(encoding, first) + derived["own"] - first
+        return replace(inversion, codes=codes, feature=feature, context={**context, **derived})
 
     def synthesize(self, inversion: Inversion) -> Tensor:
         """The picture of the codes, with f where there is one, at the generator's own size."""
-        feature = inversion.feature
-        if feature is None:
+        if inversion.feature is None:
             return self.generator.synthesize(inversion.codes)
         assert inversion.layer is not None
-        return self.generator.synthesize(inversion.codes, at=(inversion.layer, lambda own: feature))
+        # What lies before f has been computed for f: one synthesis in all.
+        prefix = Prefix(inversion.layer, inversion.feature, inversion.context["rgb"])
+        return self.generator.finish(prefix, inversion.codes)
+
+    def _derived(
+        self,
+        codes: Tensor,  # [N, L, w_dim]
+    ) -> dict[str, Tensor]:
+        """The generator's own feature [N, C, R, R] at the layer of f, and its RGB there."""
+        prefix = self.generator.begin(codes, self.layer)
+        assert prefix.rgb is not None, "the first layer ends a block"
+        return {"own": prefix.feature, "rgb": prefix.rgb}
 
     def at_input_size(
         self,

@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class InversionMethod(nn.Module, ABC):
     generator: Generator
     outputs: Sequence[str]  # what it can be asked for, the method's own choice last
     output: str  # what it is asked for
+    derived: Sequence[str] = ()  # the entries of a context that follow from the rest
 
     @property
     @abstractmethod
@@ -49,6 +50,15 @@ class InversionMethod(nn.Module, ABC):
         other = copy.copy(self)  # modules and parameters are shared
         other.output = output
         return other
+
+    def reduced(self, inversion: Inversion) -> Inversion:
+        """The inversion without what is derived, as a file keeps it."""
+        kept = {key: value for key, value in inversion.context.items() if key not in self.derived}
+        return replace(inversion, context=kept)
+
+    def completed(self, inversion: Inversion) -> Inversion:
+        """A reduced inversion with what is derived, computed anew."""
+        return inversion
 
     @abstractmethod
     def invert(

@@ -1,5 +1,7 @@
 """What the three pictures of a training step cost, in sizes: on "meta" nothing is computed."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -91,3 +93,27 @@ def test_checkpointed_activations_keep_next_to_nothing(method: GivenFeature) -> 
     assert again == forward
     assert kept_again <= 0.05 * kept
     assert both_again <= 1.6 * both
+
+
+@torch.no_grad()
+def test_an_inversion_and_its_picture_cost_one_synthesis() -> None:
+    generator = Generator(resolution=256).to("meta")
+    with torch.device("meta"):
+        method = OfficialCLCAE(generator=generator, image_size=256).eval()
+        images = torch.zeros(1, 3, 256, 256)
+        encoding, own = (
+            method.encode(images),
+            torch.zeros(1, *generator.feature_shape(method.layer)),
+        )
+
+    def flops(work: Callable[[], object]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return int(counter.get_total_flops())
+
+    parts = [
+        flops(lambda: method.encode(images)),
+        flops(lambda: method.feature_of(encoding, own)),
+        flops(lambda: generator.synthesize(encoding.w_plus)),
+    ]
+    assert flops(lambda: method.synthesize(method.invert(images))) == sum(parts)

@@ -71,3 +71,17 @@ def test_pictures_do_not_depend_on_the_batch(name: str) -> None:
     whole = method.synthesize(method.edit(method.invert(IMAGES), move))
     alone = method.synthesize(method.edit(method.invert(IMAGES[1:2]), move))
     torch.testing.assert_close(alone, whole[1:2], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_what_is_derived_follows_from_the_rest(name: str) -> None:
+    method = CASES[name]
+    there, back = (move_of([(DIRECTION, strength)]) for strength in (2.0, -2.0))
+    edited = method.edit(method.invert(IMAGES), there)
+    reduced = method.reduced(edited)
+    assert not {*reduced.context} & {*method.derived}
+    completed = method.completed(reduced)
+    torch.testing.assert_close(method.synthesize(edited), method.synthesize(completed))
+    first, second = (method.edit(inversion, back) for inversion in (edited, completed))
+    torch.testing.assert_close(method.synthesize(first), method.synthesize(second))
