@@ -114,6 +114,7 @@ def _edit(options: argparse.Namespace) -> Account:
     read = _reading(options, items, method, maker, results)
     settings = _settings(options, maker, edits, results)
     claim(options.out / ".edit.json", settings, again=options.overwrite)
+    at_once = options.batch_size or min(16, method.generator.at_once)
     account, todo = Account(), []
     for item in items:
         if not options.overwrite and (options.out / f"{item.name}.png").is_file():
@@ -128,11 +129,11 @@ def _edit(options: argparse.Namespace) -> Account:
             changes=_changes(method, edits, results),
             method=method,
             device=device,
-            at_once=options.batch_size,
+            at_once=at_once,
         ),
         write=results.write,
         account=account,
-        batch_size=options.batch_size,
+        batch_size=at_once,
         device=device,
         ahead=8 if results.whole else 32,  # whole photographs are large
     )

@@ -68,6 +68,7 @@ def _invert(options: argparse.Namespace) -> Account:
         "faces": options.faces if options.align else None,
     }
     claim(options.out / ".invert.json", settings, again=options.overwrite)
+    at_once = options.batch_size or min(16, method.generator.at_once)
     account, todo = Account(), []
     for item in items:
         if not options.overwrite and _finished(options.out, item):
@@ -77,10 +78,10 @@ def _invert(options: argparse.Namespace) -> Account:
     pass_over(
         todo,
         read=lambda path: forgotten(read(path)),
-        compute=partial(_compute, method=method, device=device, at_once=options.batch_size),
+        compute=partial(_compute, method=method, device=device, at_once=at_once),
         write=partial(_write, out=options.out, maker=maker),
         account=account,
-        batch_size=options.batch_size,
+        batch_size=at_once,
         device=device,
     )
     return account

@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the method is asked for, where it has several (default: its best)",
     )
     parser.add_argument(
-        "--batch-size", type=_positive, default=16, metavar="N", help="at once (default: 16)"
+        "--batch-size",
+        type=_positive,
+        metavar="N",
+        help="at once (default: 16, fewer where the method's pictures are large)",
     )
     parser.add_argument(
         "--device",
