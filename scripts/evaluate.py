@@ -1,6 +1,7 @@
 """Measures a method under a protocol: evaluate.py [method=M] [data=D] [metrics=P]; see --help."""
 
 import difflib
+import hashlib
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from clcae import load_method
 from clcae.data.sources import ImageSource
+from clcae.evaluation.attribute_labels import read_labels
 from clcae.evaluation.evaluation_pass import EvaluationPass
 from clcae.evaluation.evaluation_plan import (
     Subject,
@@ -38,17 +40,11 @@ from clcae.evaluation.evaluation_plan import (
     with_time,
 )
 from clcae.evaluation.judging_networks import MissingNetworkError, Networks
+from clcae.evaluation.measures import Label, build_measures
 from clcae.evaluation.observation import EditMoves, MethodObserver, PairedFolders
 from clcae.evaluation.picture_sizes import smallest_size
 from clcae.evaluation.preparation import Size
-from clcae.evaluation.protocol import (
-    EditSpec,
-    Label,
-    Protocol,
-    build_measures,
-    check_sizes,
-    read_protocol,
-)
+from clcae.evaluation.protocol import EditSpec, Protocol, check_sizes, read_protocol
 from clcae.evaluation.results import Row, append_rows, source_commit
 from clcae.evaluation.tables import markdown_table
 from clcae.methods.interface import InversionMethod
@@ -65,7 +61,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1"
 # Hydra takes method=X for a choice of its group of networks to be trained.
 SHORT = {"method": "method.source", "generator": "method.generator"}
-DECIMALS = {"MSE": 4, "L2": 4, "PSNR": 2, "ms": 1, "FID": 2, "KD": 5}
+DECIMALS = {"MSE": 4, "L2": 4, "PSNR": 2, "ms": 1, "FID": 2, "KD": 5, "GFLOP": 2}
 # What decides no value, and what the digest has by its content instead of its name.
 NOT_IN_DIGEST = ("results", "save", "again", "outputs", "paths", "weights", "method", "device")
 FOLDER = "clcae.data.folder.ImageFolder"
@@ -90,14 +86,15 @@ def evaluate(config: Mapping[str, Any], *, data: str) -> list[Row]:
         subject, files = _subject(config, protocol, device)
         if not config["enlarge"]:
             check_sizes(protocol, subject.size, files)
-        moves, labels, without = _edits(protocol, subject.observer, networks)
+        moves, labels, without = _edits(protocol, subject, networks)
         measures, missing = build_measures(protocol, networks.get, labels=labels, without=without)
-        weights = {"method": subject.weights, **networks.digests()}
+        weights = {"method": subject.weights, **networks.digests(), **_file_digests(protocol)}
         digest = digest_of(
             {key: value for key, value in config.items() if key not in NOT_IN_DIGEST}
             | {"data": {key: value for key, value in config["data"].items() if key != "cache"}}
             | {"weights": weights, "pictures": source_digest(subject.source), "size": subject.size}
             | {"name": subject.name, "batch_size": subject.batch_size, "device": device.type}
+            | ({"build": config["method"]["build"]} if config["method"]["build"] else {})
         )
         results = Path(config["results"])
         done = distributed.on_main(partial(finished_rows, results, digest, again=config["again"]))
@@ -105,7 +102,8 @@ def evaluate(config: Mapping[str, Any], *, data: str) -> list[Row]:
         _speak(subject, missing, [s for s in subject.spaces if s in done], config)
         if not spaces:
             return [done[space] for space in subject.spaces]
-        order, subject = subject.spaces, _observing(subject, spaces, moves)
+        second_look = any(spec.measure == "consistency" for spec in protocol.measures)
+        order, subject = subject.spaces, _observing(subject, spaces, moves, second_look)
         unused = ("paths",) if subject.observer else ("paths", "method", "data")
 
         def finish(progress: EvaluationPass) -> dict[str, Row]:
@@ -120,6 +118,8 @@ def evaluate(config: Mapping[str, Any], *, data: str) -> list[Row]:
                 "weights": weights,
                 "config": {key: value for key, value in config.items() if key not in unused},
             }
+            if config["method"]["seed"] is not None:
+                extra["seed"] = config["method"]["seed"]
             rows = whole.tally.rows(
                 method=subject.name, num_images=whole.num_images, source=files, extra=extra
             )
@@ -185,13 +185,13 @@ def _subject(
         name = config["method"]["name"] or Path(made).name
         batch = config["batch_size"] or 16
         return Subject(name, pairs, pairs.observe, (pairs.space,), size, batch), size
-    source_name = str(config["method"]["source"])
-    method = load_method(source_name, generator=config["method"]["generator"]).to(device)
+    given_name, method = _method(config["method"])
+    method = method.to(device)
     spaces = chosen_outputs(method, config["outputs"])
     source, shape, size = _pictures(config, protocol, method)
     observer = MethodObserver(method=method, outputs=spaces, shape=shape)
     subject = Subject(
-        name=config["method"]["name"] or source_name,
+        name=config["method"]["name"] or given_name,
         source=source,
         observe=observer,
         spaces=spaces,
@@ -201,6 +201,20 @@ def _subject(
         observer=observer,
     )
     return subject, smallest_size(source)
+
+
+def _method(config: Mapping[str, Any]) -> tuple[str, InversionMethod]:
+    """What is judged, and what it is called where the user does not say: a file, or a class."""
+    if config["build"] is None:
+        return str(config["source"]), load_method(config["source"], generator=config["generator"])
+    source = config["generator"] or "portraits"
+    generator = {"_target_": "clcae.load_generator", "source": source}
+    parts = Parts(config={"generator": generator}, device=torch.device("cpu"), seed=0)
+    method = parts.build(config["build"], where="method.build")
+    if not isinstance(method, InversionMethod):
+        kind = type(method).__name__
+        raise UsageError(f"method.build makes a {kind}, expected an inversion method")
+    return type(method).__name__, method.requires_grad_(False)
 
 
 def _pictures(
@@ -232,27 +246,35 @@ def _draw(source: ImageSource) -> None:
 
 
 def _edits(
-    protocol: Protocol, observer: MethodObserver | None, networks: Networks
+    protocol: Protocol, subject: Subject, networks: Networks
 ) -> tuple[dict[str, EditMoves], dict[str, Label], dict[str, str]]:
     """The edits that can be made, who has their attributes, and why the others cannot be made."""
     moves: dict[str, EditMoves] = {}
     labels: dict[str, Label] = {}
     without: dict[str, str] = {}
-    if not protocol.edits:
-        return moves, labels, without
-    try:
-        if observer is None:
-            raise ValueError("files of pictures cannot be edited")
-        directions = load_directions(str(protocol.directions))
-        judge = networks.get("portraits").attributes
-        assert judge is not None
-        for name, spec in protocol.edits.items():
-            moves[name] = _moves(spec, directions, observer.method)
-            labels[name] = _label(spec, judge)
-    except (ValueError, OSError, MissingNetworkError) as error:
-        reason = " ".join(str(error).split())
-        return {}, {}, dict.fromkeys(protocol.edits, reason)
+    for name, spec in protocol.edits.items():
+        try:
+            if subject.observer is None:
+                raise ValueError("files of pictures cannot be edited")
+            move = _moves(spec, _directions(protocol), subject.observer.method)
+            labels[name] = _label(spec, protocol, subject, networks)
+            moves[name] = move
+        except (ValueError, OSError, MissingNetworkError) as error:
+            without[name] = " ".join(str(error).split())
     return moves, labels, without
+
+
+def _directions(protocol: Protocol) -> dict[str, Direction]:
+    """Those of all files, by name."""
+    if not protocol.directions:
+        raise FileNotFoundError(
+            "no directions of this generator are named: metrics.directions=FILE or [FILE, ...]"
+        )
+    return {
+        name: direction
+        for file in protocol.directions
+        for name, direction in load_directions(file).items()
+    }
 
 
 def _moves(
@@ -267,26 +289,66 @@ def _moves(
     return EditMoves(move_of([(direction, spec.strength)]), move_of([(direction, -spec.strength)]))
 
 
-def _label(spec: EditSpec, judge: Callable[[Tensor], Tensor]) -> Label:
+def _label(spec: EditSpec, protocol: Protocol, subject: Subject, networks: Networks) -> Label:
     """Who has what the edit gives: for a negative strength, who lacks the attribute."""
+    if protocol.labels is not None:
+        names = [subject.source.name(index) for index in range(len(subject.source))]
+        known = read_labels(protocol.labels, attribute=spec.attribute, names=names)
+        if spec.strength < 0:
+            known = {name: 1.0 - value for name, value in known.items()}
+        having = "without" if spec.strength < 0 else "with"
+        return Label(known, f"{having} {spec.attribute} in {Path(protocol.labels).name}")
     if spec.attribute not in ATTRIBUTES:
-        raise ValueError(f"no attribute is {spec.attribute!r}: {', '.join(ATTRIBUTES)}")
+        raise ValueError(
+            f"nothing says who has {spec.attribute!r}: metrics.labels=FILE names annotations such "
+            f"as CelebAMask-HQ-attribute-anno.txt (portraits have {', '.join(ATTRIBUTES)})"
+        )
+    judge = networks.get("portraits").attributes
+    assert judge is not None
+    return _judged(spec, judge)
+
+
+def _judged(spec: EditSpec, judge: Callable[[Tensor], Tensor]) -> Label:
+    """The label of an attribute of the portraits, by their regressor."""
     column, threshold = ATTRIBUTES.index(spec.attribute), spec.threshold
 
     def having(images: Tensor) -> Tensor:
         above = judge(images)[:, column] > threshold
         return (above if spec.strength > 0 else ~above).float()
 
+    def amount(images: Tensor) -> Tensor:
+        return judge(images)[:, column] * (1 if spec.strength > 0 else -1)
+
     sign = "above" if spec.strength > 0 else "not above"
-    return Label(having, f"{spec.attribute} {sign} {threshold:g} for the portraits' regressor")
+    words = f"{spec.attribute} {sign} {threshold:g} for the portraits' regressor"
+    unit = f"{spec.attribute}, in the units of the portraits' regressor"
+    return Label(having, words, amount=amount, unit=unit)
 
 
-def _observing(subject: Subject, spaces: Sequence[str], moves: dict[str, EditMoves]) -> Subject:
+def _file_digests(protocol: Protocol) -> dict[str, str]:
+    """sha256 of the files of directions and labels."""
+    named = [*protocol.directions, *([protocol.labels] if protocol.labels else [])]
+    return {
+        file: hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        for file in named
+        if Path(file).is_file()
+    }
+
+
+def _observing(
+    subject: Subject, spaces: Sequence[str], moves: dict[str, EditMoves], second_look: bool
+) -> Subject:
     """The subject with the edits, and the spaces that are to be measured."""
     if subject.observer is None:
         return subject
     before = subject.observer
-    observer = MethodObserver(method=before.method, outputs=spaces, shape=before.shape, edits=moves)
+    observer = MethodObserver(
+        method=before.method,
+        outputs=spaces,
+        shape=before.shape,
+        edits=moves,
+        second_look=second_look,
+    )
     return replace(subject, spaces=tuple(spaces), observe=observer, observer=observer)
 
 

@@ -24,6 +24,7 @@ from clcae.evaluation.table_formats import comma_separated, latex, markdown
 from clcae.evaluation.table_page import page
 from clcae.evaluation.table_repeats import difference_sheet, seeded_runs, spread_sheet
 from clcae.evaluation.table_sheet import Sheet
+from clcae.evaluation.table_together import put_together
 from clcae.serialization import replacing
 
 NAME = "tables.py"
@@ -41,6 +42,8 @@ examples:
       compared, ‡ agrees in all that is known of the table's
   python scripts/tables.py portraits --out portraits.html
       the runs of this machine, with their pictures, as one page
+  python scripts/tables.py portraits_benchmark
+      every method on the portraits, with and without details: mean ± deviation over the seeds
   python scripts/tables.py portraits --edits runs/edits/edits.json --out portraits.html
       with curves of the edits over their strength
   python scripts/tables.py sfe_table1 --figure tradeoff.svg
@@ -82,7 +85,10 @@ def _paper(table: PaperTable, options: argparse.Namespace) -> tuple[list[Sheet],
             f"{options.runs or 'runs'} holds no finished run of this table; make them with the "
             f"command that heads {TABLES.name}/{options.name}.yaml"
         )
-    sheet = paper_sheet(table, [row for row, _ in found])
+    rows = [row for row, _ in found]
+    if table.results:
+        table, rows = put_together(table, rows)
+    sheet = paper_sheet(table, rows)
     points = points_of(sheet, table.axes) if table.axes else []
     if options.figure:
         if table.axes is None:
@@ -124,20 +130,24 @@ def _drawn(figures: dict[str, Callable[..., Any]]) -> dict[str, tuple[bytes, byt
 def _measured(
     table: PaperTable, options: argparse.Namespace
 ) -> list[tuple[MeasuredRow, Path | None]]:
-    """Rows that have a metric of the table, and the folders of those that are of a run."""
+    """Rows that have a metric of the table, and the folders of those that may have pictures."""
     found: list[tuple[MeasuredRow, Path | None]] = []
-    default = [Path("results.jsonl")] if Path("results.jsonl").is_file() and table.rows else []
+    default = [Path("results.jsonl")] if table.rows else []
+    if table.results:
+        default = [(options.runs or Path("runs")) / table.results]
+    default = [path for path in default if path.is_file()]
     for path in default if options.results is None else options.results:
         rows = _read(path)
         kept = [row for row in rows if any(metric_of(row, c) for c in table.columns)]
         if len(kept) < len(rows):
             left = f"{len(rows) - len(kept)} of {len(rows)} rows have none of its metrics"
             print(f"{NAME}: {path}: {left}: left out", file=sys.stderr)
-        found += [(MeasuredRow(row, str(path)), None) for row in kept]
+        beside = path.parent if table.results else None  # a benchmark's folder has a grid
+        found += [(MeasuredRow(row, str(path)), beside) for row in kept]
     if options.runs and not options.runs.is_dir():
         raise FileNotFoundError(f"{options.runs}: no such folder of runs")
     folder = options.runs or (Path("runs") if table.runs else None)
-    if folder is not None:
+    if folder is not None and not table.results:
         for path in sorted(folder.glob(f"{table.runs or '*'}/table.json")):
             found += [(MeasuredRow(row, str(path.parent)), path.parent) for row in _read(path)]
     return found

@@ -22,6 +22,7 @@ from clcae.evaluation.protocol import Protocol
 from clcae.evaluation.results import Row, read_rows
 from clcae.evaluation.runner import Observations, time_per_image, timing_words
 from clcae.methods.interface import InversionMethod
+from clcae.metrics.cost import count_operations, count_parameters
 
 LARGEST_BATCH = 64
 
@@ -138,7 +139,10 @@ def states_folder(results: Path, digest: str, spaces: Sequence[str], save: str |
 def with_time(
     rows: Mapping[str, Row], subject: Subject, *, batch: int, device: torch.device
 ) -> dict[str, Row]:
-    """The rows with milliseconds an image; those of files have no time."""
+    """The rows with what an image costs: time, operations, parameters; those of files cost nothing.
+
+    Milliseconds are those of a batch divided by its images, operations those of one image.
+    """
     observer = subject.observer
     starts = range(0, len(subject.source), batch)
     batches = [range(start, min(start + batch, len(subject.source))) for start in starts]
@@ -147,15 +151,24 @@ def with_time(
         return dict(rows)
     inputs = observer.inputs(images.to(device))
     words = timing_words(device, batch=len(inputs))
+    size = {"direction": "lower", "counted": "all, the generator's included"}
+    work = {"direction": "lower", "counted": "a multiplication with its addition as 2"}
     timed = {}
-    with torch.inference_mode():
-        for space, row in rows.items():
-            milliseconds = time_per_image(_reconstruct(observer, space), inputs)
-            timed[space] = replace(
-                row,
-                metrics={**row.metrics, "ms": milliseconds},
-                protocol={**row.protocol, "ms": words},
-            )
+    for space, row in rows.items():
+        reconstruct = _reconstruct(observer, space)
+        operations = count_operations(reconstruct, inputs[:1]).total
+        with torch.inference_mode():
+            milliseconds = time_per_image(reconstruct, inputs)
+        cost = {
+            "ms": milliseconds,
+            "GFLOP": operations / 1e9,
+            "M parameters": count_parameters(observer.method).total / 1e6,
+        }
+        timed[space] = replace(
+            row,
+            metrics={**row.metrics, **cost},
+            protocol={**row.protocol, "ms": words, "GFLOP": work, "M parameters": size},
+        )
     return timed
 
 

@@ -73,7 +73,7 @@ class NetworkKind:
     """How a network is loaded, and what rows call it for what it is asked."""
 
     load: Callable[[WeightPath, torch.device], JudgingNetwork]
-    words: Mapping[str, str]  # "distance", "embed", "pooled" -> name in rows
+    words: Mapping[str, str]  # "distance", "embed", "pooled", "attributes" -> name in rows
 
 
 @dataclass
@@ -232,6 +232,7 @@ NETWORKS: Mapping[str, NetworkKind] = {
             "distance": "features of the portraits judges",
             "embed": "portraits identity embedder",
             "pooled": "portraits identity embedder, mean of the last feature, 96",
+            "attributes": "portraits attribute regressor",
         },
     ),
 }

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from clcae.data.transforms import at_input_size, resize
+from clcae.evaluation.measures import codes_of, unedited_of
 from clcae.evaluation.preparation import Size
-from clcae.evaluation.protocol import codes_of
 from clcae.evaluation.runner import RECONSTRUCTION, Observations, Pair
 from clcae.images import read_image
-from clcae.methods.interface import InversionMethod, Move
+from clcae.methods.interface import Inversion, InversionMethod, Move
 from clcae.workload import Item, find_items
 
 
@@ -59,13 +59,15 @@ class MethodObserver:
         """For each output the stream of reconstructions, and those of the edits."""
         size = (images.shape[-2], images.shape[-1])
         inputs = self.inputs(images)
+        inversions: dict[str, Inversion] = {}
+        pictures = self._reconstructions(inputs, size, inversions)
         observed: dict[str, dict[str, Pair]] = {
-            space: {RECONSTRUCTION: (pictures, images)}
-            for space, pictures in self._reconstructions(inputs, size).items()
+            space: {RECONSTRUCTION: (made, images)} for space, made in pictures.items()
         }
         if self.edits:
             for space, method in self.asked.items():
-                observed[space] |= self._edited(method, inputs, images)
+                inversion = inversions.get(space) or method.invert(inputs)
+                observed[space] |= self._edited(method, inversion, images, pictures[space])
         return observed
 
     def inputs(self, images: Tensor) -> Tensor:
@@ -81,26 +83,34 @@ class MethodObserver:
         method = self.asked[output]
         return at_input_size(method.synthesize(method.invert(inputs)), inputs.shape[-2:])
 
-    def _reconstructions(self, inputs: Tensor, size: Size) -> dict[str, Tensor]:
-        if tuple(inputs.shape[-2:]) == size:
+    def _reconstructions(
+        self, inputs: Tensor, size: Size, inversions: dict[str, Inversion]
+    ) -> dict[str, Tensor]:
+        """Of each output; the inversions on the way are kept, which may have been costly."""
+        if tuple(inputs.shape[-2:]) == size and hasattr(self.method, "reconstruct"):
             together = getattr(self.method, "reconstructions", None)
             if together is not None and {*self.asked} == {*self.method.outputs}:
                 found: Mapping[str, Tensor] = together(inputs)
                 return {space: found[space] for space in self.asked}
             return {space: self.reconstruct(inputs, space) for space in self.asked}
-        return {
-            space: at_input_size(method.synthesize(method.invert(inputs)), size)
-            for space, method in self.asked.items()
-        }
+        pictures = {}
+        for space, method in self.asked.items():
+            inversions[space] = method.invert(inputs)
+            pictures[space] = at_input_size(method.synthesize(inversions[space]), size)
+        return pictures
 
-    def _edited(self, method: InversionMethod, inputs: Tensor, images: Tensor) -> dict[str, Pair]:
-        inversion = method.invert(inputs)
-        streams = {}
+    def _edited(
+        self, method: InversionMethod, inversion: Inversion, images: Tensor, unedited: Tensor
+    ) -> dict[str, Pair]:
+        streams: dict[str, Pair] = {}
+        unedited = unedited.clamp(-1, 1)  # as outputs are, which it is compared with
         for name, edit in self.edits.items():
             picture = method.synthesize(method.edit(inversion, edit.move))
-            streams[name] = (at_input_size(picture, images.shape[-2:]), images)
+            shown = at_input_size(picture, images.shape[-2:])
+            streams[name] = (shown, images)
+            streams[unedited_of(name)] = (shown, unedited)
             if self.second_look:
-                again = method.invert(at_input_size(picture, inputs.shape[-2:]))
+                again = method.invert(at_input_size(picture, self.shape))
                 streams[codes_of(name)] = (edit.undo(again.codes), inversion.codes)
         return streams
 

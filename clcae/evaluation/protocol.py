@@ -4,30 +4,23 @@
 what is done then, and rows name these fields, so that nobody takes them for the paper's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
-from clcae.evaluation.judging_networks import NETWORKS, JudgingNetwork, MissingNetworkError
+from clcae.evaluation.judging_networks import NETWORKS
 from clcae.evaluation.preparation import Preparation, Size
-from clcae.evaluation.runner import RECONSTRUCTION, Measure
-from clcae.metrics.consistency import EditingConsistency
-from clcae.metrics.frechet import EditingFrechetDistance, FrechetDistance
-from clcae.metrics.identity import IdentitySimilarity
+from clcae.metrics.frechet import FrechetDistance
 from clcae.metrics.kernel import KernelDistance, SubsetKernelDistance
 from clcae.metrics.manifold import Precision, Recall
 from clcae.metrics.metric import Metric
 from clcae.metrics.multiscale import MultiscaleSimilarity, PortedMultiscaleSimilarity
-from clcae.metrics.perceptual import PerceptualDistance
 from clcae.metrics.reconstruction import (
     GAUSSIAN_7,
     GAUSSIAN_11,
     UNIFORM_21,
     MeanSquaredError,
     PeakSignalToNoiseRatio,
-    StructuralSimilarity,
 )
 
 PICTURES = ("input", "generator")
@@ -48,14 +41,14 @@ SETS: Mapping[str, type[FrechetDistance | KernelDistance | Precision | Recall]] 
 QUESTIONS: Mapping[str, str | None] = {  # what a measure asks of its network
     **dict.fromkeys([*PIXELS, "ssim", "consistency"], None),
     "perceptual": "distance",
-    "identity": "embed",
+    **dict.fromkeys(["identity", "edit_identity"], "embed"),
     **dict.fromkeys([*SETS, "editing_frechet"], "pooled"),
+    "edit_change": "attributes",
 }
-OF_EDITS = ("editing_frechet", "consistency")
+OF_CHANGES = ("edit_change", "edit_identity")  # edited pictures against the same ones unedited
+OF_EDITS = ("editing_frechet", *OF_CHANGES, "consistency")
 _PREPARATION = ("size", "resize", "levels", "files", "quality", "compressed")
 _KEYS = {*_PREPARATION, "measure", "network", "window", "edit", "words", "where_unknown"}
-_NO_FACE = "no face was found in the picture or in what it is compared with"
-_NO_LABEL = "whether it has the attribute is unknown"
 
 
 @dataclass(frozen=True)
@@ -79,14 +72,14 @@ class EditSpec:
     Args:
         direction: Name of a direction.
         strength: In its units.
-        attribute: What it changes, as a network judges it.
-        threshold: Who is above has the attribute.
+        attribute: What it changes, as a network judges it or a file of labels has it.
+        threshold: Who is above has the attribute, where a network judges it.
     """
 
     direction: str
     strength: float
     attribute: str
-    threshold: float
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,9 @@ class Protocol:
         pictures: "input", as large as the method reads them, or "generator", as it makes them.
         measures: In order.
         edits: By name.
-        directions: Where the directions of the edits come from; None where there is no edit.
+        directions: Where the directions of the edits come from, files or a shipped name; none where
+            there is no edit, or the user is to say.
+        labels: File that says who has the attributes of the edits; None where a network judges.
         timed_batch: Pictures at once where time is taken; None takes none.
     """
 
@@ -106,7 +101,8 @@ class Protocol:
     pictures: str
     measures: tuple[MeasureSpec, ...]
     edits: Mapping[str, EditSpec] = field(default_factory=dict)
-    directions: str | None = None
+    directions: tuple[str, ...] = ()
+    labels: str | None = None
     timed_batch: int | None = None
 
     def smallest_size(self, own: Size) -> Size:
@@ -117,26 +113,14 @@ class Protocol:
         )
 
 
-@dataclass(frozen=True)
-class Label:
-    """Who has an attribute.
-
-    Args:
-        of: Images [N, 3, H, W] to [N], 1 for those who have it after the edit, 0 for the others.
-        words: The attribute and what says who has it.
-    """
-
-    of: Callable[[Tensor], Tensor]
-    words: str
-
-
 def read_protocol(values: Mapping[str, Any]) -> Protocol:
     """A protocol from what its file says.
 
     Raises:
         ValueError: A key or value is unknown, in one line that names it.
     """
-    known = {"title", "pictures", "where_unknown", "measures", "edits", "directions", "time"}
+    known = {"title", "pictures", "where_unknown", "measures", "edits", "directions", "labels"}
+    known.add("time")
     _check_keys("metrics", values, known)
     pictures = values.get("pictures") or "input"
     if pictures not in PICTURES:
@@ -164,42 +148,10 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
         pictures=pictures,
         measures=tuple(kept),
         edits=edits,
-        directions=values.get("directions"),
+        directions=_several(values.get("directions")),
+        labels=values.get("labels"),
         timed_batch=None if time is None else int(time["batch"]),
     )
-
-
-def build_measures(
-    protocol: Protocol,
-    network: Callable[[str], JudgingNetwork],
-    *,
-    labels: Mapping[str, Label] | None = None,
-    without: Mapping[str, str] | None = None,
-) -> tuple[dict[str, Measure], dict[str, str]]:
-    """The measures of a protocol, those without their network apart.
-
-    Args:
-        protocol: The protocol.
-        network: Gives a network by its name, or raises MissingNetworkError.
-        labels: Of every edit that can be made, who has the attribute.
-        without: Of every edit that cannot, why.
-
-    Returns:
-        The measures by name, and why the others cannot be taken.
-    """
-    built, missing = {}, dict[str, str]()
-    for spec in protocol.measures:
-        if spec.edit is not None and spec.edit in (without or {}):
-            missing[spec.name] = (without or {})[spec.edit]
-            continue
-        try:
-            found = None if spec.network is None else network(spec.network)
-        except MissingNetworkError as error:
-            missing[spec.name] = str(error)
-            continue
-        label = (labels or {}).get(spec.edit or "")
-        built[spec.name] = _measure(spec, found, label, protocol)
-    return built, missing
 
 
 def check_sizes(protocol: Protocol, own: Size, source: Size) -> None:
@@ -267,67 +219,8 @@ def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> M
     )
 
 
-def _measure(
-    spec: MeasureSpec, network: JudgingNetwork | None, label: Label | None, protocol: Protocol
-) -> Measure:
-    words = dict(spec.words)
-    if spec.unknown:
-        words["not known of the paper"] = ", ".join(spec.unknown)
-    if network is not None and network.details:
-        words["network, in detail"] = network.details
-    stream, reason = RECONSTRUCTION, "the metric cannot judge it"
-    if spec.edit is not None:
-        edit = protocol.edits[spec.edit]
-        stream = spec.edit if spec.preparation else codes_of(spec.edit)
-        units = f"{edit.strength:+g} units of {edit.direction}, directions {protocol.directions}"
-        words |= {"edit": spec.edit, "strength": units}
-        reason = _NO_LABEL
-    if spec.measure == "identity":
-        reason = _NO_FACE
-    make = _factory(spec, network, label)
-    return Measure(make, spec.preparation, stream, words, reason)
-
-
-def codes_of(edit: str) -> str:
-    """The stream of codes before an edit and after it was undone."""
-    return f"codes of {edit}"
-
-
-def _factory(
-    spec: MeasureSpec, network: JudgingNetwork | None, label: Label | None
-) -> Callable[[], Metric]:
-    if spec.measure in PIXELS:
-        return PIXELS[spec.measure]
-    if spec.measure == "ssim":
-        window = WINDOWS[str(spec.window)]
-        return lambda: StructuralSimilarity(window=window)
-    if spec.measure == "consistency":
-        edit = str(spec.edit)
-        return lambda: EditingConsistency(edit=edit)
-    assert network is not None and spec.network is not None
-    question = QUESTIONS[spec.measure]
-    name = NETWORKS[spec.network].words[str(question)]
-    if spec.measure == "perceptual":
-        distance = network.distance
-        assert distance is not None
-        return lambda: PerceptualDistance(distance=distance, distance_name=name)
-    if spec.measure == "identity":
-        embed = network.embed
-        assert embed is not None
-        return lambda: IdentitySimilarity(embedder=embed, embedder_name=name)
-    pooled, dimension = network.pooled, network.dimension
-    assert pooled is not None
-    if spec.measure == "editing_frechet":
-        assert label is not None
-        return lambda: EditingFrechetDistance(
-            features=pooled,
-            features_name=name,
-            dimension=dimension,
-            labels=label.of,
-            attribute=label.words,
-        )
-    kind = SETS[spec.measure]
-    return lambda: kind(features=pooled, features_name=name, dimension=dimension)
+def _several(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(map(str, given or ()))
 
 
 def _check_keys(where: str, values: Any, known: set[str]) -> None:

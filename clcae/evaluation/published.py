@@ -21,7 +21,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 UNKNOWN, NOT_APPLICABLE = "null", "n/a"
 DIRECTIONS = ("higher", "lower")
-_KEYS = {"title", "source", "protocol", "columns", "rows", "notes", "figure", "runs"}
+_KEYS = {"title", "source", "protocol", "columns", "rows", "notes", "figure", "runs", "results"}
 _SOURCE_KEYS = {"paper", "table", "arxiv", "provenance"}
 _COLUMN_KEYS = {"metrics", "better", "decimals", "factor", "protocol"}
 _ROW_KEYS = {"values", "provenance", "note"}
@@ -77,6 +77,8 @@ class PaperTable:
         notes: What the reader must know.
         axes: Columns of distortion and of editability, where it has both.
         runs: Pattern of the run folders it takes rows from; None takes them only when asked.
+        results: File of rows of several seeds and lists of images, below the folder of runs, which
+            it puts together; None for a table that shows its rows one by one.
     """
 
     title: str
@@ -86,6 +88,7 @@ class PaperTable:
     notes: tuple[str, ...] = ()
     axes: tuple[str, str] | None = None
     runs: str | None = None
+    results: str | None = None
 
 
 def table_config(path: str | Path) -> dict[str, Any]:
@@ -145,6 +148,7 @@ def _table(values: Mapping[str, Any]) -> PaperTable:
         notes=tuple(values.get("notes") or ()),
         axes=axes,
         runs=values.get("runs"),
+        results=values.get("results"),
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from clcae.data.sources import ImageSource
 from clcae.evaluation.preparation import Preparation, Size
 from clcae.evaluation.results import Row, software_versions
+from clcae.metrics.frechet import EditingFrechetDistance
 from clcae.metrics.metric import Metric
 
 RECONSTRUCTION = "reconstruction"
@@ -35,6 +36,8 @@ class Measure:
         stream: Which pair of an observation it takes.
         words: What the row says of it besides; it replaces words of the metric.
         reason: Why an item does not count, where the metric says that it does not.
+        labels: Name of an image -> 1 or 0, for a metric of labelled images; an image that is not
+            among them does not count. None where the metric labels its images itself.
     """
 
     make: Callable[[], Metric]
@@ -42,6 +45,17 @@ class Measure:
     stream: str = RECONSTRUCTION
     words: Mapping[str, str] = field(default_factory=dict)
     reason: str = "the metric cannot judge it"
+    labels: Mapping[str, float] | None = None
+
+    def enter(
+        self, metric: Metric, outputs: Tensor, targets: Tensor, names: Sequence[str]
+    ) -> Tensor:
+        """Has the metric take in a batch; which of its items count, [N] bool."""
+        if self.labels is None:
+            return metric.update(outputs, targets)
+        assert isinstance(metric, EditingFrechetDistance)
+        labels = torch.tensor([self.labels.get(name, math.nan) for name in names])
+        return metric.update_labelled(outputs, targets, labels)
 
 
 class Tally:
@@ -94,7 +108,8 @@ class Tally:
                     if its not in targets:
                         targets[its] = how.targets(target)
                     output, target = prepared[mine], targets[its]
-                counted = self.metrics[space][name].update(output, target).tolist()
+                metric = self.metrics[space][name]
+                counted = measure.enter(metric, output, target, names).tolist()
                 missed = [name for name, counts in zip(names, counted, strict=True) if not counts]
                 self.skipped[space][name] += missed
 

@@ -10,11 +10,12 @@ A table without published rows has the protocol of its first row.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 from clcae.evaluation.published import Column, PaperTable, PublishedRow
+from clcae.evaluation.repeats import Spread
 from clcae.evaluation.results import Row
 from clcae.evaluation.table_sheet import (
     AS_FAR_AS_KNOWN,
@@ -28,15 +29,17 @@ from clcae.evaluation.table_sheet import (
 )
 
 _LONGEST = 1e9  # beyond, a number is written with an exponent
+_PLUS_MINUS = " ± "
 _FIELD_NAMES = {"num_images": "number of images"}
 
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """A row and where it was found, in words."""
+    """A row and where it was found, in words; of a mean the values by metric."""
 
     row: Row
     source: str
+    spreads: Mapping[str, Spread] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def paper_sheet(table: PaperTable, measured: Sequence[MeasuredRow]) -> Sheet:
                 footnotes.add(column, agreement)
     published = [[_published_cell(value) for value in row.values] for row in table.rows]
     drawn = [
-        [_measured_cell(m.row, c, a, footnotes) for c, a in zip(columns, line, strict=True)]
+        [_measured_cell(m, c, a, footnotes) for c, a in zip(columns, line, strict=True)]
         for m, line in zip(measured, agreements, strict=True)
     ]
     counted = [[a is not None and a.comparable for a in line] for line in agreements]
@@ -208,14 +211,20 @@ def _published_cell(value: Decimal | None) -> Cell:
 
 
 def _measured_cell(
-    row: Row, column: Column, agreement: Agreement | None, footnotes: _Footnotes
+    measured: MeasuredRow, column: Column, agreement: Agreement | None, footnotes: _Footnotes
 ) -> Cell:
-    metric = metric_of(row, column)
+    metric = metric_of(measured.row, column)
     if metric is None or agreement is None:
         return Cell()
-    value = row.metrics[metric] * column.factor
+    mark = footnotes.mark(agreement)
+    value = measured.row.metrics[metric] * column.factor
     text = f"{value:.{column.decimals}f}" if abs(value) < _LONGEST else f"{value:.3e}"
-    return Cell(text=text, exact=f"{value:.12g}", value=value, mark=footnotes.mark(agreement))
+    spread = measured.spreads.get(metric)
+    if spread is not None and len(spread.values) > 1:
+        text += f"{_PLUS_MINUS}{spread.deviation:.{column.decimals}f}"
+        exact = f"{value:.12g}{_PLUS_MINUS}{spread.deviation:.12g}"
+        return Cell(text=text, exact=exact, value=value, mark=mark)
+    return Cell(text=text, exact=f"{value:.12g}", value=value, mark=mark)
 
 
 def _with_best(
@@ -227,7 +236,7 @@ def _with_best(
     result = [list(line) for line in cells]
     for index, column in enumerate(columns):
         shown = {
-            number: Decimal(line[index].text)
+            number: Decimal(line[index].text.split(_PLUS_MINUS)[0])
             for number, line in enumerate(cells)
             if line[index].text and counted[number][index]
         }

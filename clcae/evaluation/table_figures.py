@@ -49,13 +49,15 @@ def points_of(sheet: Sheet, axes: tuple[str, str]) -> list[Point]:
     """The lines of a sheet that have both columns; what is not comparable is told so."""
     names = [heading.name for heading in sheet.headings]
     columns = [names.index(axis) for axis in axes]
+    published = any(line.measured for line in sheet.lines)  # then the others are
     points = []
     for line in sheet.lines:
         x, y = (line.cells[column] for column in columns)
         if x.value is None or y.value is None:
             continue
         differs = any(line.differs.get(axis) for axis in axes)
-        label = " ".join((line.words[0], line.words[1] if line.measured else "")).strip()
+        space = line.words[1] if line.measured or not published else ""
+        label = f"{line.words[0]} {space if 'space' in sheet.words else ''}".strip()
         points.append(Point(label, x.value, y.value, line.measured, not differs))
     return points
 

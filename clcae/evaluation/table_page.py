@@ -36,12 +36,14 @@ th, td { padding: .45rem .7rem; border-bottom: 1px solid var(--line); text-align
 tbody tr:last-child > * { border-bottom: 0; }
 td.number, th.number { text-align: right; }
 td.word, tbody th { white-space: normal; overflow-wrap: break-word; max-width: 14rem; }
-td.last { color: var(--soft); }
+td.last { color: var(--soft); min-width: 7.5rem; }
 tbody th { position: sticky; left: 0; font-weight: 600; min-width: 7rem; }
 @media (max-width: 40rem) { th, td { padding: .4rem .5rem; } table { font-size: .85rem; }
   td.word, tbody th { max-width: 9.5rem; } }
 tr.measured > * { background: var(--own); }
-thead button { all: unset; cursor: pointer; font-weight: 600; white-space: nowrap; }
+thead button { all: unset; cursor: pointer; font-weight: 600; }
+thead th { vertical-align: bottom; overflow-wrap: normal; }
+thead th.number { white-space: normal; }
 thead button:focus-visible { outline: 2px solid currentColor; outline-offset: 2px; }
 thead th:hover { background: var(--hover); }
 th[aria-sort=ascending] button::after { content: " ▴"; }
@@ -97,10 +99,14 @@ def page(
     Raises:
         ValueError: A picture is of another type.
     """
-    parts = [_sheet(sheet, number) for number, sheet in enumerate(sheets)]
     shown = [_figure(caption, *drawn) for caption, drawn in figures.items()]
     shown += [_picture(caption, data) for caption, data in pictures.items()]
-    parts.append(f'<div class="figures">\n{"".join(shown)}</div>\n')
+    parts = list[str]()
+    for number, sheet in enumerate(sheets):
+        parts.append(_sheet(sheet, number))
+        if number == 0 and shown:  # before what is read last
+            parts.append(f'<div class="figures">\n{"".join(shown)}</div>\n')
+        parts.append(f"{_list('Notes', sheet.notes)}{_list('Protocol', sheet.protocol)}")
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -134,8 +140,7 @@ def _sheet(sheet: Sheet, number: int) -> str:
     return (
         f'<{level}>{_text(sheet.title)}</{level}>\n{source}<div class="table"><table>\n'
         f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table></div>\n"
-        f"{_footnotes(sheet, number)}{_list('Notes', sheet.notes)}"
-        f"{_list('Protocol', sheet.protocol)}"
+        f"{_footnotes(sheet, number)}"
     )
 
 

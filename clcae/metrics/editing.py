@@ -6,14 +6,16 @@ Deviation: attributes are continuous judgements, so a change is counted in stand
 the attribute over the inputs instead of in classifier accuracy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from clcae.metrics.checks import check_images
 from clcae.metrics.identity import cosine_similarity
+from clcae.metrics.metric import Direction, MeanMetric
 from clcae.metrics.moments import Moments
 
 PROTOCOL = {
@@ -115,3 +117,41 @@ class EditQuality:
             identity_with_input=float(means[2]),
             shifts=tuple((signed / scale).tolist()),
         )
+
+
+class AttributeChange(MeanMetric):
+    """Mean over pictures of how much more of an attribute the edited one has than the unedited.
+
+    Args:
+        attribute: Images [N, 3, H, W] in [-1, 1] to [N], the more the better the edit succeeded.
+        attribute_name: The attribute, its unit and what judges it, in words, for the protocol.
+    """
+
+    direction: ClassVar[Direction] = "higher"
+    range: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
+
+    def __init__(self, *, attribute: Callable[[Tensor], Tensor], attribute_name: str) -> None:
+        super().__init__()
+        self.attribute = attribute
+        self.attribute_name = attribute_name
+
+    @property
+    def protocol(self) -> Mapping[str, str]:
+        """Everything that would change the value, in words."""
+        return {
+            "attribute": self.attribute_name,
+            "value": "mean change from the unedited reconstruction",
+        }
+
+    def values(
+        self,
+        outputs: Tensor,  # [N, 3, H, W], edited
+        targets: Tensor,  # [N, 3, H, W], the same ones unedited
+    ) -> Tensor:
+        """Change of each picture, [N].
+
+        Raises:
+            ValueError: If the images are not in the range, or shapes differ.
+        """
+        check_images(outputs, targets)
+        return self.attribute(outputs).double() - self.attribute(targets).double()

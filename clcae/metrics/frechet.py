@@ -161,8 +161,8 @@ class EditingFrechetDistance(FrechetDistance):
         features_name: Network, weights and resize in words, for the protocol.
         dimension: Length D of the features.
         labels: Real images [N, 3, H, W] to [N], 1 for those with the attribute, 0 for those
-            without, NaN where that is unknown, as of a classifier. Where labels come from an
-            annotation instead, hand them to `update_labelled`.
+            without, NaN where that is unknown, as of a classifier. None where labels come from an
+            annotation instead: hand them to `update_labelled`.
         attribute: The attribute, and what says who has it, in words, for the protocol.
     """
 
@@ -172,7 +172,7 @@ class EditingFrechetDistance(FrechetDistance):
         features: Features,
         features_name: str,
         dimension: int,
-        labels: Callable[[Tensor], Tensor],
+        labels: Callable[[Tensor], Tensor] | None,
         attribute: str,
     ) -> None:
         super().__init__(features=features, features_name=features_name, dimension=dimension)
@@ -190,6 +190,7 @@ class EditingFrechetDistance(FrechetDistance):
 
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Take in edited pictures and their inputs; images of unknown label do not count."""
+        assert self.labels is not None
         return self.update_labelled(outputs, targets, self.labels(targets))
 
     def update_labelled(

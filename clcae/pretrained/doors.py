@@ -10,6 +10,7 @@ from clcae.methods.clcae import CLCAE
 from clcae.methods.e4e import E4E, PSP
 from clcae.methods.interface import InversionMethod
 from clcae.methods.official_clcae import OfficialCLCAE
+from clcae.methods.projection import Projection
 from clcae.pretrained.assets import asset_path, portraits_generator
 from clcae.pretrained.importer import import_checkpoint
 from clcae.serialization import is_native, load
@@ -17,7 +18,7 @@ from clcae.stylegan2 import Generator
 
 SHIPPED = "portraits/"  # "portraits/NAME" is the shipped file NAME
 # Imported so that native files find their class by its registered name.
-_KNOWN = (CLCAE, E4E, PSP, OfficialCLCAE, FaceEmbedder, MoCo)
+_KNOWN = (CLCAE, E4E, PSP, OfficialCLCAE, Projection, FaceEmbedder, MoCo)
 
 
 def load_generator(source: str | Path) -> Generator:

@@ -23,13 +23,16 @@ from clcae.evaluation.protocol import read_protocol
 from clcae.evaluation.results import Row, read_rows
 from clcae.images import read_image, to_uint8
 from clcae.methods.inversion_file import weights_digest
+from clcae.methods.projection import Projection
 from clcae.metrics.consistency import editing_distance
+from clcae.metrics.cost import count_operations
 from clcae.metrics.reconstruction import mean_squared_error
-from clcae.portraits import PortraitDataset
+from clcae.portraits import ATTRIBUTES, PortraitDataset
 from clcae.portraits.source import PortraitImages
 from clcae.pretrained.assets import portraits_judges
 from editing import load_directions, move_of
 from scripts.evaluate import CONFIGS, evaluate, main, report
+from training.errors import UsageError
 from training.tasks.inversion_report import InversionReport
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +101,7 @@ def values(row: Row) -> dict[str, float]:
 def test_rows_say_what_was_measured_and_how(here: Path) -> None:
     rows = rows_of("data.num_people=16", "batch_size=7", "outputs=[F,W]")
     assert [row.space for row in rows] == ["W", "F"] and read_rows("results.jsonl") == rows
-    method = clcae.load_method("portraits/clcae")
+    method: Any = clcae.load_method("portraits/clcae")
     source = PortraitImages(split="test", num_people=16)
     images, judges = source.images(range(16)), portraits_judges()
     with torch.inference_mode():
@@ -116,7 +119,17 @@ def test_rows_say_what_was_measured_and_how(here: Path) -> None:
         again = move_of([(smile, -1.0)])(method.invert(edited).codes)
     consistency = float(editing_distance(again, inversion.codes).mean())
     assert row.metrics["LEC smile+"] == pytest.approx(consistency, rel=1e-5)
+    edited = edited.clamp(-1, 1)
+    with torch.inference_mode():
+        change = (judges.attributes(edited) - judges.attributes(made))[:, ATTRIBUTES.index("smile")]
+        kept = torch.cosine_similarity(judges.embed_images(edited), judges.embed_images(made))
+    assert row.metrics["change smile+"] == pytest.approx(float(change.double().mean()), rel=1e-4)
+    assert row.metrics["identity smile+"] == pytest.approx(float(kept.double().mean()), rel=1e-5)
     assert row.metrics["ms"] > 0 and row.protocol["ms"]["batch"] == "1"
+    count = sum(parameter.numel() for parameter in method.parameters())
+    assert row.metrics["M parameters"] == pytest.approx(count / 1e6)
+    operations = count_operations(lambda x: method.reconstruct(x, "F"), images[:1]).total
+    assert 0.1 < row.metrics["GFLOP"] == pytest.approx(operations / 1e9)
     assert row.protocol["FD smile+"]["edit"] == "smile+"
     assert row.protocol["LEC smile+"]["strength"] == "+1 units of smile, directions portraits"
     assert row.protocol["MSE"] == {
@@ -269,6 +282,79 @@ def test_other_methods_have_other_outputs(here: Path) -> None:
     assert [row.space for row in rows] == ["W+"]
 
 
+def test_a_method_without_a_file_is_built_around_the_generator(here: Path) -> None:
+    build = "method.build={_target_: clcae.methods.projection.Projection, steps: %d}"
+    given = [*PIXELS, "data.num_people=3", "metrics.time=null"]
+    rows = rows_of(build % 4, *given, "method.seed=7")
+    assert [(row.method, row.space) for row in rows] == [("Projection", "W"), ("Projection", "W+")]
+    generator = clcae.load_generator("portraits")
+    images = PortraitImages(split="test", num_people=3).images(range(3))
+    found = Projection(generator=generator, steps=4).with_output("W")
+    made = found.synthesize(found.invert(images)).clamp(-1, 1)
+    rounded = (to_uint8(made).float() / 127.5 - 1, images)
+    expected = float(mean_squared_error(*rounded).mean())
+    assert rows[0].metrics["MSE"] == pytest.approx(expected, rel=1e-3)
+    assert rows[0].extra["seed"] == 7
+    assert rows_of(build % 4, *given) == rows  # other steps are another method
+    more = rows_of(build % 5, *given)
+    assert more[0].extra["digest"] != rows[0].extra["digest"]
+    assert more[0].metrics["MSE"] < rows[0].metrics["MSE"]
+    with pytest.raises(UsageError, match="makes a MeanSquaredError, expected an inversion method"):
+        rows_of("method.build={_target_: clcae.metrics.reconstruction.MeanSquaredError}", *given)
+
+
+def test_annotations_say_who_has_an_attribute(here: Path) -> None:
+    photos = write_portraits(here / "photos", 24, size=64)
+    lines = [f"{index:03d}.jpg {1 if index % 3 else -1} 1" for index in range(23)]  # one is unknown
+    (here / "labels.txt").write_text("\n".join(["23", "Smiling Young", *lines]) + "\n")
+    entry = {"direction": "smile", "strength": -1.0, "attribute": "Smiling"}
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+        cfg = compose("evaluate", overrides=["data=folder", f"data.root={photos}", "outputs=F"])
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    config["metrics"] |= {
+        "edits": {"smile-": entry, "lost": {**entry, "direction": "hat"}},
+        "labels": "labels.txt",
+        "measures": {
+            "FD smile-": {"measure": "editing_frechet", "network": "portraits", "edit": "smile-"},
+            "FD lost": {"measure": "editing_frechet", "network": "portraits", "edit": "lost"},
+        },
+    }
+    row = evaluate(config, data="folder")[0]
+    images = PortraitDataset("test", size=64).batch(list(range(23))).images
+    images = to_uint8(images).float() / 127.5 - 1
+    method, judges = clcae.load_method("portraits/clcae"), portraits_judges()
+    smile = load_directions("portraits")["smile"]
+    smiling = torch.arange(23) % 3 != 0
+    with torch.inference_mode():
+        inversion = method.invert(images)
+        edited = method.synthesize(method.edit(inversion, move_of([(smile, -1.0)]))).clamp(-1, 1)
+        sets = [judges.pooled(edited[smiling]), judges.pooled(images[~smiling])]
+    mean, covariance = zip(*((x.double().mean(0), x.double().T.cov()) for x in sets), strict=True)
+    root = torch.linalg.eigvals(covariance[0] @ covariance[1]).real.clamp(min=0).sqrt().sum()
+    trace = covariance[0].trace() + covariance[1].trace()
+    expected = (mean[0] - mean[1]).square().sum() + trace - 2 * root
+    assert row.metrics["FD smile-"] == pytest.approx(float(expected), rel=1e-3)
+    assert row.protocol["FD smile-"]["attribute"] == "without Smiling in labels.txt"
+    assert row.skipped["FD smile-"] == ["023.png"]
+    assert "no direction is called 'hat'" in row.extra["without_value"]["FD lost"]
+    assert len(row.extra["weights"]["labels.txt"]) == 64
+
+
+def test_what_the_edits_of_faces_lack_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = write_portraits(here / "photos", 3, size=64)
+    given = ["metrics=sfe", f"data.root={photos}", "data=folder", "enlarge=true"]
+    nulls = ["metrics.measures.MS-SSIM=null", "outputs=W"]
+    assert command(*given, *nulls) == 0
+    err = capsys.readouterr().err
+    assert "without FID smile-, FID glasses+, FID age+: no directions of this generator" in err
+    assert command(*given, *nulls, "metrics.directions=portraits") == 0
+    err = capsys.readouterr().err
+    assert "without FID smile-: nothing says who has 'Smiling': metrics.labels=FILE" in err
+    assert "without FID glasses+: no direction is called 'eyeglasses': " in err
+
+
 def test_edits_of_another_generator_leave_the_rest(method_file: Path, here: Path) -> None:
     nulls = [each for each in PIXELS if "edits" not in each]
     rows = rows_of(f"method.source={method_file}", *nulls, "+data.size=32", "data.num_people=3")
@@ -287,7 +373,8 @@ def test_missing_weights_are_said_once_and_the_rest_goes_on(
     for line in lines:
         assert "there is no file" in line and "put it there" in line
     row = read_rows(here / "results.jsonl")[0]
-    assert list(row.metrics) == ["PSNR", "SSIM", "LPIPS", "L2", "ID", "FID", "ms"]
+    costs = ["ms", "GFLOP", "M parameters"]
+    assert list(row.metrics) == ["PSNR", "SSIM", "LPIPS", "L2", "ID", "FID", *costs]
     missing = [name for name, value in row.metrics.items() if math.isnan(value)]
     assert missing == ["LPIPS", "ID", "FID"] == list(row.extra["without_value"])
     assert row.extra["weights"]["lpips_alex"] is None
@@ -374,6 +461,9 @@ def test_the_command_prints_the_table(
     given = [f"method={method_file}", *PIXELS, "+data.size=32", "data.num_people=3"]
     assert command(*given, "images=my list") == 0
     out = capsys.readouterr().out
-    assert "| MSE ↓ | PSNR ↑ | SSIM ↑ | ms ↓ |" in out and "3 images of my list" in out
+    assert (
+        "| MSE ↓ | PSNR ↑ | SSIM ↑ | ms ↓ | GFLOP ↓ | M parameters ↓ |" in out
+        and "3 images of my list" in out
+    )
     assert command(*given, "images=my list") == 0
     assert "finished before, in results.jsonl (again=true" in capsys.readouterr().out

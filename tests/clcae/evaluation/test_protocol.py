@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from clcae.evaluation.judging_networks import JudgingNetwork, MissingNetworkError, Networks
+from clcae.evaluation.measures import Label, build_measures, unedited_of
 from clcae.evaluation.protocol import (
     NETWORKS_BY_QUESTION,
     Protocol,
-    build_measures,
     check_sizes,
     read_protocol,
 )
@@ -179,15 +179,65 @@ def test_mistakes_are_one_line_that_names_the_place(measure: Any, said: str) -> 
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "table", "columns"),
+    [
+        ("styleres", "styleres_table1", {"Smile+ FID": set(), "Smile- FID": set()}),
+        # The paper's strength is the best of a grid, which one row is not.
+        (
+            "sfe",
+            "sfe_table1",
+            {name: {"strength"} for name in ("Smile (-)", "Glasses (+)", "Old (+)")},
+        ),
+        ("sfe", "sfe_table4", {"Glasses (+)": {"strength"}}),
+    ],
+)
+def test_rows_of_edits_are_those_of_the_tables(
+    name: str, table: str, columns: dict[str, set[str]]
+) -> None:
+    protocol = read_protocol({**values_of(name), "directions": ["a/smile.npy", "age.npy"]})
+    images = torch.rand(6, 3, 512, 512, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    names = [str(number) for number in range(6)]
+    having = {each: float(number % 2) for number, each in enumerate(names[:5])}
+    labels = {edit: Label(having, "as labelled") for edit in protocol.edits}
+    measures, missing = build_measures(protocol, stub, labels=labels)
+    of_edits = {key: each for key, each in measures.items() if each.labels is not None}
+    assert not missing and len(of_edits) == len(protocol.edits)
+    tally = Tally(of_edits)
+    tally.update({"F": dict.fromkeys(protocol.edits, (images * 0.9, images))}, names)
+    row = tally.rows(method="m", num_images=6, extra={"images": FACES})["F"]
+    assert set(map(tuple, row.skipped.values())) == {("5",)}  # nobody labelled it
+    paper = read_paper_table(CONFIGS / "table" / f"{table}.yaml")
+    found = {
+        column.name: set(compare(column, fields_of(row, metric)).differs)
+        for column in paper.columns
+        if (metric := metric_of(row, column))
+    }
+    assert found == columns
+    assert "directions smile.npy, age.npy" in row.protocol[next(iter(of_edits))]["strength"]
+
+
+def test_changes_are_against_the_unedited_reconstruction() -> None:
+    protocol = read_protocol(values_of("portraits"))
+    label = Label(lambda x: (x.mean(dim=(1, 2, 3)) > 0).float(), "bright", lambda x: x[:, 0, 0, 0])
+    measures, missing = build_measures(protocol, stub, labels=dict.fromkeys(protocol.edits, label))
+    assert not missing
+    assert measures["change smile+"].stream == unedited_of("smile+") != "smile+"
+    assert measures["identity glasses+"].stream == unedited_of("glasses+")
+    metric = measures["change smile+"].make()
+    metric.update(torch.full((2, 3, 4, 4), 0.75), torch.full((2, 3, 4, 4), 0.5))
+    assert metric.compute() == 0.25
+
+
 def test_edits_and_the_rest() -> None:
     protocol = read_protocol(values_of("portraits"))
     assert {spec.edit for spec in protocol.measures} == {None, "smile+", "glasses+"}
     without = read_protocol({**values_of("portraits"), "edits": None})
     assert all(spec.edit is None for spec in without.measures)
-    assert len(without.measures) == len(protocol.measures) - 4
+    assert len(without.measures) == len(protocol.measures) - 8
     reasons = dict.fromkeys(protocol.edits, "not of this generator")
     measures, missing = build_measures(protocol, stub, without=reasons)
-    assert len(missing) == 4 and len(measures) == len(without.measures)
+    assert len(missing) == 8 and len(measures) == len(without.measures)
     edits = {"smile+": protocol_edit()}
     with pytest.raises(ValueError, match=r"has no 'glasses\+': it has smile\+"):
         read_protocol({**values_of("portraits"), "edits": edits})

@@ -4,17 +4,31 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from small_methods import SIDE, small_clcae, small_e4e, small_official, small_psp
+from small_methods import (
+    SIDE,
+    small_clcae,
+    small_e4e,
+    small_official,
+    small_projection,
+    small_psp,
+)
 
 from clcae.methods.clcae import CLCAE
 from clcae.methods.e4e import E4E, PSP
 from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import InversionMethod
 from clcae.methods.official_clcae import OfficialCLCAE
+from clcae.methods.projection import Projection
 from clcae.pretrained import doors
 from editing import Direction, move_of
 
-METHODS = {CLCAE: small_clcae, OfficialCLCAE: small_official, E4E: small_e4e, PSP: small_psp}
+METHODS = {
+    CLCAE: small_clcae,
+    OfficialCLCAE: small_official,
+    E4E: small_e4e,
+    PSP: small_psp,
+    Projection: small_projection,
+}
 IMAGES = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
 DIRECTION = Direction(
     name="any", vector=torch.randn(1, 20, generator=torch.Generator().manual_seed(2)), unit=0.5
@@ -38,7 +52,7 @@ CASES = dict(cases())
 
 def test_every_method_is_here() -> None:
     known = {cls for cls in doors._KNOWN if issubclass(cls, InversionMethod)}
-    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2
+    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 2
 
 
 @pytest.mark.parametrize("name", CASES)

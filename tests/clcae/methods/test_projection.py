@@ -1,0 +1,100 @@
+"""The code optimised, as a method: what it finds, and the promises of every method."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from clcae.methods.interface import Inversion
+from clcae.methods.optimization import project
+from clcae.methods.projection import Projection
+from clcae.serialization import load, save
+from clcae.stylegan2 import Generator, LatentSpace
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    torch.manual_seed(0)
+    generator = Generator(resolution=16, z_dim=8, w_dim=10, mapping_layers=2, channels=[8, 8, 6])
+    generator.update_average(num_samples=500)
+    return generator.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def images(generator: Generator) -> torch.Tensor:
+    noise = torch.Generator().manual_seed(1)
+    return generator.synthesize(generator.map(torch.randn(3, 8, generator=noise))).clamp(-1, 1)
+
+
+def error(method: Projection, inversion: Inversion, images: torch.Tensor) -> float:
+    return float((method.synthesize(inversion) - images).square().mean())
+
+
+def test_it_finds_what_the_search_finds(generator: Generator, images: torch.Tensor) -> None:
+    method = Projection(generator=generator, steps=30)
+    assert (method.outputs, method.output, method.image_shape) == (("W", "W+"), "W+", (16, 16))
+    for output, space in (("W", LatentSpace.W), ("W+", LatentSpace.W_PLUS)):
+        inversion = method.with_output(output).invert(images)
+        codes = project(generator, images, space=space, steps=30)
+        expected = codes if codes.ndim == 3 else codes[:, None].expand(-1, 6, -1)
+        assert inversion.space is space and torch.equal(inversion.codes, expected)
+
+
+def test_more_steps_come_nearer_and_none_is_the_average(
+    generator: Generator, images: torch.Tensor
+) -> None:
+    average = Projection(generator=generator, steps=0, output="W")
+    found = average.invert(images)
+    assert torch.equal(found.codes, generator.w_average.expand(3, 6, -1))
+    errors = [error(average, found, images)]
+    for steps in (10, 60):
+        method = Projection(generator=generator, steps=steps)
+        errors.append(error(method, method.invert(images), images))
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_gradients_are_found_where_nobody_else_wants_them(
+    generator: Generator, images: torch.Tensor
+) -> None:
+    method = Projection(generator=generator, steps=5)
+    expected = method.invert(images).codes
+    with torch.inference_mode():
+        again = images * 1.0
+        assert torch.equal(method.invert(again).codes, expected)
+    with torch.no_grad():
+        assert torch.equal(method.invert(images).codes, expected)
+    assert not expected.requires_grad and all(p.grad is None for p in generator.parameters())
+
+
+@pytest.mark.parametrize("output", ["W", "W+"])
+def test_edits_and_batches(output: str, generator: Generator, images: torch.Tensor) -> None:
+    method = Projection(generator=generator, steps=20, output=output)
+    inversion = method.invert(images)
+    still = method.edit(inversion, lambda codes: codes)
+    assert torch.equal(method.synthesize(still), method.synthesize(inversion))
+    vector = torch.randn(1, 10, generator=torch.Generator().manual_seed(2))
+    there = method.edit(inversion, lambda codes: codes + vector)
+    assert (method.synthesize(there) - method.synthesize(inversion)).abs().max() > 1e-2
+    back = method.edit(there, lambda codes: codes - vector)
+    torch.testing.assert_close(back.codes, inversion.codes, rtol=0, atol=1e-5)
+    alone = method.invert(images[1:2]).codes
+    torch.testing.assert_close(alone, inversion.codes[1:2], rtol=1e-3, atol=1e-3)
+
+
+def test_its_file_gives_it_back(generator: Generator, images: torch.Tensor, tmp_path: Path) -> None:
+    method = Projection(generator=generator, steps=7, lr=0.2, output="W")
+    save(method, tmp_path / "projection.safetensors", provenance={"command": "a test"})
+    again = load(tmp_path / "projection.safetensors", expected=Projection)
+    assert (again.steps, again.lr, again.output) == (7, 0.2, "W")
+    assert torch.equal(again.invert(images).codes, method.invert(images).codes)
+
+
+def test_bad_input(generator: Generator) -> None:
+    with pytest.raises(ValueError, match="-1 steps"):
+        Projection(generator=generator, steps=-1)
+    with pytest.raises(ValueError, match="learning rate of 0"):
+        Projection(generator=generator, lr=0)
+    with pytest.raises(ValueError, match="output is 'F', Projection has W, W\\+"):
+        Projection(generator=generator, output="F")
+    with pytest.raises(ValueError, match="makes 16x16"):
+        Projection(generator=generator).invert(torch.zeros(1, 3, 32, 32))
