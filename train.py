@@ -10,6 +10,7 @@ from typing import NoReturn
 import hydra
 from omegaconf import DictConfig
 
+from clcae.ops.memory import keep_freed_memory
 from training.run import train
 from training.usage import explain
 
@@ -47,6 +48,7 @@ if __name__ == "__main__":
     os.environ["HYDRA_FULL_ERROR"] = (
         "1"  # Hydra raises its own errors instead of printing many lines
     )
+    keep_freed_memory()
     try:
         run()
     except Exception as error:

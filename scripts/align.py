@@ -19,6 +19,7 @@ from clcae import faces
 from clcae.evaluation.file_arguments import which_faces
 from clcae.evaluation.pass_over_files import device_called, reported
 from clcae.faces import Crop, CropFolder, Detector, Which
+from clcae.ops.memory import keep_freed_memory
 from clcae.workload import Account, Item, find_items, read_ahead, read_photograph
 
 NAME = "align.py"
@@ -266,4 +267,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import clcae
 from clcae.images import write_png
+from clcae.ops.memory import keep_freed_memory
 from clcae.portraits import ATTRIBUTES
 from clcae.serialization import replacing
 from clcae.stylegan2 import Generator, LatentSpace
@@ -436,4 +437,5 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

@@ -33,6 +33,7 @@ from clcae.evaluation.photographs import (
 from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, check_fit, check_origin, load_inversion
+from clcae.ops.memory import keep_freed_memory
 from clcae.pretrained.assets import portraits_generator
 from clcae.stylegan2 import Generator
 from clcae.workload import Account, Item, find_items
@@ -95,7 +96,9 @@ def _edit(options: argparse.Namespace) -> Account:
     endings = ["crop"] * options.align + ["strip"] * options.strip
     check_names(items, [rf"(?:\d+-)?{ending}" for ending in endings])
     device = device_called(options.device)
-    method, maker = open_method(options.method, output=options.output, device=device)
+    method, maker = open_method(
+        options.method, output=options.output, device=device, compile=options.compile
+    )
     if options.rule is not None:
         _set_rule(method, options.rule)
     edits = chosen_edits(_directions(options.directions, method.generator), options.edit)
@@ -356,4 +359,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

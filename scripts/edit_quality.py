@@ -18,6 +18,7 @@ from clcae.evaluation.results import software_versions
 from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import InversionMethod, Move
 from clcae.metrics.editing import PROTOCOL, Judgement
+from clcae.ops.memory import keep_freed_memory
 from clcae.portraits import ATTRIBUTES
 from clcae.portraits.source import PortraitImages
 from clcae.pretrained.assets import portraits_judges
@@ -221,5 +222,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     torch.set_grad_enabled(False)
     sys.exit(main())

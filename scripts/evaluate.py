@@ -49,7 +49,9 @@ from clcae.evaluation.results import Row, append_rows, source_commit
 from clcae.evaluation.tables import markdown_table
 from clcae.methods.interface import InversionMethod
 from clcae.methods.inversion_file import weights_digest
+from clcae.ops.memory import keep_freed_memory
 from clcae.portraits import ATTRIBUTES
+from clcae.stylegan2.compilation import compiled
 from editing import Direction, load_directions, move_of
 from training import distributed
 from training.errors import UsageError
@@ -63,7 +65,17 @@ TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1"
 SHORT = {"method": "method.source", "generator": "method.generator"}
 DECIMALS = {"MSE": 4, "L2": 4, "PSNR": 2, "ms": 1, "FID": 2, "KD": 5, "GFLOP": 2}
 # What decides no value, and what the digest has by its content instead of its name.
-NOT_IN_DIGEST = ("results", "save", "again", "outputs", "paths", "weights", "method", "device")
+NOT_IN_DIGEST = (
+    "results",
+    "save",
+    "again",
+    "outputs",
+    "paths",
+    "weights",
+    "method",
+    "device",
+    "compile",
+)
 FOLDER = "clcae.data.folder.ImageFolder"
 
 
@@ -186,7 +198,10 @@ def _subject(
         batch = config["batch_size"] or 16
         return Subject(name, pairs, pairs.observe, (pairs.space,), size, batch), size
     given_name, method = _method(config["method"])
-    method = method.to(device)
+    weights = weights_digest(method)
+    method = method.to(device).for_inference()
+    if config["compile"]:
+        method = compiled(method)
     spaces = chosen_outputs(method, config["outputs"])
     source, shape, size = _pictures(config, protocol, method)
     observer = MethodObserver(method=method, outputs=spaces, shape=shape)
@@ -197,7 +212,7 @@ def _subject(
         spaces=spaces,
         size=size,
         batch_size=config["batch_size"] or default_batch(method),
-        weights=weights_digest(method),
+        weights=weights,
         observer=observer,
     )
     return subject, smallest_size(source)
@@ -466,4 +481,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

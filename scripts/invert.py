@@ -25,6 +25,7 @@ from clcae.evaluation.photographs import Photograph, face_names, forgotten
 from clcae.images import write_png
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, Origin, moved_to, save_inversion, split
+from clcae.ops.memory import keep_freed_memory
 from clcae.workload import Account, Item, batched, find_items
 
 NAME = "invert.py"
@@ -60,7 +61,9 @@ def _invert(options: argparse.Namespace) -> Account:
     items = find_items(options.images, without=options.out)
     check_names(items, [r"\d+"] if options.faces == "all" else [])
     device = device_called(options.device)
-    method, maker = open_method(options.method, output=options.output, device=device)
+    method, maker = open_method(
+        options.method, output=options.output, device=device, compile=options.compile
+    )
     read = reading(method, align=options.align, faces=options.faces, device=device)
     settings = {
         "method": maker.sha256,
@@ -148,4 +151,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

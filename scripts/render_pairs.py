@@ -14,6 +14,7 @@ from tqdm import tqdm
 import clcae
 from clcae.data.pairs import generated_pairs, render_shard
 from clcae.data.transforms import at_input_size
+from clcae.ops.memory import keep_freed_memory
 from clcae.serialization import replacing
 
 NAME = "render_pairs.py"
@@ -138,4 +139,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)",
     )
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile for the generator: pays for many pictures of 512 pixels and more",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="make again what an earlier run has finished"
     )
     parser.add_argument(

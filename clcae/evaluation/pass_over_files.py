@@ -27,6 +27,7 @@ from clcae.methods.interface import InversionMethod
 from clcae.methods.inversion_file import Maker, weights_digest
 from clcae.pretrained.doors import SHIPPED, load_method
 from clcae.serialization import replacing
+from clcae.stylegan2.compilation import compiled
 from clcae.workload import Account, Item, batched, one_thread_each, read_ahead
 
 FAST = 1  # zlib level of pictures; the usual one takes longer than the model
@@ -232,13 +233,15 @@ def open_method(
     *,
     output: str | None,
     device: torch.device,
+    compile: bool = False,
 ) -> tuple[InversionMethod, Maker]:
-    """A method on a device, set to an output, and what inversion files call it.
+    """A method on a device, set to an output, made fast, and what inversion files call it.
 
     Args:
         source: A file, or a shipped name such as portraits/clcae.
         output: "W", "W+" or "F"; None is the method's own choice.
         device: Where it computes.
+        compile: Have torch.compile join the elementwise parts of the generator.
 
     Raises:
         FileNotFoundError: There is no such file or name.
@@ -254,7 +257,8 @@ def open_method(
         sha256=weights_digest(method),
         output=method.output,
     )
-    return method.to(device), maker
+    method = method.to(device).for_inference()
+    return (compiled(method) if compile else method), maker
 
 
 def reported(name: str, work: Callable[[], Account]) -> int:

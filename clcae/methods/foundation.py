@@ -19,6 +19,7 @@ from clcae.aligner import ImageTower
 from clcae.data.transforms import at_input_size
 from clcae.encoders.pyramid import Pyramid
 from clcae.methods.interface import Inversion, InversionMethod, Move
+from clcae.nn.folding import folded
 from clcae.nn.style_head import StyleHead
 from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
 from clcae.stylegan2.synthesis import NoiseMode, Prefix
@@ -75,6 +76,14 @@ class FoundationInversion(InversionMethod):
         """The same networks, edited by another rule: "refined" or "foundation"."""
         other = copy.copy(self)  # modules and parameters are shared
         other.edit_rule = _checked(edit_rule)
+        return other
+
+    def for_inference(self) -> Self:
+        """With the normalisations of the encoder folded into its convolutions."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        for name, module in self.encoder_modules().items():
+            other.add_module(name, folded(module))
         return other
 
     @abstractmethod
@@ -242,7 +251,8 @@ class FoundationInversion(InversionMethod):
             if inversion.feature is None:
                 return replace(inversion, codes=codes)
             derived = self._derived(codes)
-            feature = inversion.feature + derived["own"] - inversion.context["own"]
+            # In this order, so that no edit is no change, bit for bit.
+            feature = inversion.feature + (derived["own"] - inversion.context["own"])
             context = {**inversion.context, **derived}
             return replace(inversion, codes=codes, feature=feature, context=context)
         w = move(inversion.context["w"][:, None])[:, 0]
@@ -253,7 +263,7 @@ class FoundationInversion(InversionMethod):
         # Of the image itself, however often its inversion is edited.
         first = context.setdefault("first_own", context["own"])
         derived = self._derived(codes)
-        feature = self.feature_of(encoding, first) + derived["own"] - first
+        feature = self.feature_of(encoding, first) + (derived["own"] - first)
         return replace(inversion, codes=codes, feature=feature, context={**context, **derived})
 
     def synthesize(self, inversion: Inversion) -> Tensor:

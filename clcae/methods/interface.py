@@ -51,6 +51,10 @@ class InversionMethod(nn.Module, ABC):
         other.output = output
         return other
 
+    def for_inference(self) -> Self:
+        """The same results, within rounding, in less time; not to be trained or saved."""
+        return self
+
     def reduced(self, inversion: Inversion) -> Inversion:
         """The inversion without what is derived, as a file keeps it."""
         kept = {key: value for key, value in inversion.context.items() if key not in self.derived}

@@ -7,10 +7,9 @@ Karras et al. 2018, section 4.1; `EqualLinear` and `EqualConv2d` of stylegan2-py
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clcae.ops import bias_act, conv2d_resample, low_pass
+from clcae.ops import bias_act_, conv2d_resample, low_pass
 from clcae.ops.bias_act import Activation
 from clcae.ops.conv2d_resample import Resample
 
@@ -38,10 +37,13 @@ class EqualizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        if self.activation == "linear":
-            return F.linear(x, self.weight * self.weight_gain, self.bias * self.lr_multiplier)
-        x = F.linear(x, self.weight * self.weight_gain)
-        return bias_act(x, self.bias * self.lr_multiplier, activation=self.activation, dim=-1)
+        rows = x.reshape(x.shape[:-1].numel(), x.shape[-1])
+        # (bias * lr_multiplier) + x @ (weight * weight_gain), without a copy of the weight
+        rows = torch.addmm(
+            self.bias, rows, self.weight.T, beta=self.lr_multiplier, alpha=self.weight_gain
+        )
+        rows = bias_act_(rows, activation=self.activation)
+        return rows.reshape(*x.shape[:-1], rows.shape[-1])
 
 
 class EqualizedConv2d(nn.Module):
@@ -75,4 +77,4 @@ class EqualizedConv2d(nn.Module):
         weight = self.weight * self.weight_gain
         x = conv2d_resample(x, weight, resample=self.resample, filter=self.filter)
         gain = self.gain * (math.sqrt(2.0) if self.activation == "lrelu" else 1.0)
-        return bias_act(x, self.bias, activation=self.activation, gain=gain)
+        return bias_act_(x, self.bias, activation=self.activation, gain=gain)

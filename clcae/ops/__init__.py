@@ -4,13 +4,14 @@ Each is defined by its reference in torch's own operators; on a GPU bias_act and
 kernels of our own where they can be built (kernels.py), with the same results.
 """
 
-from clcae.ops.bias_act import bias_act
+from clcae.ops.bias_act import bias_act, bias_act_
 from clcae.ops.conv2d_resample import conv2d_resample
 from clcae.ops.modulated_conv2d import modulated_conv2d
 from clcae.ops.upfirdn2d import downsample2d, low_pass, upfirdn2d, upsample2d
 
 __all__ = [
     "bias_act",
+    "bias_act_",
     "conv2d_resample",
     "downsample2d",
     "low_pass",

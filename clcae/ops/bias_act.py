@@ -49,6 +49,46 @@ def bias_act(
     Raises:
         ValueError: an unknown activation, or a bias or noise that does not fit.
     """
+    _check(x, bias, activation, dim, noise)
+    gain = DEFAULT_GAIN[activation] if gain is None else gain
+    changes = bias is not None or noise is not None or activation != "linear"
+    if (changes or gain != 1.0 or clamp is not None) and kernels.usable(x):
+        return _bias_act_kernel(x, bias, noise, activation, gain, clamp, dim % x.ndim)
+    return bias_act_reference(x, bias, noise, activation, gain, clamp, dim % x.ndim)
+
+
+def bias_act_(
+    x: Tensor,  # [N, C, ...]
+    bias: Tensor | None = None,  # [C]
+    *,
+    activation: Activation = "linear",
+    gain: float | None = None,
+    noise: Tensor | None = None,  # [N or 1, 1, H, W] where x is [N, C, H, W]
+) -> Tensor:
+    """`bias_act` of what nobody else needs: `x` may be overwritten, also while gradients are kept.
+
+    On a CPU new memory is slower than all the arithmetic here. The gain is positive: it acts before
+    the activation, whose result autograd keeps.
+    """
+    if kernels.usable(x):
+        return bias_act(x, bias, activation=activation, gain=gain, noise=noise)
+    _check(x, bias, activation, 1, noise)
+    gain = DEFAULT_GAIN[activation] if gain is None else gain
+    if noise is not None:
+        x = _add_(x, noise)
+    if bias is not None:
+        x = _add_(x, bias.reshape([-1, *[1] * (x.ndim - 2)]))
+    assert gain > 0.0, gain
+    x = x if gain == 1.0 else x.mul_(gain)
+    return F.leaky_relu_(x, LEAKY_SLOPE) if activation == "lrelu" else x
+
+
+def _add_(x: Tensor, term: Tensor) -> Tensor:
+    """In place, unless the sum is of a wider type."""
+    return x.add_(term) if torch.promote_types(x.dtype, term.dtype) == x.dtype else x + term
+
+
+def _check(x: Tensor, bias: Tensor | None, activation: str, dim: int, noise: Tensor | None) -> None:
     if activation not in DEFAULT_GAIN:
         raise ValueError(f"activation is {activation!r}, expected one of {list(DEFAULT_GAIN)}")
     if bias is not None and bias.shape != x.shape[dim : dim + 1 or None]:
@@ -60,11 +100,6 @@ def bias_act(
             f"noise has shape {tuple(noise.shape)}, expected one map or one a sample, "
             f"[N or 1, 1, H, W], for {tuple(x.shape)} with channels at axis {dim}"
         )
-    gain = DEFAULT_GAIN[activation] if gain is None else gain
-    changes = bias is not None or noise is not None or activation != "linear"
-    if (changes or gain != 1.0 or clamp is not None) and kernels.usable(x):
-        return _bias_act_kernel(x, bias, noise, activation, gain, clamp, dim % x.ndim)
-    return bias_act_reference(x, bias, noise, activation, gain, clamp, dim % x.ndim)
 
 
 def _fits(noise: Tensor, x: Tensor, dim: int) -> bool:

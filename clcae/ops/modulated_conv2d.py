@@ -4,13 +4,42 @@ StyleGAN2 (Karras et al. 2020), section 2.2, equations 1-3; `ModulatedConv2d` of
 `modulated_conv2d` of stylegan2-ada-pytorch. Deviation: the official codes scale the weights and run
 one grouped convolution a sample; here the activations are scaled on the way in (style) and out
 (demodulation), which is the same linear map, shares one convolution over the batch and is faster
-on every device.
+on every device. Weights are scaled where that is less: a single sample without gradients, whose
+weights are fewer than its activations, and the 1x1 convolution to RGB.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from clcae.ops import winograd
 from clcae.ops.conv2d_resample import Resample, conv2d_resample
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What depends on the weights alone, for those that do not train."""
+
+    squares: Tensor  # [C_out, C_in], summed over the kernel
+    weight: Tensor  # the weights, laid out as the convolution reads them
+    winograd: Tensor | None  # [16, C_in, C_out], where that is the faster convolution
+
+
+def prepared(
+    weight: Tensor,  # [C_out, C_in, K, K]
+    resample: Resample = "none",
+) -> Prepared:
+    """For `modulated_conv2d`; without gradients."""
+    weight = weight.detach()
+    plain = resample == "none"
+    in_order = weight if plain else weight.transpose(0, 1)  # as a transposed convolution has them
+    in_order = in_order.contiguous(memory_format=torch.channels_last)
+    return Prepared(
+        squares=squared_norms(weight),
+        weight=in_order if plain else in_order.transpose(0, 1),
+        winograd=winograd.transformed(weight) if plain and winograd.pays(weight) else None,
+    )
 
 
 def modulated_conv2d(
@@ -21,8 +50,10 @@ def modulated_conv2d(
     demodulate: bool = True,
     resample: Resample = "none",
     filter: Tensor | None = None,  # [T]
+    frozen: Prepared | None = None,
+    gain: float = 1.0,
 ) -> Tensor:
-    """conv(x; w') with w'[n, o, i] = styles[n, i] * weight[o, i], each w'[n, o] of unit norm.
+    """gain conv(x; w') with w'[n, o, i] = styles[n, i] * weight[o, i], each w'[n, o] of unit norm.
 
     Args:
         x: the features.
@@ -31,12 +62,60 @@ def modulated_conv2d(
         demodulate: divide by the norm of the scaled weights (equation 3); to-RGB does not.
         resample: as in conv2d_resample.
         filter: as in conv2d_resample.
+        frozen: what was prepared from `weight`, which has no gradient then; None prepares nothing.
+        gain: factor on the result.
 
     Returns:
         [N, C_out, H', W'].
     """
-    x = conv2d_resample(x * styles[:, :, None, None], weight, resample=resample, filter=filter)
+    scales: Tensor | None = None
     if demodulate:
-        squares = styles.square() @ weight.square().sum(dim=(2, 3)).T  # [N, C_out]
-        x = x * torch.rsqrt(squares + 1e-8)[:, :, None, None]
-    return x
+        squares = squared_norms(weight) if frozen is None else frozen.squares
+        scales = torch.rsqrt(styles.square() @ squares.T + 1e-8) * gain  # [N, C_out]
+    elif gain != 1.0:
+        styles = styles * gain
+    if weight.shape[2:] == (1, 1) and resample == "none":
+        return _pointwise(x, weight, styles, scales)
+    weight = weight if frozen is None else frozen.weight
+    recorded = _recorded(x, weight, styles)
+    if not recorded and frozen is not None and frozen.winograd is not None and winograd.takes(x):
+        x = winograd.winograd_conv2d(x * styles[:, :, None, None], frozen.winograd)
+    elif not recorded and len(x) == 1 and weight.numel() < x.numel():
+        weight = weight * styles[0, :, None, None]
+        if scales is not None:
+            weight = weight.mul_(scales[0, :, None, None, None])
+        return conv2d_resample(x, weight, resample=resample, filter=filter)
+    else:
+        x = x * styles[:, :, None, None]
+        x = conv2d_resample(x, weight, resample=resample, filter=filter)
+    if scales is None:
+        return x
+    scales = scales[:, :, None, None]
+    wider = torch.promote_types(x.dtype, scales.dtype) != x.dtype
+    return x * scales if wider or _recorded(scales) else x.mul_(scales)
+
+
+def squared_norms(
+    weight: Tensor,  # [C_out, C_in, K, K]
+) -> Tensor:
+    """Squares of the weights, summed over the kernel: [C_out, C_in]; what demodulation needs."""
+    return weight.square().sum(dim=(2, 3))
+
+
+def _pointwise(
+    x: Tensor,  # [N, C_in, H, W]
+    weight: Tensor,  # [C_out, C_in, 1, 1]
+    styles: Tensor,  # [N, C_in]
+    scales: Tensor | None,  # [N, C_out]
+) -> Tensor:
+    """A matrix product a sample: nothing as large as the activations is made, or kept."""
+    matrices = styles[:, :, None] * weight.flatten(1).T  # [N, C_in, C_out]
+    if scales is not None:
+        matrices = matrices * scales[:, None]
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, H * W, C_in], a view where channels are last
+    return (pixels @ matrices).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+def _recorded(*tensors: Tensor) -> bool:
+    """Whether autograd keeps something for one of them."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

@@ -7,16 +7,19 @@ their beginning compute it once. Deviation: ADA's float16 blocks and convolution
 out; they change nothing in float32 within the clamp of 256.
 """
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from clcae.nn.equalized import EqualizedLinear
-from clcae.ops import bias_act, low_pass, modulated_conv2d, upsample2d
+from clcae.ops import bias_act_, low_pass, modulated_conv2d, upsample2d
+from clcae.ops.bias_act import DEFAULT_GAIN
 from clcae.ops.conv2d_resample import Resample
+from clcae.ops.modulated_conv2d import Prepared, prepared
 from clcae.stylegan2.layer import Layer
 
 NoiseMode = Literal["const", "random", "none"]
@@ -30,6 +33,29 @@ class Prefix:
     layer: Layer
     feature: Tensor  # [N, C, R, R]
     rgb: Tensor | None  # [N, 3, R or R/2, R or R/2]; None drops what lower resolutions painted
+
+
+class _Frozen:
+    """What is prepared from weights that do not train; again when they change, not before."""
+
+    def __init__(self) -> None:
+        self._weight: Callable[[], Tensor | None] = lambda: None
+        self._key: tuple[Any, ...] | None = None
+        self._value: Prepared | None = None
+
+    def of(self, weight: Tensor, resample: Resample) -> Prepared | None:
+        """None where the weights train, or a compiler looks on."""
+        if torch.compiler.is_compiling() or weight.requires_grad or weight.is_inference():
+            return None
+        key = (weight.data_ptr(), weight._version, weight.device, weight.dtype)
+        if self._weight() is not weight or self._key != key:
+            with torch.inference_mode(False), torch.no_grad():  # may enter a graph later on
+                self._value = prepared(weight, resample)
+            self._weight, self._key = weakref.ref(weight), key
+        return self._value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Frozen, ()  # of a copied layer, whose weights are others
 
 
 class StyledConv(nn.Module):
@@ -54,6 +80,8 @@ class StyledConv(nn.Module):
         self.affine = EqualizedLinear(in_features=w_dim, out_features=in_channels, bias_init=1.0)
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.activate: Callable[..., Tensor] = bias_act_
+        self._frozen = _Frozen()
         self.register_buffer("noise", torch.randn(1, 1, resolution, resolution))
         self.register_buffer("filter", low_pass(), persistent=False)
 
@@ -64,18 +92,25 @@ class StyledConv(nn.Module):
         noise: NoiseMode | Tensor,
     ) -> Tensor:
         """[N, C_out, R, R]."""
-        weight = self.weight * self.weight_gain
+        # Leaky ReLU is homogeneous: its gain and that of the weights act on what is small.
+        gain = DEFAULT_GAIN["lrelu"]
         x = modulated_conv2d(
-            x, weight, self.affine(row), resample=self.resample, filter=self.filter
+            x,
+            self.weight,
+            self.affine(row) * self.weight_gain,
+            resample=self.resample,
+            filter=self.filter,
+            frozen=self._frozen.of(self.weight, self.resample),
+            gain=gain,
         )
         given: Tensor | None = None
         if isinstance(noise, Tensor):
-            given = noise * self.noise_strength
+            given = noise * (self.noise_strength * gain)
         elif noise == "const":
-            given = self.noise * self.noise_strength
+            given = self.noise * (self.noise_strength * gain)
         elif noise == "random":
-            given = torch.randn_like(x[:, :1]) * self.noise_strength
-        return bias_act(x, self.bias, activation="lrelu", noise=given)
+            given = torch.randn_like(x[:, :1]) * (self.noise_strength * gain)
+        return self.activate(x, self.bias * gain, activation="lrelu", gain=1.0, noise=given)
 
 
 class ToRGB(nn.Module):
@@ -90,8 +125,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, row: Tensor) -> Tensor:
         """[N, C, R, R] -> [N, 3, R, R]."""
-        weight = self.weight * self.weight_gain
-        return bias_act(modulated_conv2d(x, weight, self.affine(row), demodulate=False), self.bias)
+        styles = self.affine(row) * self.weight_gain
+        return bias_act_(modulated_conv2d(x, self.weight, styles, demodulate=False), self.bias)
 
 
 class SynthesisNetwork(nn.Module):
@@ -158,5 +193,5 @@ class SynthesisNetwork(nn.Module):
             x = self.layers[index](x, codes[:, index], given)
             if layer.ends_block:
                 painted = self.to_rgbs[layer.block](x, codes[:, index + 1])
-                rgb = painted if rgb is None else painted + upsample2d(rgb, self.filter)
+                rgb = painted if rgb is None else upsample2d(rgb, self.filter) + painted
         return Prefix(layer=Layer(last), feature=x, rgb=rgb)

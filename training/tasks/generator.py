@@ -25,10 +25,10 @@ from clcae.data.sampler import shuffled
 from clcae.images import make_grid
 from clcae.losses import logistic_discriminator, logistic_generator, r1_penalty
 from clcae.losses.adversarial import path_lengths
+from clcae.ops.compilation import compiled_or_plain
 from clcae.portraits import NUM_PLAIN_LATENTS, PortraitImages, scores
 from clcae.stylegan2 import Discriminator, Generator
 from clcae.stylegan2.generator import style_mixing
-from training.compilation import compiled
 from training.task import Phase, StepContext, StepOutput, Task
 from training.tasks.generator_report import GeneratorReport
 
@@ -61,7 +61,7 @@ class GeneratorTask(Task):
             new_generator.load_state_dict(start.state_dict())
         self.images = images
         self.report = report
-        self.synthesize = compiled(self._synthesize, enabled=compile)
+        self.synthesize = compiled_or_plain(self._synthesize, enabled=compile)
 
     def _synthesize(self, codes: Tensor) -> Tensor:
         return self.generator.synthesize(codes, noise="random")
@@ -199,7 +199,7 @@ class AdversarialTask(GeneratorTask):
             new_generator=new_generator, images=images, report=report, start=start, compile=compile
         )
         self.discriminator = discriminator
-        self.judge = compiled(discriminator.forward, enabled=compile)
+        self.judge = compiled_or_plain(discriminator.forward, enabled=compile)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.path_length_weight, self.path_length_every = path_length_weight, path_length_every
         self.mixing, self.anchor = mixing, anchor

@@ -68,6 +68,10 @@ def cost(
     for parameter in generator.parameters():
         parameter.grad = None
         kept.pop(parameter.untyped_storage()._cdata, None)
+    for layer in generator.synthesis.layers:
+        prepared = layer._frozen._value  # of the weights alone, and made once
+        if prepared is not None:
+            kept.pop(prepared.weight.untyped_storage()._cdata, None)
     return forward, both, sum(storage.nbytes() for storage in kept.values())
 
 

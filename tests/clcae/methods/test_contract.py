@@ -99,3 +99,19 @@ def test_what_is_derived_follows_from_the_rest(name: str) -> None:
     torch.testing.assert_close(method.synthesize(edited), method.synthesize(completed))
     first, second = (method.edit(inversion, back) for inversion in (edited, completed))
     torch.testing.assert_close(method.synthesize(first), method.synthesize(second))
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_the_form_for_inference_makes_the_same_pictures(name: str) -> None:
+    method = CASES[name]
+    fast, keys = method.for_inference(), [*method.state_dict()]
+    for edited in (False, True):
+        first, second = (each.invert(IMAGES) for each in (method, fast))
+        if edited:
+            move = move_of([(DIRECTION, 1.0)])
+            first, second = method.edit(first, move), fast.edit(second, move)
+        torch.testing.assert_close(
+            method.synthesize(first), fast.synthesize(second), rtol=0, atol=1e-4
+        )
+    assert [*method.state_dict()] == keys

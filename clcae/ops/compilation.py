@@ -11,7 +11,9 @@ Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
-def compiled(function: Callable[..., Result], *, enabled: bool = True) -> Callable[..., Result]:
+def compiled_or_plain(
+    function: Callable[..., Result], *, enabled: bool = True, dynamic: bool | None = None
+) -> Callable[..., Result]:
     """`function`, compiled at its first call.
 
     Without a compiler on the machine (or for a function that cannot be compiled) the function runs
@@ -20,10 +22,11 @@ def compiled(function: Callable[..., Result], *, enabled: bool = True) -> Callab
     Args:
         function: of tensors; its modules may change their weights in between.
         enabled: False returns the function itself.
+        dynamic: one program for tensors of every size; None is torch's own choice.
     """
     if not enabled:
         return function
-    fast: Callable[..., Result] = torch.compile(function)
+    fast: Callable[..., Result] = torch.compile(function, dynamic=dynamic)
     failed = False
 
     def call(*args: Any, **kwargs: Any) -> Result:
@@ -33,7 +36,7 @@ def compiled(function: Callable[..., Result], *, enabled: bool = True) -> Callab
                 return fast(*args, **kwargs)
             except Exception as error:  # the compiler's errors share no narrower class
                 failed = True
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+                reason = " ".join(str(error).split())[:200] or repr(error)
                 _log.warning("running without torch.compile: %s", reason)
         return function(*args, **kwargs)
 
