@@ -78,6 +78,7 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.memory = "kept" if options.memory == "kept" and keep_freed_memory() else "returned"
         self.begun = time.perf_counter()
         self.device = device_called(options.device)
         self.limit = options.limit or (QUICK_LIMIT if options.quick else LIMIT)
@@ -101,6 +102,7 @@ class Run:
                 "sections": options.only,
                 "quick": options.quick,
                 "compile": options.compile,
+                "memory": self.memory,
                 "limit": self.limit,
             },
             "machine": described(self.device),
@@ -292,6 +294,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
     parser.add_argument(
+        "--memory",
+        choices=["kept", "returned"],
+        default="kept",
+        help="freed memory stays with the process, as in the other commands, or goes back to the "
+        "system, as in a program that imports the library (default: kept)",
+    )
+    parser.add_argument(
         "--limit",
         type=_seconds,
         metavar="SECONDS",
@@ -303,5 +312,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
     sys.exit(main())

@@ -2,9 +2,9 @@
 
 Operations are those that torch.utils.flop_counter counts: convolutions, also transposed ones,
 matrix products and attention, a multiplication with its addition as 2. clcae.ops is made of those;
-its CUDA kernel of the resampling filter counts as what it replaces. Bias, activation, normalisation
-and interpolation are not counted, as in the tables of the field, many of which count a
-multiplication with its addition as 1: halve before comparing.
+its CUDA kernel of the resampling filter and its Winograd form of the convolution count as what they
+replace. Bias, activation, normalisation and interpolation are not counted, as in the tables of the
+field, many of which count a multiplication with its addition as 1: halve before comparing.
 """
 
 import math
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from clcae.ops import kernels
+from clcae.ops import kernels, winograd
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def count_operations(function: Callable[..., Any], *inputs: Any) -> OperationCou
         Operations of the forward pass, in total and by operator of ATen.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_own_operators())
-    with counter:
+    with counter, winograd.left_out():
         function(*inputs)
     by_operator = {
         str(operator).removeprefix("aten.").removeprefix("clcae."): int(count)

@@ -7,6 +7,9 @@ where no gradient is kept: 0.6 of the time of a convolution of 512 channels, 0.8
 channels the transforms cost what the products save. As exact as the plain sum in float32.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +17,20 @@ from torch import Tensor
 FEWEST_CHANNELS = 256  # measured: 128 channels lose 10 %
 
 _KERNEL = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # equation 9, G
+
+
+_left_out = False
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Every convolution in its plain form inside, for whoever counts operations."""
+    global _left_out
+    before, _left_out = _left_out, True
+    try:
+        yield
+    finally:
+        _left_out = before
 
 
 def pays(
@@ -30,7 +47,7 @@ def takes(
 ) -> bool:
     """Whether `winograd_conv2d` can read this: float32, even sides of at least 8."""
     height, width = x.shape[2:]
-    even = height % 2 == 0 and width % 2 == 0 and min(height, width) >= 8
+    even = height % 2 == 0 and width % 2 == 0 and min(height, width) >= 8 and not _left_out
     return even and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 

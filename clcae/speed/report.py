@@ -44,6 +44,7 @@ def _machine(report: Mapping[str, Any]) -> str:
         f"torch {machine['torch']}",
         f"python {machine['python']}",
         f"clcae {machine['clcae']}",
+        f"freed memory {report['settings']['memory']}",
         report["date"],
     ]
     return (

@@ -6,7 +6,7 @@ from torch import nn
 
 from clcae.metrics.cost import count_operations, count_parameters
 from clcae.ops.conv2d_resample import conv2d_resample
-from clcae.ops.modulated_conv2d import modulated_conv2d
+from clcae.ops.modulated_conv2d import modulated_conv2d, prepared
 from clcae.ops.upfirdn2d import low_pass, upfirdn2d
 
 
@@ -44,6 +44,14 @@ def test_own_operators_are_counted() -> None:
     assert up.total == main + taps
     down = count_operations(lambda: conv2d_resample(x, weight, resample="down", filter=low_pass()))
     assert down.total == main // 4 + 2 * 6 * 17 * 17 * 16
+
+
+def test_the_form_of_a_convolution_does_not_count() -> None:
+    x, weight, styles = torch.zeros(1, 256, 8, 8), torch.zeros(256, 256, 3, 3), torch.ones(1, 256)
+    frozen = prepared(weight)
+    assert frozen.winograd is not None
+    count = count_operations(lambda: modulated_conv2d(x, weight, styles, frozen=frozen))
+    assert count.by_operator["convolution"] == 2 * 64 * 256 * 256 * 9
 
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])

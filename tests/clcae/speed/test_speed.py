@@ -167,7 +167,9 @@ def report_of(machine: dict[str, object], **left: object) -> dict[str, object]:
     ceilings = {"convolution": 100.0, "product": 90.0, "copy": 12.5}
     record = measured(case, device=CPU, limit=0.01, ceilings=ceilings, peak=lambda name: None)
     report = {"schema": SCHEMA, "date": "2026-11-21", "machine": machine, "ceilings": ceilings}
-    return report | {"sections": {"generator": [record]}, "left_out": [], **left}
+    settings = {"memory": "returned"}
+    sections = {"generator": [record]}
+    return report | {"settings": settings, "sections": sections, "left_out": [], **left}
 
 
 def test_a_report_names_the_machine_and_begins_with_ratios(tmp_path: Path) -> None:
