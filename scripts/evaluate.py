@@ -198,8 +198,7 @@ def _subject(
         batch = config["batch_size"] or 16
         return Subject(name, pairs, pairs.observe, (pairs.space,), size, batch), size
     given_name, method = _method(config["method"])
-    weights = weights_digest(method)
-    method = method.to(device).for_inference()
+    method = method.to(device)  # as it was trained: rows equal those of its run to the last digits
     if config["compile"]:
         method = compiled(method)
     spaces = chosen_outputs(method, config["outputs"])
@@ -212,7 +211,7 @@ def _subject(
         spaces=spaces,
         size=size,
         batch_size=config["batch_size"] or default_batch(method),
-        weights=weights,
+        weights=weights_digest(method),
         observer=observer,
     )
     return subject, smallest_size(source)
