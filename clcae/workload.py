@@ -148,15 +148,34 @@ def read_ahead(
         threads: Readers at once.
         ahead: Items read beyond the one that was asked for; bounds the memory.
     """
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
     pool = one_thread_each(threads)
+    for item, future in in_order(items, lambda item: read(item.path), pool, ahead=ahead):
+        yield from _outcome(item, future, account)
+
+
+def in_order(
+    elements: Iterable[Element],
+    work: Callable[[Element], Result],
+    pool: ThreadPoolExecutor,
+    *,
+    ahead: int,
+) -> "Iterator[tuple[Element, Future[Result]]]":
+    """Elements with what becomes of them in the threads of a pool, which ends with them.
+
+    Args:
+        elements: In the order of the results.
+        work: Called in a thread.
+        pool: The threads.
+        ahead: Elements at work beyond the one that was asked for; bounds the memory.
+    """
+    waiting: deque[tuple[Element, Future[Result]]] = deque()
     try:
-        for item in items:
-            waiting.append((item, pool.submit(read, item.path)))
+        for element in elements:
+            waiting.append((element, pool.submit(work, element)))
             if len(waiting) > ahead:
-                yield from _outcome(*waiting.popleft(), account)
+                yield waiting.popleft()
         while waiting:
-            yield from _outcome(*waiting.popleft(), account)
+            yield waiting.popleft()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -3,7 +3,6 @@
 import argparse
 import datetime
 import importlib
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from clcae.speed.networks import Networks
 from clcae.speed.operators import operator_cases
 from clcae.speed.report import SCHEMA, markdown, ratio_text, write
 from clcae.speed.synthesis import generator_cases, scaling_cases
+from clcae.stylegan2.compilation import compiled
 from training.speed import large_training_cases, training_cases
 
 NAME = "benchmark.py"
@@ -47,8 +47,6 @@ NO_YARDSTICK = (
     "ratios to the textbook implementation: it stands in tests/yardstick of the repository, "
     "which is not beside this script"
 )
-COMPILATION = "clcae.stylegan2.compilation"
-NO_COMPILER = f"compiled variants: this version of the library has no {COMPILATION}"
 EXAMPLES = """
 sections:
 {sections}
@@ -88,7 +86,7 @@ class Run:
         self.failed = self.stopped = False
         self.plain_step: ModuleType | None = None
         self.networks = Networks(device=self.device, textbook=self._textbook())
-        if options.compile and (compiled := self._compiler()) is not None:
+        if options.compile:
             self.networks.compiled = compiled
 
     def report(self) -> dict[str, Any]:
@@ -192,16 +190,10 @@ class Run:
         if not (ROOT / "tests" / "yardstick").is_dir():
             self._leave_out(NO_YARDSTICK)
             return None
-        sys.path.insert(0, str(ROOT))  # before other packages that call themselves tests
+        # First, since torch-fidelity installs a package called tests as well.
+        sys.path.insert(0, str(ROOT))
         self.plain_step = importlib.import_module("tests.yardstick.training_step")
         return importlib.import_module("tests.yardstick.synthesis")
-
-    def _compiler(self) -> Callable[..., Any] | None:
-        if importlib.util.find_spec(COMPILATION) is None:
-            self._leave_out(NO_COMPILER)
-            return None
-        compiled: Callable[..., Any] = importlib.import_module(COMPILATION).compiled
-        return compiled
 
     def _leave_out(self, text: str) -> None:
         self.say(f"left out: {text}")

@@ -28,7 +28,7 @@ from clcae.methods.inversion_file import Maker, weights_digest
 from clcae.pretrained.doors import SHIPPED, load_method
 from clcae.serialization import replacing
 from clcae.stylegan2.compilation import compiled
-from clcae.workload import Account, Item, batched, one_thread_each, read_ahead
+from clcae.workload import Account, Item, batched, in_order, one_thread_each, read_ahead
 
 FAST = 1  # zlib level of pictures; the usual one takes longer than the model
 THREADS = max(min(os.cpu_count() or 1, 8), 2)
@@ -296,19 +296,10 @@ def _computed(
         with torch.inference_mode():
             return compute([entry for _, entry in batch])
 
-    waiting: deque[tuple[Batch, Future[Sequence[Result]]]] = deque()
-    pool = ThreadPoolExecutor(lanes)
     try:
-        for batch in batches:
-            waiting.append((batch, pool.submit(result, batch)))
-            if len(waiting) > lanes:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
+        for batch, future in in_order(batches, result, ThreadPoolExecutor(lanes), ahead=lanes):
+            yield batch, future.result()
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(whole)
 
 

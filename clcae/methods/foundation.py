@@ -19,7 +19,6 @@ from clcae.aligner import ImageTower
 from clcae.data.transforms import at_input_size
 from clcae.encoders.pyramid import Pyramid
 from clcae.methods.interface import Inversion, InversionMethod, Move
-from clcae.nn.folding import folded
 from clcae.nn.style_head import StyleHead
 from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
 from clcae.stylegan2.synthesis import NoiseMode, Prefix
@@ -76,14 +75,6 @@ class FoundationInversion(InversionMethod):
         """The same networks, edited by another rule: "refined" or "foundation"."""
         other = copy.copy(self)  # modules and parameters are shared
         other.edit_rule = _checked(edit_rule)
-        return other
-
-    def for_inference(self) -> Self:
-        """With the normalisations of the encoder folded into its convolutions."""
-        other = copy.copy(self)
-        other._modules = dict(self._modules)
-        for name, module in self.encoder_modules().items():
-            other.add_module(name, folded(module))
         return other
 
     @abstractmethod

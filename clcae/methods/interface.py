@@ -8,6 +8,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from clcae.nn.folding import folded
 from clcae.stylegan2 import Generator, LatentSpace, Layer
 
 Move = Callable[[Tensor], Tensor]  # codes [N, L, D] -> codes of the same shape
@@ -51,9 +52,20 @@ class InversionMethod(nn.Module, ABC):
         other.output = output
         return other
 
+    def encoder_modules(self) -> Mapping[str, nn.Module]:
+        """What training changes, by attribute: everything but the generator."""
+        return {}
+
     def for_inference(self) -> Self:
-        """The same results, within rounding, in less time; not to be trained or saved."""
-        return self
+        """The same results, within rounding, in less time; not to be trained or saved.
+
+        The normalisations of its encoder are folded into the convolutions.
+        """
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # a plain copy shares it
+        for name, module in self.encoder_modules().items():
+            other.add_module(name, folded(module))
+        return other
 
     def reduced(self, inversion: Inversion) -> Inversion:
         """The inversion without what is derived, as a file keeps it."""

@@ -17,6 +17,10 @@ from scripts.benchmark import SECTIONS, main
 ROOT = Path(__file__).resolve().parents[2]
 
 
+# In this process, whose memory stays as it is.
+SHORT = ("--quick", "--limit", "0.01", "--device", "cpu", "--memory", "returned")
+
+
 def numbers(node: Any) -> Iterator[float]:
     if isinstance(node, dict):
         node = list(node.values())
@@ -117,23 +121,7 @@ def test_without_the_tests_there_are_no_ratios_to_the_textbook(
     monkeypatch.setattr(benchmark, "ROOT", tmp_path)
     path = tmp_path / "speed.json"
     only = ["--only", "generator,ops"]
-    assert (
-        main(
-            [
-                *only,
-                "--quick",
-                "--limit",
-                "0.01",
-                "--device",
-                "cpu",
-                "--memory",
-                "returned",
-                "--json",
-                str(path),
-            ]
-        )
-        == 0
-    )
+    assert main([*only, *SHORT, "--json", str(path)]) == 0
     report = json.loads(path.read_text())
     assert list(report["sections"]) == ["generator", "ops"]
     (line,) = report["left_out"]
@@ -169,17 +157,7 @@ def test_a_gpu_has_its_own_variants(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_compiled_networks_are_a_variant(tmp_path: Path) -> None:
     path = tmp_path / "speed.json"
-    arguments = [
-        "--quick",
-        "--limit",
-        "0.01",
-        "--device",
-        "cpu",
-        "--memory",
-        "returned",
-        "--json",
-        str(path),
-    ]
+    arguments = [*SHORT, "--json", str(path)]
     assert main([*arguments, "--compile", "--only", "generator"]) == 0
     report = json.loads(path.read_text())
     assert report["left_out"] == []

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_methods import small_official
 
 import clcae
 from clcae.aligner import ImageTower
 from clcae.methods.clcae import CLCAE
-from clcae.methods.foundation import FoundationInversion
-from clcae.methods.official_clcae import OfficialCLCAE
+from clcae.methods.foundation import FoundationInversion, Rule
 from clcae.serialization import save
 from clcae.stylegan2 import Generator, LatentSpace
 
@@ -34,27 +34,9 @@ def small_generator() -> Generator:
     return generator
 
 
-def build_official(edit_rule: str = "refined", image_size: object = 32) -> OfficialCLCAE:
-    method = OfficialCLCAE(
-        generator=small_generator(),
-        image_size=image_size,  # type: ignore[arg-type]
-        layer="8x8/1",
-        stem_channels=6,
-        stages=[[8, 1], [12, 1]],
-        width=12,
-        edit_rule=edit_rule,  # type: ignore[arg-type]
-    )
-    for module in method.encoder_modules().values():
-        for parameter in module.parameters():
-            if parameter.ndim > 1:  # away from the official start, where nothing moves
-                torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-    method.update_average_image()
-    return method.eval().requires_grad_(False)
-
-
-def build(attention: str = "many_token", edit_rule: str = "refined") -> FoundationInversion:
+def build(attention: str = "many_token", edit_rule: Rule = "refined") -> FoundationInversion:
     if attention == "official":
-        return build_official(edit_rule)
+        return small_official(edit_rule=edit_rule)
     generator = small_generator()
     method = CLCAE(generator=generator, attention=attention, edit_rule=edit_rule, **SMALL)  # type: ignore[arg-type]
     for parameter in method.encoder_modules()["feature"].parameters():
@@ -188,7 +170,7 @@ def test_scaled_feature_leads_from_the_codes_to_the_feature(attention: str) -> N
 
 
 def test_official_cars_are_the_middle_rows() -> None:
-    method = build_official(image_size=(24, 32))
+    method = small_official(image_size=(24, 32))
     images = IMAGES[:, :, 4:28]
     pictures = method.reconstructions(images)
     encoding = method.encode(images)
@@ -201,7 +183,7 @@ def test_official_cars_are_the_middle_rows() -> None:
     with pytest.raises(ValueError, match=r"\(3, 3, 32, 32\)"):
         method.invert(IMAGES)
     with pytest.raises(ValueError, match="26x32"):
-        build_official(image_size=(26, 32))
+        small_official(image_size=(26, 32))
 
 
 def test_pictures_of_a_larger_generator_are_averaged_to_the_input() -> None:
@@ -217,7 +199,7 @@ def test_pictures_of_a_larger_generator_are_averaged_to_the_input() -> None:
 
 
 def test_official_encoder_learns_with_dropout() -> None:
-    method = build_official()
+    method = small_official()
     for module in method.encoder_modules().values():
         module.requires_grad_(True).train()
     assert not torch.equal(method.encode(IMAGES).w_plus, method.encode(IMAGES).w_plus)
@@ -236,7 +218,7 @@ def test_official_encoder_learns_with_dropout() -> None:
 
 
 def test_encoder_starts_from_an_aligners_tower() -> None:
-    method = build_official()
+    method = small_official()
     sizes = {"image_size": 32, "stem_channels": 6, "stages": [[8, 1], [12, 1]], "stem_stride": 1}
     tower = ImageTower(**sizes, dim=20)  # type: ignore[arg-type]
     method.start_from(tower)
