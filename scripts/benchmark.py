@@ -23,7 +23,9 @@ from clcae.speed.memory import ChildError, Peak, available, line, peak_in_child,
 from clcae.speed.networks import Networks
 from clcae.speed.operators import operator_cases
 from clcae.speed.report import SCHEMA, markdown, ratio_text, write
+from clcae.speed.served import Served, serve
 from clcae.speed.synthesis import generator_cases, scaling_cases
+from clcae.speed.timing import Call
 from clcae.stylegan2.compilation import compiled
 from training.speed import large_training_cases, training_cases
 
@@ -65,9 +67,10 @@ examples:
 What is compared takes turns (a, b, a, b, ...), so that whatever else the machine does disturbs
 both; every figure is a median, with the lowest and highest beside it. One round goes first and does
 not count, but where it is longer than --limit it is the only one. Ceilings are what a plain 3x3
-convolution, a matrix product and a copy reach on this machine. Peak memory on a CPU is that of a
-process of its own beyond what it held with everything built. The weights are random and of
-official size: no file is needed.
+convolution, a matrix product and a copy reach on this machine. The "plain program" is the textbook
+in a process of its own, without the setting of memory that the commands make for themselves. Peak
+memory on a CPU is that of a process of its own beyond what it held with everything built. The
+weights are random and of official size: no file is needed.
 """
 
 
@@ -85,7 +88,9 @@ class Run:
         self.left_out: list[str] = []
         self.failed = self.stopped = False
         self.plain_step: ModuleType | None = None
-        self.networks = Networks(device=self.device, textbook=self._textbook())
+        self.networks = Networks(
+            device=self.device, textbook=self._textbook(), memory_kept=self.memory == "kept"
+        )
         if options.compile:
             self.networks.compiled = compiled
 
@@ -139,6 +144,7 @@ class Run:
                     limit=self.limit,
                     ceilings=machine,
                     peak=partial(self._peak, section, case),
+                    serve=partial(self._served, section, case),
                 )
             except (RuntimeError, MemoryError) as error:  # one that fails costs no other
                 self.failed = True
@@ -164,10 +170,10 @@ class Run:
         }
         return makers[section](self.networks, quick=self.options.quick)
 
-    def peak_here(self, section: str, case_name: str, variant: str) -> Peak:
-        """The peak of one variant in this process, which has done nothing before."""
+    def call(self, section: str, case_name: str, variant: str) -> Call:
+        """One variant, in a process that does nothing else."""
         case = next(case for case in self.cases(section) if case.name == case_name)
-        return peak_of(case.variants[variant].prepare(), self.device)
+        return case.variants[variant].prepare()
 
     def say(self, text: str) -> None:
         """A line of progress, with the seconds since the start."""
@@ -177,14 +183,20 @@ class Run:
         """On a CPU by a process of its own."""
         if self.device.type == "cuda":
             return peak_of(case.variants[variant].prepare(), self.device)
-        command = [sys.executable, str(Path(__file__).resolve()), "--device", str(self.device)]
-        command += ["--threads", str(torch.get_num_threads())] + ["--quick"] * self.options.quick
-        command += ["--peak", section, case.name, variant]
         try:
-            return peak_in_child(command)
+            return peak_in_child(self._child("--peak", section, case.name, variant))
         except ChildError as error:
             self._leave_out(f"peak memory of {section}, {case.name}, {variant}: {error}")
             return None
+
+    def _served(self, section: str, case: Case, variant: str) -> Call:
+        return Served(self._child("--memory", "returned", "--serve", section, case.name, variant))
+
+    def _child(self, *arguments: str) -> list[str]:
+        """This command again, for one variant."""
+        command = [sys.executable, str(Path(__file__).resolve()), "--device", str(self.device)]
+        command += ["--threads", str(torch.get_num_threads())] + ["--quick"] * self.options.quick
+        return [*command, *arguments]
 
     def _textbook(self) -> ModuleType | None:
         if not (ROOT / "tests" / "yardstick").is_dir():
@@ -210,7 +222,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = Run(options)
         if options.peak is not None:
-            print(line(run.peak_here(*options.peak)))
+            print(line(peak_of(run.call(*options.peak), run.device)))
+            return 0
+        if options.serve is not None:
+            serve(run.call(*options.serve), sys.stdin)
             return 0
         report = run.report()
     except (ValueError, OSError) as error:
@@ -299,7 +314,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"after which a case begins no further round (default: {LIMIT:.0f}, with --quick "
         f"{QUICK_LIMIT:g})",
     )
-    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)  # section, case, variant
+    for hidden in ("--peak", "--serve"):  # section, case, variant
+        parser.add_argument(hidden, nargs=3, help=argparse.SUPPRESS)
     return parser
 
 

@@ -22,6 +22,7 @@ class Variant:
     images: int | None = None  # of a call
     operations: float | None = None  # floating-point ones of a call
     moved: float | None = None  # bytes that a call has to read and write
+    served: str | None = None  # the variant that a process of its own runs, with nothing set
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,13 @@ def measured(
     limit: float,  # seconds, for the rounds of this case
     ceilings: Mapping[str, float],
     peak: Callable[[str], Peak | None],  # of a variant; None where it could not be had
+    serve: Callable[[str], Call],  # makes a variant's call in a process of its own
 ) -> Record:
     """The record of a case: every variant, and every ratio with its spread over the rounds."""
-    calls = {name: variant.prepare() for name, variant in case.variants.items()}
+    calls = {
+        name: variant.prepare() if variant.served is None else serve(variant.served)
+        for name, variant in case.variants.items()
+    }
     rounds = interleaved(calls, device=device, limit=limit, most_rounds=case.most_rounds)
     calls.clear()
     peaks = {name: found for name in case.peaks if (found := peak(name)) is not None}

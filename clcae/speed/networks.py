@@ -25,6 +25,7 @@ class Networks:
         device: Where they lie.
         textbook: The module of the plain synthesis, which stands with the tests; None: not there.
         compiled: What lets a network run compiled, in place; None: nothing is compiled.
+        memory_kept: Whether this process keeps what it frees, which a plain program does not.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class Networks:
         device: torch.device,
         textbook: ModuleType | None,
         compiled: Callable[[Generator], Generator] | None = None,
+        memory_kept: bool = False,
     ) -> None:
         self.device = device
+        self.memory_kept = memory_kept
         self.textbook = textbook
         self.compiled = compiled
         self._built: dict[tuple[object, ...], Any] = {}

@@ -17,6 +17,9 @@ from clcae.speed.timing import Call
 SIZES = ((256, 1), (256, 4), (512, 1), (512, 4), (1024, 1), (1024, 4))  # resolution, batch
 QUICK_SIZES = ((PORTRAITS, 1), (PORTRAITS, 4), (256, 1))
 DEPTHWISE = "textbook (depthwise FIR)"  # its other way to write the filter
+PROGRAM = (
+    "textbook (plain program)"  # in a process of its own, whose memory is as the system has it
+)
 
 
 def operations(
@@ -33,7 +36,7 @@ def operations(
 
 
 def generator_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
-    """Ours against the textbook's, and its two filters."""
+    """Ours against the textbook's: in this process, in a program of its own, its two filters."""
     sizes = QUICK_SIZES if quick else SIZES
     for resolution, batch in sizes:
         peaks = ["clcae", "textbook"] if batch == 1 and not quick else []
@@ -42,6 +45,7 @@ def generator_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
 
 def _generator_case(networks: Networks, resolution: int, batch: int, peaks: Sequence[str]) -> Case:
     ways: dict[str, Callable[[], Call]] = {"clcae": lambda: synthesis(networks, resolution, batch)}
+    served: dict[str, str] = {}
     if networks.compiled is not None:
         ways["clcae (compiled)"] = lambda: _compiled(networks, resolution, batch)
     ours = list(ways)
@@ -49,6 +53,10 @@ def _generator_case(networks: Networks, resolution: int, batch: int, peaks: Sequ
     if networks.textbook is not None:
         ways["textbook"] = lambda: _plain(networks, resolution, batch, "filtered")
         ratios = [Ratio(["textbook"], [name]) for name in ours]
+        if networks.memory_kept and batch == 1 and resolution != PORTRAITS:
+            ways[PROGRAM] = ways["textbook"]
+            served[PROGRAM] = "textbook"
+            ratios += [Ratio([PROGRAM], [name]) for name in ours]
         if batch == 1:
             ways[DEPTHWISE] = lambda: _plain(networks, resolution, batch, "filtered_by_groups")
             ratios += [Ratio([DEPTHWISE], [name]) for name in ours]
@@ -65,7 +73,7 @@ def _generator_case(networks: Networks, resolution: int, batch: int, peaks: Sequ
     return Case(
         name=f"{resolution} px, batch {batch}",
         variants={
-            name: Variant(prepare=prepare, images=batch, operations=count)
+            name: Variant(prepare=prepare, images=batch, operations=count, served=served.get(name))
             for name, prepare in ways.items()
         },
         ratios=ratios,

@@ -70,7 +70,9 @@ def test_what_the_ratios_are_of(ran: tuple[str, str, dict[str, Any]]) -> None:
     }
     assert titles["import"] == {"clcae / torch, seconds"}
     depthwise = "textbook (depthwise FIR) / clcae, seconds"
-    assert titles["generator"] == {"textbook / clcae, seconds", depthwise}
+    program = "textbook (plain program) / clcae, seconds"  # where this one keeps freed memory
+    assert {"textbook / clcae, seconds", depthwise} <= titles["generator"]
+    assert titles["generator"] <= {"textbook / clcae, seconds", depthwise, program}
     assert titles["inversion"] == {"whole / (encoder + synthesis), seconds"}
     assert titles["edit"] == {"edit / synthesis, seconds"}
     quantities = ("seconds", "peak memory", "peak memory in all")
@@ -136,7 +138,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stopped.value.code == 0
     said = capsys.readouterr().out
-    assert "python scripts/benchmark.py --quick" in said and "--peak" not in said
+    assert "python scripts/benchmark.py --quick" in said
+    assert "--peak" not in said and "--serve" not in said
     assert all(f"  {name} " in said for name in SECTIONS)
 
 

@@ -16,11 +16,16 @@ from clcae.speed.machine import described
 from clcae.speed.memory import MIB, ChildError, Peak, line, peak_in_child, peak_of
 from clcae.speed.networks import Networks
 from clcae.speed.report import SCHEMA, markdown, write
-from clcae.speed.timing import interleaved
+from clcae.speed.served import Served
+from clcae.speed.timing import Call, interleaved
 from clcae.stylegan2 import Generator
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[3]
+
+
+def unserved(variant: str) -> Call:
+    raise AssertionError(variant)
 
 
 def test_calls_take_turns_after_a_round_that_does_not_count(
@@ -78,6 +83,7 @@ def test_ratios_and_shares_follow_from_what_was_measured(monkeypatch: pytest.Mon
         limit=1.0,
         ceilings={"convolution": 8.0, "product": 1.0, "copy": 2.0},
         peak=peaks.get,
+        serve=unserved,
     )
     values = [(ratio["value"], ratio["low"], ratio["high"]) for ratio in record["ratios"]]
     times = [(3.0, 3.0, 5.0), (4.0, 4.0, 6.0), (0.75, 0.75, 1.25)]
@@ -110,6 +116,56 @@ def test_a_child_that_fails_says_why() -> None:
         peak_in_child([sys.executable, "-c", "import sys; sys.stderr.write('no way'); sys.exit(3)"])
     with pytest.raises(ChildError, match="ended with 0: no word"):
         peak_in_child([sys.executable, "-c", ""])
+
+
+def serving(call: str) -> list[str]:
+    """A program that makes a call whenever it is asked."""
+    script = f"import sys; from clcae.speed.served import serve; serve(lambda: {call}, sys.stdin)"
+    return [sys.executable, "-c", script]
+
+
+def test_a_process_makes_its_call_whenever_it_is_asked(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    call = Served(serving(f"open({str(log)!r}, 'a').write('x')"))
+    assert not log.exists()
+    call()
+    assert log.read_text() == "x"
+    call()
+    assert log.read_text() == "xx"
+    process = call._process
+    del call
+    assert process.returncode is not None
+
+
+def test_a_variant_that_is_served_is_not_built_here() -> None:
+    asked: list[str] = []
+
+    def unbuilt() -> Call:
+        raise AssertionError
+
+    ways = {"here": Variant(prepare=lambda: int), "apart": Variant(prepare=unbuilt, served="here")}
+
+    def serve(variant: str) -> Call:
+        asked.append(variant)
+        return int
+
+    record = measured(
+        Case(name="case", variants=ways, ratios=[Ratio(["apart"], ["here"])]),
+        device=CPU,
+        limit=0.01,
+        ceilings={},
+        peak=lambda name: None,
+        serve=serve,
+    )
+    assert asked == ["here"] and record["ratios"][0]["value"] > 0.0
+
+
+def test_a_served_process_that_ends_says_why() -> None:
+    with pytest.raises(ChildError, match="ended with 1: no textbook"):
+        Served([sys.executable, "-c", "raise SystemExit('no textbook')"])
+    call = Served(serving("1 / 0"))
+    with pytest.raises(ChildError, match=r"ended with .*: ZeroDivisionError: division by zero"):
+        call()
 
 
 def test_a_line_is_read_as_it_was_written() -> None:
@@ -165,7 +221,9 @@ def report_of(machine: dict[str, object], **left: object) -> dict[str, object]:
         ratios=[Ratio(["a"], ["a"])],
     )
     ceilings = {"convolution": 100.0, "product": 90.0, "copy": 12.5}
-    record = measured(case, device=CPU, limit=0.01, ceilings=ceilings, peak=lambda name: None)
+    record = measured(
+        case, device=CPU, limit=0.01, ceilings=ceilings, peak=lambda name: None, serve=unserved
+    )
     report = {"schema": SCHEMA, "date": "2026-11-21", "machine": machine, "ceilings": ceilings}
     settings = {"memory": "returned"}
     sections = {"generator": [record]}
