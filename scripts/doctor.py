@@ -133,16 +133,18 @@ def _output(command: list[str], pattern: str = r"\A(.*)") -> str | None:
 
 
 def devices() -> Section:
-    """Processor and GPUs, and whether bfloat16 is of use on them."""
+    """Processor and GPUs, whether bfloat16 is of use on them, and what becomes of freed memory."""
     import torch
 
+    from clcae.ops.memory import can_keep
     from training.precision import bfloat16_lacking
 
     def described(device: torch.device, name: str) -> str:
         return f"{name}; {bfloat16_lacking(device) or 'bfloat16'}"
 
     cores = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    found = {"cpu": described(torch.device("cpu"), cores)}
+    kept = "kept by the commands" if can_keep() else "returned, which is slower (no glibc)"
+    found = {"cpu": f"{described(torch.device('cpu'), cores)}; freed memory is {kept}"}
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
         memory = f"{properties.total_memory / 2**30:.0f} GiB"
@@ -159,8 +161,9 @@ def operators() -> Section:
     backend = "kernel" if status.usable else "torch"
     own = {name: {"backend": backend, "why": status.reason} for name in ("bias_act", "upfirdn2d")}
     why = "torch's convolutions, and the two above"
-    others = ("conv2d_resample", "modulated_conv2d")
-    return own | {name: {"backend": "torch", "why": why} for name in others}
+    wide = f"{why}; Winograd's on a CPU, where a frozen one is wide"
+    others = {"conv2d_resample": why, "modulated_conv2d": wide}
+    return own | {name: {"backend": "torch", "why": others[name]} for name in others}
 
 
 def packages() -> Section:

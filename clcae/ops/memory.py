@@ -23,7 +23,12 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it could be set: on Linux with the GNU C library. Elsewhere nothing is changed.
     """
-    if platform.libc_ver()[0] != "glibc":
+    if not can_keep():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def can_keep() -> bool:
+    """Whether this system has what `keep_freed_memory` sets: the GNU C library."""
+    return platform.libc_ver()[0] == "glibc"
