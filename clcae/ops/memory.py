@@ -10,7 +10,7 @@ import platform
 
 # mallopt's parameters, malloc.h of glibc.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_NEVER = 2**31 - 1  # bytes of free memory at the end of the heap before any of it goes back
+_NEVER = -1  # of free memory at the end of the heap, as mallopt(3) has it, goes back
 
 
 def keep_freed_memory() -> bool:

@@ -28,6 +28,8 @@ class Served:
         ChildError: it ended instead, with what it said last; when it is built or called.
     """
 
+    sleeps = True  # between calls, and what memory it freed has gone elsewhere meanwhile
+
     def __init__(self, command: Sequence[str]) -> None:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)

@@ -57,8 +57,8 @@ def _repeats(call: Call, device: torch.device, first: float) -> int:
 
 
 def _seconds(call: Call, device: torch.device, repeats: int) -> float:
-    """Of one call. Short ones have the caches to themselves, whatever ran before."""
-    if repeats > 1:
+    """Of one call. Short ones, and those that slept, find things as if nothing else ran."""
+    if repeats > 1 or getattr(call, "sleeps", False):
         call()
     wait(device)
     begun = time.perf_counter()
