@@ -1,8 +1,8 @@
 """Freed memory that stays with the process, because getting it again is slow on a CPU.
 
 The C library gives every large array back to the system when it is freed. A feature map of 1024
-pixels then costs more in page faults than in arithmetic each time it is made: synthesis takes
-about a quarter longer, code that makes more arrays up to twice as long.
+pixels then costs more in page faults than in arithmetic each time it is made: synthesis takes half
+as long again, code that makes more arrays up to three times as long.
 """
 
 import ctypes
