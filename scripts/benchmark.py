@@ -89,7 +89,9 @@ class Run:
         self.failed = self.stopped = False
         self.plain_step: ModuleType | None = None
         self.networks = Networks(
-            device=self.device, textbook=self._textbook(), memory_kept=self.memory == "kept"
+            device=self.device,
+            textbook=self._textbook(),
+            memory_kept=self.memory == "kept" and self.device.type == "cpu",
         )
         if options.compile:
             self.networks.compiled = compiled

@@ -25,7 +25,8 @@ class Networks:
         device: Where they lie.
         textbook: The module of the plain synthesis, which stands with the tests; None: not there.
         compiled: What lets a network run compiled, in place; None: nothing is compiled.
-        memory_kept: Whether this process keeps what it frees, which a plain program does not.
+        memory_kept: Whether this process computes on a CPU and keeps what it frees, which a plain
+            program does not.
     """
 
     def __init__(

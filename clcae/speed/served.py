@@ -33,7 +33,7 @@ class Served:
     def __init__(self, command: Sequence[str]) -> None:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        self._end = weakref.finalize(self, _stop, self._process)
+        weakref.finalize(self, _stop, self._process)
         self._await(READY)
 
     def __call__(self) -> None:

@@ -17,9 +17,7 @@ from clcae.speed.timing import Call
 SIZES = ((256, 1), (256, 4), (512, 1), (512, 4), (1024, 1), (1024, 4))  # resolution, batch
 QUICK_SIZES = ((PORTRAITS, 1), (PORTRAITS, 4), (256, 1))
 DEPTHWISE = "textbook (depthwise FIR)"  # its other way to write the filter
-PROGRAM = (
-    "textbook (plain program)"  # in a process of its own, whose memory is as the system has it
-)
+PROGRAM = "textbook (plain program)"  # in a process of its own, with memory as the system has it
 
 
 def operations(
