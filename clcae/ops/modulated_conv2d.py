@@ -23,7 +23,7 @@ class Prepared:
 
     squares: Tensor  # [C_out, C_in], summed over the kernel
     weight: Tensor  # the weights, laid out as the convolution reads them
-    winograd: Tensor | None  # [16, C_in, C_out], where that is the faster convolution
+    winograd: Tensor | None  # [4 * C_out, C_in, 3, 1], where that is the faster convolution
 
 
 def prepared(
@@ -78,16 +78,23 @@ def modulated_conv2d(
         return _pointwise(x, weight, styles, scales)
     weight = weight if frozen is None else frozen.weight
     recorded = _recorded(x, weight, styles)
-    if not recorded and frozen is not None and frozen.winograd is not None and winograd.takes(x):
-        x = winograd.winograd_conv2d(x * styles[:, :, None, None], frozen.winograd)
-    elif not recorded and len(x) == 1 and weight.numel() < x.numel():
+    fast = frozen.winograd if frozen is not None and not recorded and winograd.takes(x) else None
+    if fast is not None:
+        weight = fast
+    by_weight = not recorded and len(x) == 1 and weight.numel() < x.numel()
+    if by_weight:
         weight = weight * styles[0, :, None, None]
         if scales is not None:
-            weight = weight.mul_(scales[0, :, None, None, None])
-        return conv2d_resample(x, weight, resample=resample, filter=filter)
+            copies = len(weight) // scales.shape[1]
+            weight = weight.mul_(scales[0].repeat(copies)[:, None, None, None])
     else:
         x = x * styles[:, :, None, None]
+    if fast is not None:
+        x = winograd.winograd_conv2d(x, weight)
+    else:
         x = conv2d_resample(x, weight, resample=resample, filter=filter)
+    if by_weight:
+        return x
     if scales is None:
         return x
     scales = scales[:, :, None, None]
@@ -109,11 +116,11 @@ def _pointwise(
     scales: Tensor | None,  # [N, C_out]
 ) -> Tensor:
     """A matrix product a sample: nothing as large as the activations is made, or kept."""
-    matrices = styles[:, :, None] * weight.flatten(1).T  # [N, C_in, C_out]
+    matrices = styles[:, None] * weight.flatten(1)  # [N, C_out, C_in]
     if scales is not None:
-        matrices = matrices * scales[:, None]
+        matrices = matrices * scales[:, :, None]
     pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, H * W, C_in], a view where channels are last
-    return (pixels @ matrices).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    return (pixels @ matrices.mT).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 def _recorded(*tensors: Tensor) -> bool:
