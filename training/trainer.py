@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from clcae.ops.memory import release_freed_memory
 from training import distributed
 from training.checkpoint import capture, load_weights, restore, weights_of
 from training.ema import ExponentialAverage
@@ -211,6 +212,7 @@ class Trainer:
             )
 
         distributed.on_main(save)
+        release_freed_memory()  # in training, which lasts for days, it would pile up
 
     def _resume(self) -> None:
         if self.state.last.exists():

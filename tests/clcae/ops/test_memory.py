@@ -56,3 +56,31 @@ def test_memory_is_kept_beyond_2_gib() -> None:
     done = subprocess.run([sys.executable, "-c", WHOLE], capture_output=True, text=True, check=True)
     first, second = map(int, done.stdout.split())
     assert second < first / 10  # one byte of every MiB is touched
+
+
+RELEASED = """
+import torch
+from clcae.ops.memory import keep_freed_memory, release_freed_memory
+assert keep_freed_memory()
+def held():
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) // 1024
+before = held()
+arrays = [torch.empty(1 << 24).fill_(1.0) for _ in range(8)]  # 64 MiB each
+last = arrays[-1]
+del arrays
+kept = held()
+assert release_freed_memory()
+print(kept - before, held() - before, float(last.sum()) == 1 << 24)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of the GNU C library")
+def test_what_was_kept_can_be_released_also_below_what_is_in_use() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RELEASED], capture_output=True, text=True, check=True
+    )
+    kept, released, whole = done.stdout.split()
+    assert int(kept) > 8 * 64 - 16  # MiB
+    assert int(released) < 64 + 64
+    assert whole == "True"
