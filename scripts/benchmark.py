@@ -55,7 +55,7 @@ sections:
 
 examples:
   python scripts/benchmark.py
-      everything, ten to twelve minutes on two slow cores; the table goes to stdout
+      everything, a quarter of an hour on two slow cores; the table goes to stdout
   python scripts/benchmark.py --quick
       the shipped portraits' networks and 256 pixels: less than a minute
   python scripts/benchmark.py --only generator,inversion --json speed.json
@@ -66,11 +66,11 @@ examples:
 
 What is compared takes turns (a, b, a, b, ...), so that whatever else the machine does disturbs
 both; every figure is a median, with the lowest and highest beside it. One round goes first and does
-not count, but where it is longer than --limit it is the only one. Ceilings are what a plain 3x3
-convolution, a matrix product and a copy reach on this machine. The "plain program" is the textbook
-in a process of its own, without the setting of memory that the commands make for themselves. Peak
-memory on a CPU is that of a process of its own beyond what it held with everything built. The
-weights are random and of official size: no file is needed.
+not count, at least two do; but where the first takes six times --limit it is the only one. Ceilings
+are what a plain 3x3 convolution, a matrix product and a copy reach on this machine. The "plain
+program" is the textbook in a process of its own, without the setting of memory that the commands
+make for themselves. Peak memory on a CPU is that of a process of its own beyond what it held with
+everything built. The weights are random and of official size: no file is needed.
 """
 
 

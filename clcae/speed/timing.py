@@ -11,6 +11,8 @@ import torch
 Call = Callable[[], object]
 
 MOST_ROUNDS = 9
+FEWEST_ROUNDS = 2  # whatever the limit, unless the first round takes this many times as long:
+PATIENCE = 6
 SHORTEST = 0.05  # seconds; what takes less is called several times between two looks at the clock
 
 
@@ -26,8 +28,8 @@ def interleaved(
     Args:
         calls: What is timed, by name.
         device: What is waited for before the clock is read.
-        limit: Seconds after which no further round is begun. Where the first round alone takes as
-            long, it counts and stays the only one.
+        limit: Seconds after which no further round is begun, but two are always made. Where the
+            first round alone takes six times as long, it counts and stays the only one.
         most_rounds: Rounds at most.
 
     Returns:
@@ -35,7 +37,7 @@ def interleaved(
     """
     gc.collect()
     first = {name: _seconds(call, device, 1) for name, call in calls.items()}
-    if sum(first.values()) >= limit:
+    if sum(first.values()) >= PATIENCE * limit:
         return {name: [seconds] for name, seconds in first.items()}
     repeats = {name: _repeats(call, device, first[name]) for name, call in calls.items()}
     rounds: dict[str, list[float]] = {name: [] for name in calls}
@@ -44,7 +46,7 @@ def interleaved(
         for name, call in calls.items():
             rounds[name].append(_seconds(call, device, repeats[name]))
         spent = time.perf_counter() - begun
-        if spent * (done + 1) / done > limit:
+        if done >= FEWEST_ROUNDS and spent * (done + 1) / done > limit:
             break
     return rounds
 

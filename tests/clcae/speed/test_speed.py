@@ -40,11 +40,21 @@ def test_calls_take_turns_after_a_round_that_does_not_count(
     assert all(second > 0.0 for seconds in rounds.values() for second in seconds)
 
 
-def test_what_takes_longer_than_the_limit_is_done_once() -> None:
-    order: list[str] = []
-    calls = {name: lambda name=name: order.append(name) for name in "ab"}
-    rounds = interleaved(calls, device=CPU, limit=1e-9)
-    assert order == ["a", "b"] and [len(seconds) for seconds in rounds.values()] == [1, 1]
+@pytest.mark.parametrize(
+    ("seconds", "rounds"), [(1.0, 9), (4.0, 5), (15.0, 2), (119.0, 2), (121.0, 1)]
+)
+def test_rounds_by_what_they_take(
+    seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def call() -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("clcae.speed.timing.time.perf_counter", lambda: now)
+    made = interleaved({"a": call}, device=CPU, limit=20.0)
+    assert made == {"a": [seconds] * rounds}
 
 
 def test_short_calls_are_repeated_between_two_looks_at_the_clock() -> None:
