@@ -10,7 +10,9 @@ import torch
 from clcae.speed.memory import MIB, Peak
 from clcae.speed.timing import MOST_ROUNDS, Call, interleaved, summary
 
-Quantity = Literal["seconds", "seconds an image", "peak memory", "peak memory in all"]
+Quantity = Literal[
+    "seconds", "seconds an image", "seconds an operation", "peak memory", "peak memory in all"
+]
 Record = dict[str, Any]  # as JSON has it
 
 
@@ -136,5 +138,10 @@ def _values(
         return {name: [float(peak.whole)] for name, peak in peaks.items()}
     if quantity == "seconds":
         return rounds
-    images = {name: variant.images or 1 for name, variant in case.variants.items()}
-    return {name: [each / images[name] for each in seconds] for name, seconds in rounds.items()}
+    amounts = {
+        name: variant.operations if quantity == "seconds an operation" else variant.images
+        for name, variant in case.variants.items()
+    }
+    return {
+        name: [each / (amounts[name] or 1) for each in seconds] for name, seconds in rounds.items()
+    }

@@ -68,7 +68,7 @@ def ceilings(device: torch.device, *, small: bool) -> dict[str, float]:
     numbers = 1 << ((22 if small else 26) if device.type == "cpu" else 28)
     limit = LIMIT / 4 if small else LIMIT
     convolutions = [
-        _rate(_convolution(*size, device), 2 * 9 * size[0] ** 2 * size[1] ** 2, device, limit)
+        _rate(convolution(*size, device), convolution_operations(*size), device, limit)
         for size in sizes
     ]
     return {
@@ -82,7 +82,13 @@ def _rate(call: Call, amount: float, device: torch.device, limit: float) -> floa
     return amount / min(interleaved({"": call}, device=device, limit=limit)[""])
 
 
-def _convolution(channels: int, resolution: int, device: torch.device) -> Call:
+def convolution_operations(channels: int, resolution: int) -> int:
+    """Of `convolution`, a multiplication with its addition as 2."""
+    return 2 * 9 * channels**2 * resolution**2
+
+
+def convolution(channels: int, resolution: int, device: torch.device) -> Call:
+    """A plain 3x3 convolution, as fast as the machine has one."""
     x = torch.randn(1, channels, resolution, resolution, device=device)
     weight = torch.randn(channels, channels, 3, 3, device=device)
     x, weight = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weight))

@@ -11,12 +11,19 @@ import torch
 
 from clcae.ops import kernels
 from clcae.speed.case import Case, Quantity, Ratio, Variant
+from clcae.speed.machine import (
+    CONVOLUTIONS,
+    SMALL_CONVOLUTIONS,
+    convolution,
+    convolution_operations,
+)
 from clcae.speed.networks import PORTRAITS, Networks
 from clcae.speed.timing import Call
 
 SIZES = ((256, 1), (256, 4), (512, 1), (512, 4), (1024, 1), (1024, 4))  # resolution, batch
 QUICK_SIZES = ((PORTRAITS, 1), (PORTRAITS, 4), (256, 1))
 DEPTHWISE = "textbook (depthwise FIR)"  # its other way to write the filter
+CEILING = "3x3 convolution"  # what the machine does best, at this moment
 PROGRAM = "textbook (plain program)"  # in a process of its own, with memory as the system has it
 
 
@@ -47,10 +54,10 @@ def _generator_case(networks: Networks, resolution: int, batch: int, peaks: Sequ
     if networks.compiled is not None:
         ways["clcae (compiled)"] = lambda: _compiled(networks, resolution, batch)
     ours = list(ways)
-    ratios = []
+    ratios = [Ratio([CEILING], [name], "seconds an operation") for name in ours]
     if networks.textbook is not None:
         ways["textbook"] = lambda: _plain(networks, resolution, batch, "filtered")
-        ratios = [Ratio(["textbook"], [name]) for name in ours]
+        ratios += [Ratio(["textbook"], [name]) for name in ours]
         if networks.memory_kept and batch == 1 and resolution != PORTRAITS:
             ways[PROGRAM] = ways["textbook"]
             served[PROGRAM] = "textbook"
@@ -68,11 +75,19 @@ def _generator_case(networks: Networks, resolution: int, batch: int, peaks: Sequ
         ways[references] = lambda: _half(_compiled_references(networks, resolution, batch))
         ratios.append(Ratio([references], [half]))
     count = batch * operations(networks.generator(resolution).channels)
+    size = SMALL_CONVOLUTIONS[1] if resolution == PORTRAITS else CONVOLUTIONS[2]
+    ceiling = Variant(
+        prepare=lambda: convolution(*size, networks.device),
+        operations=convolution_operations(*size),
+    )
     return Case(
         name=f"{resolution} px, batch {batch}",
         variants={
-            name: Variant(prepare=prepare, images=batch, operations=count, served=served.get(name))
-            for name, prepare in ways.items()
+            CEILING: ceiling,
+            **{
+                name: Variant(prepare=way, images=batch, operations=count, served=served.get(name))
+                for name, way in ways.items()
+            },
         },
         ratios=ratios,
         peaks=[name for name in peaks if name in ways],

@@ -67,6 +67,7 @@ RATIOS = [
     Ratio(["slow"], ["fast"]),
     Ratio(["slow", "fast"], ["fast"]),
     Ratio(["slow"], ["fast"], "seconds an image"),
+    Ratio(["slow"], ["fast"], "seconds an operation"),
     Ratio(["slow"], ["fast"], "peak memory"),
     Ratio(["slow"], ["fast"], "peak memory in all"),
     Ratio(["slow"], ["unmeasured"], "peak memory"),
@@ -80,7 +81,7 @@ def test_ratios_and_shares_follow_from_what_was_measured(monkeypatch: pytest.Mon
         name="case",
         variants={
             "fast": Variant(prepare=lambda: print, images=1, operations=8e9),
-            "slow": Variant(prepare=lambda: print, images=4, moved=3e9),
+            "slow": Variant(prepare=lambda: print, images=4, operations=2e9, moved=3e9),
             "unmeasured": Variant(prepare=lambda: print),
         },
         ratios=RATIOS,
@@ -96,7 +97,7 @@ def test_ratios_and_shares_follow_from_what_was_measured(monkeypatch: pytest.Mon
         serve=unserved,
     )
     values = [(ratio["value"], ratio["low"], ratio["high"]) for ratio in record["ratios"]]
-    times = [(3.0, 3.0, 5.0), (4.0, 4.0, 6.0), (0.75, 0.75, 1.25)]
+    times = [(3.0, 3.0, 5.0), (4.0, 4.0, 6.0), (0.75, 0.75, 1.25), (12.0, 12.0, 20.0)]
     assert values == [*times, (5.0, 5.0, 5.0), (3.0, 3.0, 3.0)]
     assert record["ratios"][1]["title"] == "slow + fast / fast, seconds"
     fast, slow = record["variants"]["fast"], record["variants"]["slow"]
