@@ -28,7 +28,7 @@ class Served:
         ChildError: it ended instead, with what it said last; when it is built or called.
     """
 
-    sleeps = True  # between calls, and what memory it freed has gone elsewhere meanwhile
+    warmed = True  # it sleeps between calls, and what it freed has gone elsewhere meanwhile
 
     def __init__(self, command: Sequence[str]) -> None:
         pipe = subprocess.PIPE

@@ -11,12 +11,7 @@ import torch
 
 from clcae.ops import kernels
 from clcae.speed.case import Case, Quantity, Ratio, Variant
-from clcae.speed.machine import (
-    CONVOLUTIONS,
-    SMALL_CONVOLUTIONS,
-    convolution,
-    convolution_operations,
-)
+from clcae.speed.machine import CONVOLUTIONS, SMALL_CONVOLUTIONS, Convolution
 from clcae.speed.networks import PORTRAITS, Networks
 from clcae.speed.timing import Call
 
@@ -76,14 +71,14 @@ def _generator_case(networks: Networks, resolution: int, batch: int, peaks: Sequ
         ratios.append(Ratio([references], [half]))
     count = batch * operations(networks.generator(resolution).channels)
     size = SMALL_CONVOLUTIONS[1] if resolution == PORTRAITS else CONVOLUTIONS[2]
-    ceiling = Variant(
-        prepare=lambda: convolution(*size, networks.device),
-        operations=convolution_operations(*size),
+    best = Variant(
+        prepare=lambda: Convolution(*size, networks.device),
+        operations=Convolution.operations(*size),
     )
     return Case(
         name=f"{resolution} px, batch {batch}",
         variants={
-            CEILING: ceiling,
+            CEILING: best,
             **{
                 name: Variant(prepare=way, images=batch, operations=count, served=served.get(name))
                 for name, way in ways.items()

@@ -59,8 +59,8 @@ def _repeats(call: Call, device: torch.device, first: float) -> int:
 
 
 def _seconds(call: Call, device: torch.device, repeats: int) -> float:
-    """Of one call. Short ones, and those that slept, find things as if nothing else ran."""
-    if repeats > 1 or getattr(call, "sleeps", False):
+    """Of one call. Short ones, and those that ask for it, find things as if nothing else ran."""
+    if repeats > 1 or getattr(call, "warmed", False):
         call()
     wait(device)
     begun = time.perf_counter()
