@@ -11,8 +11,8 @@ import torch
 Call = Callable[[], object]
 
 MOST_ROUNDS = 9
-FEWEST_ROUNDS = 2  # whatever the limit, unless the first round takes this many times as long:
-PATIENCE = 6
+FEWEST_ROUNDS = 2  # whatever the limit,
+PATIENCE = 6  # unless the first round takes this many times as long
 SHORTEST = 0.05  # seconds; what takes less is called several times between two looks at the clock
 
 
