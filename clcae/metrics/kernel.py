@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clcae.metrics.blocks import row_blocks
 from clcae.metrics.feature_sets import Features, ReservoirMetric
 from clcae.metrics.metric import Direction
 from clcae.metrics.reservoir import DEFAULT_MAXIMUM
-
-BLOCK = 1024  # rows of a kernel matrix at once
 
 
 @dataclass(frozen=True)
@@ -165,5 +164,8 @@ def _cubic(products: Tensor, dimension: int) -> Tensor:
 
 def _kernel_sum(first: Tensor, second: Tensor) -> float:
     """Sum of the kernel over all pairs, block by block."""
-    sums = [float(_cubic(rows @ second.T, first.shape[1]).sum()) for rows in first.split(BLOCK)]
+    sums = [
+        float(_cubic(rows @ second.T, first.shape[1]).sum())
+        for rows in row_blocks(first, columns=len(second))
+    ]
     return float(torch.tensor(sums, dtype=torch.float64).sum())

@@ -12,12 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from clcae.metrics.blocks import row_blocks
 from clcae.metrics.feature_sets import Features, ReservoirMetric
 from clcae.metrics.metric import Direction
 from clcae.metrics.reservoir import DEFAULT_MAXIMUM
 
 NEIGHBOURS = 3  # section 3
-BLOCK = 1024  # rows of a matrix of distances at once
 ROUNDING = 1e-11  # of a squared distance, relative to the largest squared length
 
 
@@ -58,12 +58,12 @@ def share_inside(
     radii = torch.cat(
         [
             _squared_distances(rows, manifold).kthvalue(neighbours + 1).values  # itself is nearest
-            for rows in manifold.split(BLOCK)
+            for rows in row_blocks(manifold, columns=len(manifold))
         ]
     )
     inside = [
         (_squared_distances(rows, manifold) <= radii + tolerance).any(dim=1)
-        for rows in vectors.split(BLOCK)
+        for rows in row_blocks(vectors, columns=len(manifold))
     ]
     return float(torch.cat(inside).double().mean())
 

@@ -1,5 +1,6 @@
 """A pass in parts: shared, stopped and continued, it gives what one pass gives, digit for digit."""
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -92,6 +93,13 @@ def evaluation(source: TensorImages, folder: Path, **changes: object) -> Evaluat
         "save_every": 8,
     }
     return EvaluationPass(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def bytes_of_tensors() -> int:
+    """Of all that are alive, each storage once."""
+    tensors = [entry for entry in gc.get_objects() if issubclass(type(entry), Tensor)]
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def values(part: Part) -> dict[str, dict[str, float]]:
@@ -254,10 +262,11 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
             return super().images([0] * len(indices))
 
     source = Endless(pixels=torch.zeros(1, 3, 16, 12, dtype=torch.uint8))
-    asked = []
+    asked, held = [], []
 
     def watched(images: Tensor) -> Observations:
         asked.append(len(images))
+        held.append(bytes_of_tensors())
         return {"W": {RECONSTRUCTION: (images, images)}}
 
     measures = {"MSE": MEASURES["MSE"], "FD": MEASURES["FD"]}
@@ -265,6 +274,8 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     whole.run()
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert len(sizes) == 3 and sum(asked) == 4000
+    # Read ahead by threads, so that some batches more or fewer lie there.
+    assert max(held[20:]) < max(held[5:20]) + 4 * 100 * 3 * 16 * 12 * 4
     # 8 bytes an image, and moments of 12 dimensions twice.
     assert max(sizes) < 8 * 1400 + 2 * 8 * (12 * 12 + 12) + 4000
 
