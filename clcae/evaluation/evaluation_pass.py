@@ -27,7 +27,7 @@ from clcae.ops.memory import release_freed_memory
 THREADS = 2  # that read, and as many that write
 AHEAD = 2  # batches that are read before they are asked for
 PENDING = 64  # pictures that wait to be written
-RELEASE_EVERY = 128  # images; the arrays made next are slow once, under a hundredth of the time
+RELEASE_EVERY = 128  # images; to get it again takes 3 % of the time of the portraits' networks
 
 
 class EvaluationPass:
