@@ -57,7 +57,7 @@ examples:
   python scripts/benchmark.py
       everything, a quarter of an hour on two slow cores; the table goes to stdout
   python scripts/benchmark.py --quick
-      the shipped portraits' networks and 256 pixels: less than a minute
+      the shipped portraits' networks and 256 pixels: a minute and a half
   python scripts/benchmark.py --only generator,inversion --json speed.json
       two sections, with every figure in a file
   python scripts/benchmark.py --only generator --compile --limit 60
@@ -292,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECTION,...",
         help="these sections alone, in this order (default: all but training-1024)",
     )
-    parser.add_argument("--quick", action="store_true", help="small networks, a minute in all")
+    parser.add_argument("--quick", action="store_true", help="small networks, a minute and a half in all")
     parser.add_argument("--json", type=_json_file, metavar="FILE", help="write every figure there")
     parser.add_argument(
         "--device",
