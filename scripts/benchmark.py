@@ -292,7 +292,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECTION,...",
         help="these sections alone, in this order (default: all but training-1024)",
     )
-    parser.add_argument("--quick", action="store_true", help="small networks, a minute and a half in all")
+    parser.add_argument(
+        "--quick", action="store_true", help="small networks, a minute and a half in all"
+    )
     parser.add_argument("--json", type=_json_file, metavar="FILE", help="write every figure there")
     parser.add_argument(
         "--device",
