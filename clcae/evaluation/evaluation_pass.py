@@ -27,7 +27,7 @@ from clcae.ops.memory import release_freed_memory
 THREADS = 2  # that read, and as many that write
 AHEAD = 2  # batches that are read before they are asked for
 PENDING = 64  # pictures that wait to be written
-RELEASE_EVERY = 128  # images; to get it again takes 3 % of the time of the portraits' networks
+RELEASE_EVERY = 128  # images; what is released has to be paged in again
 
 
 class EvaluationPass:
