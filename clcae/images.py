@@ -6,7 +6,6 @@ keeps its 16 bits. Embedded colour profiles are not applied, and 16-bit colour i
 as Pillow does.
 """
 
-import secrets
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
+
+from clcae.files import replacing
 
 # What Pillow raises on files that are damaged in one way or another; OSError covers truncation.
 DECODING_ERRORS = (
@@ -187,15 +188,9 @@ def write_png(
     Raises:
         ValueError: If the shape is another one or a value is NaN.
     """
-    path = Path(path)
     picture = to_pil(image)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
+    with replacing(path) as partial:
         picture.save(partial, format="PNG", compress_level=compress_level)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def make_grid(

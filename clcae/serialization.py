@@ -19,9 +19,7 @@ generator need not repeat it. A class that is not built from `settings` in this 
 
 import hashlib
 import json
-import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -31,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clcae.construction import without_weights
+from clcae.files import replacing
 from clcae.weight_file import Entry, opened, read_header, read_into, update_digest
 
 FORMAT_VERSION = 1
@@ -100,26 +99,6 @@ def register(name: str) -> Callable[[type[ModuleType]], type[ModuleType]]:
         return cls
 
     return add
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, which becomes `path` once the block has succeeded.
-
-    Args:
-        path: The file to write; its folder is made if missing.
-
-    Yields:
-        The temporary name. It is gone afterwards, whatever happened in the block.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def save(

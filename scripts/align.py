@@ -16,11 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clcae import faces
-from clcae.evaluation.file_arguments import which_faces
-from clcae.evaluation.pass_over_files import device_called, reported
+from clcae.data.pictures import Item, find_items, read_photograph
+from clcae.device import pick_device
 from clcae.faces import Crop, CropFolder, Detector, Which
 from clcae.ops.memory import keep_freed_memory
-from clcae.workload import Account, Item, find_items, read_ahead, read_photograph
+from clcae.photographs.account import Account, read_ahead
+from clcae.photographs.arguments import which_faces
+from clcae.photographs.passes import reported
 
 NAME = "align.py"
 EXAMPLES = """
@@ -58,7 +60,7 @@ def _align(options: argparse.Namespace) -> Account:
         root=options.out, size=options.size, which=options.faces, overwrite=options.overwrite
     )
     account = Account()
-    device = device_called(options.device)
+    device = pick_device(options.device)
     detector = faces.mtcnn_detector(device=device)
     if options.video:
         for name, path in _videos(options.photos).items():

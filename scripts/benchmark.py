@@ -13,21 +13,21 @@ from typing import Any
 
 import torch
 
-from clcae.evaluation.pass_over_files import device_called
+from benchmarks.case import Case, Record, measured
+from benchmarks.hardware import ceilings, described
+from benchmarks.imports import import_cases
+from benchmarks.inversion import edit_cases, encoder_cases, inversion_cases
+from benchmarks.memory import ChildError, Peak, available, line, peak_in_child, peak_of, release
+from benchmarks.networks import Networks
+from benchmarks.operators import operator_cases
+from benchmarks.report import SCHEMA, markdown, ratio_text, write
+from benchmarks.served import Served, serve
+from benchmarks.synthesis import generator_cases, scaling_cases
+from benchmarks.timing import Call
+from benchmarks.training import large_training_cases, training_cases
+from clcae.device import pick_device
 from clcae.ops.memory import keep_freed_memory
-from clcae.speed.case import Case, Record, measured
-from clcae.speed.imports import import_cases
-from clcae.speed.inversion import edit_cases, encoder_cases, inversion_cases
-from clcae.speed.machine import ceilings, described
-from clcae.speed.memory import ChildError, Peak, available, line, peak_in_child, peak_of, release
-from clcae.speed.networks import Networks
-from clcae.speed.operators import operator_cases
-from clcae.speed.report import SCHEMA, markdown, ratio_text, write
-from clcae.speed.served import Served, serve
-from clcae.speed.synthesis import generator_cases, scaling_cases
-from clcae.speed.timing import Call
 from clcae.stylegan2.compilation import compiled
-from training.speed import large_training_cases, training_cases
 
 NAME = "benchmark.py"
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,10 +45,6 @@ SECTIONS = {
 DEFAULT = [name for name in SECTIONS if name != "training-1024"]
 LIMIT, QUICK_LIMIT = 20.0, 1.5  # seconds
 GIB = 1 << 30
-NO_YARDSTICK = (
-    "ratios to the textbook implementation: it stands in tests/yardstick of the repository, "
-    "which is not beside this script"
-)
 EXAMPLES = """
 sections:
 {sections}
@@ -82,7 +78,7 @@ class Run:
         self.options = options
         self.memory = "kept" if options.memory == "kept" and keep_freed_memory() else "returned"
         self.begun = time.perf_counter()
-        self.device = device_called(options.device)
+        self.device = pick_device(options.device)
         self.limit = options.limit or (QUICK_LIMIT if options.quick else LIMIT)
         if options.threads is not None:
             torch.set_num_threads(options.threads)
@@ -202,13 +198,8 @@ class Run:
         return [*command, *arguments]
 
     def _textbook(self) -> ModuleType | None:
-        if not (ROOT / "tests" / "yardstick").is_dir():
-            self._leave_out(NO_YARDSTICK)
-            return None
-        # First, since torch-fidelity installs a package called tests as well.
-        sys.path.insert(0, str(ROOT))
-        self.plain_step = importlib.import_module("tests.yardstick.training_step")
-        return importlib.import_module("tests.yardstick.synthesis")
+        self.plain_step = importlib.import_module("benchmarks.yardstick.training_step")
+        return importlib.import_module("benchmarks.yardstick.synthesis")
 
     def _leave_out(self, text: str) -> None:
         self.say(f"left out: {text}")

@@ -14,10 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 import clcae
+from clcae.files import replacing
 from clcae.images import write_png
 from clcae.ops.memory import keep_freed_memory
 from clcae.portraits import ATTRIBUTES
-from clcae.serialization import replacing
 from clcae.stylegan2 import Generator, LatentSpace
 from editing import Direction, LatentStatistics, Watch, load_directions, save_directions
 from editing import ganspace as ganspace_

@@ -12,31 +12,32 @@ from typing import Any
 
 import torch
 
-from clcae.evaluation.edits import Change, Given, Results, Stored, pictures_of
-from clcae.evaluation.file_arguments import add_arguments
-from clcae.evaluation.pass_over_files import (
-    check_names,
-    claim,
-    device_called,
-    open_method,
-    pass_over,
-    reading,
-    reported,
-)
-from clcae.evaluation.photographs import (
+from clcae.data.pictures import Item, find_items
+from clcae.device import pick_device
+from clcae.methods.foundation import FoundationInversion
+from clcae.methods.interface import Inversion, InversionMethod
+from clcae.methods.inversion_file import Maker, check_fit, check_origin, load_inversion
+from clcae.ops.memory import keep_freed_memory
+from clcae.photographs.account import Account
+from clcae.photographs.arguments import add_arguments
+from clcae.photographs.cutouts import (
     Alpha,
     box_mask,
     forgotten,
     packed,
     picture_mask,
 )
-from clcae.methods.foundation import FoundationInversion
-from clcae.methods.interface import Inversion, InversionMethod
-from clcae.methods.inversion_file import Maker, check_fit, check_origin, load_inversion
-from clcae.ops.memory import keep_freed_memory
+from clcae.photographs.edited import Change, Given, Results, Stored, pictures_of
+from clcae.photographs.passes import (
+    check_names,
+    claim,
+    open_method,
+    pass_over,
+    reading,
+    reported,
+)
 from clcae.pretrained.assets import portraits_generator
 from clcae.stylegan2 import Generator
-from clcae.workload import Account, Item, find_items
 from editing import (
     Direction,
     LatentStatistics,
@@ -95,7 +96,7 @@ def _edit(options: argparse.Namespace) -> Account:
     items = _without_reconstructions(find_items(options.images, without=options.out))
     endings = ["crop"] * options.align + ["strip"] * options.strip
     check_names(items, [rf"(?:\d+-)?{ending}" for ending in endings])
-    device = device_called(options.device)
+    device = pick_device(options.device)
     method, maker = open_method(
         options.method, output=options.output, device=device, compile=options.compile
     )

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from clcae import load_method
 from clcae.evaluation.edit_quality import EditRow, measure_edits
-from clcae.evaluation.results import software_versions
+from clcae.evaluation.rows import software_versions
+from clcae.files import replacing
 from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import InversionMethod, Move
 from clcae.metrics.editing import PROTOCOL, Judgement
@@ -22,7 +23,6 @@ from clcae.ops.memory import keep_freed_memory
 from clcae.portraits import ATTRIBUTES
 from clcae.portraits.source import PortraitImages
 from clcae.pretrained.assets import portraits_judges
-from clcae.serialization import replacing
 from editing import Direction, load_directions, move_of
 
 NAME = "edit_quality.py"

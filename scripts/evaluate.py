@@ -25,9 +25,7 @@ from tqdm import tqdm
 
 from clcae import load_method
 from clcae.data.sources import ImageSource
-from clcae.evaluation.attribute_labels import read_labels
-from clcae.evaluation.evaluation_pass import EvaluationPass
-from clcae.evaluation.evaluation_plan import (
+from clcae.evaluation.evaluate import (
     Subject,
     canvas,
     chosen_outputs,
@@ -39,19 +37,21 @@ from clcae.evaluation.evaluation_plan import (
     with_missing,
     with_time,
 )
-from clcae.evaluation.judging_networks import MissingNetworkError, Networks
+from clcae.evaluation.labels import read_labels
 from clcae.evaluation.measures import Label, build_measures
+from clcae.evaluation.networks import MissingNetworkError, Networks
 from clcae.evaluation.observation import EditMoves, MethodObserver, PairedFolders
 from clcae.evaluation.picture_sizes import smallest_size
 from clcae.evaluation.preparation import Size
 from clcae.evaluation.protocol import EditSpec, Protocol, check_sizes, read_protocol
-from clcae.evaluation.results import Row, append_rows, source_commit
-from clcae.evaluation.tables import markdown_table
+from clcae.evaluation.rows import Row, append_rows, source_commit
+from clcae.evaluation.sharded import EvaluationPass
 from clcae.methods.interface import InversionMethod
 from clcae.methods.inversion_file import weights_digest
 from clcae.ops.memory import keep_freed_memory
 from clcae.portraits import ATTRIBUTES
 from clcae.stylegan2.compilation import compiled
+from clcae.tables.markdown import markdown_table
 from editing import Direction, load_directions, move_of
 from training import distributed
 from training.errors import UsageError

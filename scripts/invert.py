@@ -9,24 +9,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clcae.evaluation.file_arguments import add_arguments
-from clcae.evaluation.pass_over_files import (
+from clcae.data.pictures import Item, find_items
+from clcae.data.threads import batched
+from clcae.device import pick_device
+from clcae.images import write_png
+from clcae.methods.interface import Inversion, InversionMethod
+from clcae.methods.inversion_file import Maker, Origin, moved_to, save_inversion, split
+from clcae.ops.memory import keep_freed_memory
+from clcae.photographs.account import Account
+from clcae.photographs.arguments import add_arguments
+from clcae.photographs.cutouts import Photograph, face_names, forgotten
+from clcae.photographs.passes import (
     FAST,
     check_names,
     claim,
-    device_called,
     open_method,
     pass_over,
     reading,
     regrouped,
     reported,
 )
-from clcae.evaluation.photographs import Photograph, face_names, forgotten
-from clcae.images import write_png
-from clcae.methods.interface import Inversion, InversionMethod
-from clcae.methods.inversion_file import Maker, Origin, moved_to, save_inversion, split
-from clcae.ops.memory import keep_freed_memory
-from clcae.workload import Account, Item, batched, find_items
 
 NAME = "invert.py"
 EXAMPLES = """
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _invert(options: argparse.Namespace) -> Account:
     items = find_items(options.images, without=options.out)
     check_names(items, [r"\d+"] if options.faces == "all" else [])
-    device = device_called(options.device)
+    device = pick_device(options.device)
     method, maker = open_method(
         options.method, output=options.output, device=device, compile=options.compile
     )

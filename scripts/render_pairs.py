@@ -14,8 +14,8 @@ from tqdm import tqdm
 import clcae
 from clcae.data.pairs import generated_pairs, render_shard
 from clcae.data.transforms import at_input_size
+from clcae.files import replacing
 from clcae.ops.memory import keep_freed_memory
-from clcae.serialization import replacing
 
 NAME = "render_pairs.py"
 EXAMPLES = """

@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clcae.evaluation.published import PaperTable, read_paper_table, table_config
-from clcae.evaluation.repeats import Runs
-from clcae.evaluation.results import Row, read_rows
-from clcae.evaluation.table_comparison import MeasuredRow, metric_of, paper_sheet
-from clcae.evaluation.table_figures import (
+from clcae.evaluation.rows import Row, read_rows
+from clcae.files import replacing
+from clcae.tables.comparison import MeasuredRow, metric_of, paper_sheet
+from clcae.tables.figures import (
     check_suffix,
     edit_curves,
     figure_bytes,
@@ -20,12 +19,13 @@ from clcae.evaluation.table_figures import (
     tradeoff,
     write_figure,
 )
-from clcae.evaluation.table_formats import comma_separated, latex, markdown
-from clcae.evaluation.table_page import page
-from clcae.evaluation.table_repeats import difference_sheet, seeded_runs, spread_sheet
-from clcae.evaluation.table_sheet import Sheet
-from clcae.evaluation.table_together import put_together
-from clcae.serialization import replacing
+from clcae.tables.formats import comma_separated, latex, markdown
+from clcae.tables.page import page
+from clcae.tables.pooled import put_together
+from clcae.tables.published import PaperTable, read_paper_table, table_config
+from clcae.tables.repeats import difference_sheet, seeded_runs, spread_sheet
+from clcae.tables.seeds import Runs
+from clcae.tables.sheet import Sheet
 
 NAME = "tables.py"
 TABLES = Path(__file__).resolve().parents[1] / "configs" / "table"

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from clcae.device import pick_device
 from training.errors import UsageError, UserError
 
 Result = TypeVar("Result")
@@ -33,42 +34,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of this process.
-
-    Args:
-        name: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1" or "mps". With several
-            processes "cuda" is the device of the local rank.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if name == "auto":
-        name = "cpu"
-        if torch.backends.mps.is_available():
-            name = "mps"
-        if torch.cuda.is_available():
-            name = "cuda"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device is {name!r}, expected auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UsageError(
-                f"device is {name!r}, but this machine has no CUDA device: use device=auto"
-            )
-        if device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if device.index >= torch.cuda.device_count():
-            raise UsageError(
-                f"device is {device}, but there are {torch.cuda.device_count()} CUDA devices"
-            )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device is 'mps', but this machine has none: use device=auto")
-    return device
-
-
 @contextmanager
 def session(device_name: str) -> Iterator[torch.device]:
     """Joins the processes that torchrun started, if it did, and yields the device of this one.
@@ -76,7 +41,10 @@ def session(device_name: str) -> Iterator[torch.device]:
     Args:
         device_name: as ``pick_device`` takes it.
     """
-    device = pick_device(device_name)
+    try:
+        device = pick_device(device_name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or dist.is_initialized():

@@ -1,6 +1,5 @@
 """Files that are whole or not there: written under a temporary name, synchronised, renamed."""
 
-import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,10 +7,8 @@ from typing import IO, Any
 
 import torch
 
+from clcae.files import FULL_DISK, replacing
 from training.errors import UserError
-
-TEMPORARY = ".tmp"  # suffix of a file that is being written
-FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,19 +55,12 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     Raises:
         UserError: the disk is full; the temporary file is gone and the former file untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + TEMPORARY)
     watched: _WatchedFile | None = None
     try:
-        with temporary.open("wb") as file:
+        with replacing(path, durable=True) as partial, partial.open("wb") as file:
             watched = _WatchedFile(file)
             write(watched)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _synchronize(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
         # torch.save turns a failed write into a RuntimeError about positions: what the file saw
         # tells the cause.
         cause = error if isinstance(error, OSError) else watched and watched.error
@@ -96,12 +86,3 @@ class _WatchedFile:
 
     def flush(self) -> None:
         self.file.flush()
-
-
-def _synchronize(folder: Path) -> None:
-    """Makes a rename in the folder survive a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

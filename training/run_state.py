@@ -21,8 +21,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from clcae.files import leftovers
 from training.errors import UsageError, UserError
-from training.files import TEMPORARY, save_checkpoint, write_text
+from training.files import save_checkpoint, write_text
 
 # Keys that a run may change when it continues: they do not change what it computes.
 FREE_KEYS = {"run", "device", "paths"}
@@ -62,7 +63,7 @@ class RunState:
             UsageError: the folder holds a run of another configuration.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.rglob("*" + TEMPORARY):
+        for leftover in leftovers(self.folder):
             leftover.unlink()
         path = self.folder / "config.yaml"
         if path.exists():

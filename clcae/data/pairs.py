@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clcae.data.sources import check_indices
+from clcae.files import replacing
 from clcae.images import from_uint8, to_uint8
-from clcae.serialization import replacing
 
 
 class PairGenerator(Protocol):

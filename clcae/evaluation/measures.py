@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from clcae.evaluation.judging_networks import NETWORKS, JudgingNetwork, MissingNetworkError
+from clcae.evaluation.networks import NETWORKS, JudgingNetwork, MissingNetworkError
 from clcae.evaluation.protocol import (
     OF_CHANGES,
     PIXELS,
@@ -16,7 +16,7 @@ from clcae.evaluation.protocol import (
     MeasureSpec,
     Protocol,
 )
-from clcae.evaluation.runner import RECONSTRUCTION, Measure
+from clcae.evaluation.tally import RECONSTRUCTION, Measure
 from clcae.metrics.consistency import EditingConsistency
 from clcae.metrics.editing import AttributeChange
 from clcae.metrics.frechet import EditingFrechetDistance

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clcae.data.pictures import Item, find_items
 from clcae.data.transforms import at_input_size, resize
 from clcae.evaluation.measures import codes_of, unedited_of
 from clcae.evaluation.preparation import Size
-from clcae.evaluation.runner import RECONSTRUCTION, Observations, Pair
+from clcae.evaluation.tally import RECONSTRUCTION, Observations, Pair
 from clcae.images import read_image
 from clcae.methods.interface import Inversion, InversionMethod, Move
-from clcae.workload import Item, find_items
 
 
 @dataclass(frozen=True)

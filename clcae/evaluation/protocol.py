@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clcae.evaluation.judging_networks import NETWORKS
+from clcae.evaluation.networks import NETWORKS
 from clcae.evaluation.preparation import Preparation, Size
 from clcae.metrics.frechet import FrechetDistance
 from clcae.metrics.kernel import KernelDistance, SubsetKernelDistance

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clcae.serialization import replacing
+from clcae.files import replacing
 
 LARGEST_RECORD = 1 << 16  # bytes
 

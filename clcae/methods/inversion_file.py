@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from clcae.files import replacing
 from clcae.methods.interface import Inversion, InversionMethod
-from clcae.serialization import replacing
 from clcae.stylegan2 import LatentSpace, Layer
 from clcae.weight_file import opened, update_digest
 

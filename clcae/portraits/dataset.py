@@ -7,7 +7,6 @@ version of a library.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clcae.files import replacing
+from clcae.images import to_uint8
 from clcae.portraits.parameters import NUM_LATENTS, Group, decode, group_slice
 from clcae.portraits.renderer import render
 
@@ -173,14 +174,8 @@ class PortraitDataset(torch.utils.data.Dataset[Portraits]):
         """
         path = folder / self._file_name()
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            # Written under another name: an interrupted run leaves nothing that looks complete.
-            partial = path.with_name(f".{path.stem}.{os.getpid()}.partial")
-            try:
+            with replacing(path) as partial:
                 self._write(partial, progress)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
         # A copy-on-write map: torch has no read-only tensors and warns of read-only arrays.
         return torch.from_numpy(np.load(path, mmap_mode="c"))
 
@@ -194,7 +189,7 @@ class PortraitDataset(torch.utils.data.Dataset[Portraits]):
             for start in range(0, self.length, RENDER_BATCH):
                 stop = min(start + RENDER_BATCH, self.length)
                 images = self.batch(range(start, stop)).images
-                pixels[start:stop] = images.add(1.0).mul(127.5).round().to(torch.uint8).numpy()
+                pixels[start:stop] = to_uint8(images).numpy()
                 if progress is not None:
                     progress(stop, self.length)
         finally:

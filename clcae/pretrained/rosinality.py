@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clcae.files import replacing
 from clcae.ops import low_pass
 from clcae.pretrained.keymap import Entry, KeyMap, add_axis, drop_axis, require
-from clcae.serialization import replacing
 from clcae.stylegan2 import Discriminator, Generator, Layer
 
 GENERATOR = "rosinality generator (g_ema)"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clcae.speed.report import SCHEMA
+from benchmarks.report import SCHEMA
 from scripts import benchmark
 from scripts.benchmark import SECTIONS, main
 

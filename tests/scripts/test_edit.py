@@ -9,11 +9,11 @@ from PIL import Image
 from small_methods import SIDE, small_clcae, small_e4e, write_directions, write_method
 
 import clcae
-from clcae.evaluation.edits import Change, pictures_of
-from clcae.evaluation.photographs import Photograph, read_middle
 from clcae.images import to_uint8
 from clcae.methods.interface import Inversion
 from clcae.methods.inversion_file import load_inversion
+from clcae.photographs.cutouts import Photograph, read_middle
+from clcae.photographs.edited import Change, pictures_of
 from clcae.portraits.dataset import PortraitDataset
 from editing import edit_inversion, load_directions
 from scripts.edit import main

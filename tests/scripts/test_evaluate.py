@@ -20,7 +20,7 @@ from small_methods import SIDE, small_clcae, small_e4e, write_method
 
 import clcae
 from clcae.evaluation.protocol import read_protocol
-from clcae.evaluation.results import Row, read_rows
+from clcae.evaluation.rows import Row, read_rows
 from clcae.images import read_image, to_uint8
 from clcae.methods.inversion_file import weights_digest
 from clcae.methods.projection import Projection

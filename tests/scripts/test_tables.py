@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clcae.evaluation.results import Row, write_rows
+from clcae.evaluation.rows import Row, write_rows
 from clcae.images import write_png
 from scripts.tables import main
 

@@ -47,8 +47,8 @@ def test_one_process_needs_no_group() -> None:
 
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(UsageError, match="expected auto, cpu, cuda"):
-        distributed.pick_device("tpu2")
+        distributed.session("tpu2").__enter__()
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no CUDA device: use device=auto"):
-            distributed.pick_device("cuda")
+            distributed.session("cuda").__enter__()
     assert (ROOT / "train.py").exists()

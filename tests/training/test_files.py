@@ -55,7 +55,7 @@ def test_no_space_while_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"No space left on device.*the former one is intact"):
         save_checkpoint(path, {"step": 2})
     monkeypatch.undo()

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from clcae.data.sources import ImageSource
 from clcae.evaluation.preparation import Preparation
-from clcae.evaluation.results import Row, write_rows
-from clcae.evaluation.runner import Measure, evaluate, time_per_image, timing_words
-from clcae.evaluation.tables import markdown_table
+from clcae.evaluation.rows import Row, write_rows
+from clcae.evaluation.tally import Measure, evaluate, time_per_image, timing_words
+from clcae.files import replacing
 from clcae.frozen.judges import Judges
 from clcae.images import labelled_grid, write_png
 from clcae.methods.foundation import FoundationInversion
@@ -25,7 +25,7 @@ from clcae.metrics.reconstruction import (
     StructuralSimilarity,
 )
 from clcae.metrics.shared import Remembered
-from clcae.serialization import replacing
+from clcae.tables.markdown import markdown_table
 
 COLUMNS = {"MSE": 4, "PSNR": 2, "SSIM": 3, "perceptual": 3, "identity": 3, "ms": 1}
 SHOWN = 8

@@ -9,19 +9,19 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from clcae.evaluation.judging_networks import JudgingNetwork, MissingNetworkError, Networks
 from clcae.evaluation.measures import Label, build_measures, unedited_of
+from clcae.evaluation.networks import JudgingNetwork, MissingNetworkError, Networks
 from clcae.evaluation.protocol import (
     NETWORKS_BY_QUESTION,
     Protocol,
     check_sizes,
     read_protocol,
 )
-from clcae.evaluation.published import read_paper_table
-from clcae.evaluation.results import Row
-from clcae.evaluation.runner import RECONSTRUCTION, Tally
-from clcae.evaluation.table_comparison import MeasuredRow, compare, metric_of, paper_sheet
-from clcae.evaluation.table_comparison import protocol_fields as fields_of
+from clcae.evaluation.rows import Row
+from clcae.evaluation.tally import RECONSTRUCTION, Tally
+from clcae.tables.comparison import MeasuredRow, compare, metric_of, paper_sheet
+from clcae.tables.comparison import protocol_fields as fields_of
+from clcae.tables.published import read_paper_table
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 NAMES = sorted(path.stem for path in (CONFIGS / "metrics").glob("*.yaml"))

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import clcae
 from clcae.data.sources import TensorImages
-from clcae.evaluation.results import Row
-from clcae.evaluation.runner import evaluate
+from clcae.evaluation.rows import Row
+from clcae.evaluation.tally import evaluate
 from clcae.frozen.portraits import PortraitJudges
 from clcae.images import to_uint8
 from clcae.metrics.consistency import EditingConsistency, OfficialEditingConsistency, edit_and_undo

@@ -1,0 +1,128 @@
+"""A run as JSON and as Markdown: ratios first, then what they are made of, then what is missing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.case import Record
+from clcae.files import replacing
+
+SCHEMA = 1  # raised when a key changes its meaning or goes
+
+
+def write(report: Mapping[str, Any], path: Path) -> None:
+    """The whole report, or no file."""
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The machine, the ratios, seconds and memory, and what is missing."""
+    rows = [
+        (section, record) for section, records in report["sections"].items() for record in records
+    ]
+    parts = [_machine(report), _ratios(rows), _figures(rows)]
+    if report["left_out"]:
+        parts.append("Left out:\n\n" + "\n".join(f"- {line}" for line in report["left_out"]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def ratio_text(ratio: Record) -> str:
+    """As in: 4.56 (4.41 to 4.60); without a spread where there was one round."""
+    if ratio["low"] == ratio["high"]:
+        return _number(ratio["value"])
+    return f"{_number(ratio['value'])} ({_number(ratio['low'])} to {_number(ratio['high'])})"
+
+
+def _machine(report: Mapping[str, Any]) -> str:
+    machine, ceilings = report["machine"], report["ceilings"]
+    parts = [
+        machine["gpu"] or machine["processor"],
+        f"{machine['threads']} of {machine['cores']} threads",
+        f"torch {machine['torch']}",
+        f"python {machine['python']}",
+        f"clcae {machine['clcae']}",
+        f"freed memory {report['settings']['memory']}",
+        report["date"],
+    ]
+    return (
+        f"{', '.join(parts)}. float32. Ceilings measured in the same run: 3x3 convolution "
+        f"{ceilings['convolution']:.0f} GFLOP/s, matrix product {ceilings['product']:.0f} GFLOP/s, "
+        f"copy {ceilings['copy']:.1f} GB/s."
+    )
+
+
+def _ratios(rows: Sequence[tuple[str, Record]]) -> str:
+    cells = [
+        (section, record["name"], ratio["title"], f"**{_number(ratio['value'])}**", _spread(ratio))
+        for section, record in rows
+        for ratio in record["ratios"]
+    ]
+    heads = ("section", "case", "ratio", "value", "lowest to highest")
+    return _table(heads, ":::--", cells) if cells else ""
+
+
+def _figures(rows: Sequence[tuple[str, Record]]) -> str:
+    cells = [
+        (section, record["name"], name, *_cells(told))
+        for section, record in rows
+        for name, told in record["variants"].items()
+    ]
+    heads = (
+        *("section", "case", "variant", "time", "lowest to highest", "rounds", "images/s"),
+        *("GFLOP/s", "of ceiling", "GB/s", "of copy", "peak MiB"),
+    )
+    return _table(heads, ":::---------", cells) if cells else ""
+
+
+def _cells(told: Record) -> list[str]:
+    seconds = told["seconds"]
+
+    def number(key: str) -> str:
+        return _number(told[key]) if key in told else ""
+
+    def share(key: str) -> str:
+        return f"{told[key]:.0%}" if key in told else ""
+
+    unit, factor = _unit(seconds["median"])
+    return [
+        f"{_number(factor * seconds['median'])} {unit}",
+        _spread({key: factor * value for key, value in seconds.items()}),
+        str(told["rounds"]),
+        number("images_per_second"),
+        number("gflop_per_second"),
+        share("share_of_convolution"),
+        number("gb_per_second"),
+        share("share_of_copy"),
+        f"{told['peak_mib']['above']:.0f}" if "peak_mib" in told else "",
+    ]
+
+
+def _spread(values: Record) -> str:
+    if values["low"] == values["high"]:
+        return ""
+    return f"{_number(values['low'])} to {_number(values['high'])}"
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    for unit, factor in (("s", 1.0), ("ms", 1e3)):
+        if seconds * factor >= 1.0:
+            return unit, factor
+    return "µs", 1e6
+
+
+def _number(value: float) -> str:
+    """Three digits that count."""
+    for digits, least in ((0, 100.0), (1, 10.0), (2, 1.0)):
+        if value >= least:
+            return f"{value:.{digits}f}"
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def _table(heads: Sequence[str], sides: str, rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; in `sides` a colon is a column of words, a dash one of numbers."""
+    rules = ["---" if side == ":" else "---:" for side in sides]
+    lines = [heads, rules, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

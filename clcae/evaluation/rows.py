@@ -1,0 +1,204 @@
+"""A row of results with the protocol it was measured under, and files of rows.
+
+`.jsonl` files hold one row per line and can be appended to; any other file holds a list. JSON has
+no infinity and no NaN: a value that is not finite is written as null and read as NaN.
+"""
+
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clcae.files import replacing
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PACKAGES = ("numpy", "torchvision", "pillow", "torch-fidelity", "lpips", "facenet-pytorch")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one method scores in one space.
+
+    Args:
+        method: Name of the method.
+        space: What the images were synthesized from: "W", "W+", "F", ...
+        metrics: Value of each metric; NaN where no image could be judged.
+        protocol: For each metric everything that would change its value, in words, with its
+            direction and range.
+        num_images: Number of images put in.
+        skipped: For each metric the names of images it could not judge; metrics that judged all
+            are left out.
+        versions: Versions of the software.
+        extra: Anything else worth keeping: the images, why they were skipped or a value is missing,
+            sha256 of the weights, commit, configuration.
+    """
+
+    method: str
+    space: str
+    metrics: Mapping[str, float]
+    protocol: Mapping[str, Mapping[str, str]]
+    num_images: int
+    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a value may depend on, where installed."""
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def source_commit() -> str | None:
+    """The commit of this source, marked where it was changed since; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # a folder above may be the checkout of something else
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        described = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None
+
+
+def write_rows(rows: Sequence[Row], path: str | Path) -> None:
+    """Write rows to a file, which appears complete or not at all; an older one is replaced.
+
+    Args:
+        rows: Rows, in the order they are to have.
+        path: The file: lines for `.jsonl`, a list otherwise.
+
+    Raises:
+        ValueError: If a row holds what JSON cannot.
+    """
+    path = Path(path)
+    text = _text(rows, path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def append_rows(rows: Sequence[Row], path: str | Path) -> None:
+    """Add rows to the end of a file, or begin it; an interruption leaves it as it was.
+
+    Of several processes that do so at once each has its rows in the file. Lines that are there stay
+    as they are, byte for byte.
+
+    Args:
+        rows: Rows to add.
+        path: The file, of the format of `write_rows`.
+
+    Raises:
+        ValueError: If the file there is damaged, or a row holds what JSON cannot.
+    """
+    path = Path(path)
+    with _locked(path):
+        earlier = read_rows(path) if path.exists() and path.stat().st_size else []
+        if path.suffix != ".jsonl":
+            write_rows([*earlier, *rows], path)
+            return
+        before = path.read_text(encoding="utf-8") if earlier else ""
+        if before and not before.endswith("\n"):
+            before += "\n"
+        text = before + _text(rows, path)
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Read rows from a file.
+
+    Args:
+        path: A file of `write_rows`.
+
+    Returns:
+        The rows, in the order of the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or its rows have other fields.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected rows of an evaluation")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            objects = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            objects = json.loads(text)
+        return [_row(o) for o in objects]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: not a file of rows ({error})") from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keeps other processes from adding to a file; they lock its folder, as a rename replaces it.
+
+    Where the system has no such locks, or the folder's disk, nothing is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network disk without locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)  # and with it the lock
+
+
+def _text(rows: Sequence[Row], path: Path) -> str:
+    """Rows in the format of a file. Raises ValueError for what JSON cannot hold."""
+    try:
+        objects = [_without_nan(asdict(row)) for row in rows]
+        if path.suffix == ".jsonl":
+            return "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects)
+        return json.dumps(objects, ensure_ascii=False, indent=2) + "\n"
+    except TypeError as error:
+        raise ValueError(f"{path}: a row does not fit JSON: {error}") from error
+
+
+def _row(values: Mapping[str, Any]) -> Row:
+    unknown = sorted(values.keys() - {f.name for f in fields(Row)})
+    if unknown:
+        raise ValueError(f"unknown fields {', '.join(unknown)}")
+    metrics = {
+        name: math.nan if value is None else float(value)
+        for name, value in values["metrics"].items()
+    }
+    return Row(**{**values, "metrics": metrics})
+
+
+def _without_nan(value: Any) -> Any:
+    """The same value with null for every number that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return value

@@ -1,0 +1,61 @@
+"""Writes files whole or not at all: a temporary name beside the target, then a rename."""
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
+
+
+@contextmanager
+def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yields a temporary name beside `path`, and renames it to `path` once the block has succeeded.
+
+    A link is followed: the file that it points to is replaced. The temporary file is removed if the
+    block fails.
+
+    Args:
+        path: the file to write; its folder is made if missing.
+        durable: synchronise file and folder, so that the file survives a power failure.
+
+    Raises:
+        ValueError: if the name is that of a folder, a device or a pipe.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{path} is no regular file, expected the name of a file to write")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        if durable:
+            _synchronize(partial)
+        partial.replace(target)
+        if durable:
+            _synchronize(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
+    """Writes a UTF-8 text file, whole or not at all; see `replacing`."""
+    with replacing(path, durable=durable) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Lists temporary files of `replacing` below a folder, which a killed process left behind."""
+    return [path for path in folder.rglob(".*.partial") if _TEMPORARY.fullmatch(path.name)]
+
+
+def _synchronize(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

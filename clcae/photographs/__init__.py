@@ -1,0 +1,1 @@
+"""Commands over many picture files: aligning, batches, and the account of what was skipped."""

@@ -1,0 +1,1 @@
+"""The papers' tables: published rows beside measured ones, as Markdown, LaTeX, CSV or a page."""

@@ -1,0 +1,126 @@
+"""Commands over many files: what is listed, how it is named, what is skipped and why."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from clcae.data.pictures import Item, find_items, read_photograph
+from clcae.data.threads import batched
+from clcae.photographs.account import Account, read_ahead
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path) if path.suffix == ".png" else path.write_text("text")
+
+
+def names(*inputs: str | Path, **keywords: Path) -> list[str]:
+    return [item.name for item in find_items(inputs, **keywords)]
+
+
+def test_folders_files_and_patterns(tmp_path: Path) -> None:
+    touch(tmp_path, "b.png", "a.png", "holiday/anna.png", "notes.txt", ".hidden", ".cache/x.png")
+    assert names(tmp_path) == ["a", "b", "notes", "holiday/anna"]
+    assert names(tmp_path / "b.png", tmp_path / "a.png") == ["b", "a"]
+    assert names(f"{tmp_path}/*.png") == ["a", "b"]
+    assert names(f"{tmp_path}/**/anna.*") == ["anna"]
+    assert names(tmp_path / "a.png", tmp_path, f"{tmp_path}/*.png") == [
+        "a",
+        "b",
+        "notes",
+        "holiday/anna",
+    ]
+
+
+def test_names_are_unique(tmp_path: Path) -> None:
+    touch(tmp_path, "one/a.png", "one/a.txt", "two/a.png", "two/A.jpg")
+    found = names(tmp_path / "one", tmp_path / "two")
+    assert found == ["a_png", "a_txt", "A_jpg", "a_png_2"]
+    touch(tmp_path, "three/x.y.png", "three/x.z.png")
+    assert names(tmp_path / "three") == ["x.y", "x.z"]
+
+
+def test_results_are_no_inputs(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "out/a.png")
+    assert names(tmp_path, without=tmp_path / "out") == ["a"]
+    with pytest.raises(FileNotFoundError, match="nothing but what lies in the folder of"):
+        names(tmp_path / "out", without=tmp_path / "out")
+
+
+def test_nothing_found(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent\.png: no such file"):
+        names(tmp_path / "absent.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty: no file in it"):
+        names(tmp_path / "empty")
+
+
+def test_photographs_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("not a picture")
+    Image.new("L", (20000, 30)).save(tmp_path / "wide.png")
+    Image.new("1", (16000, 12000)).save(tmp_path / "bomb.png")
+    Image.new("1", (16000, 7000)).save(tmp_path / "large.png")
+    good = tmp_path / "good.png"
+    Image.new("RGB", (5, 4), "white").save(good)
+    (tmp_path / "phone.png").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (tmp_path / "short.png").write_bytes(good.read_bytes()[:-30])
+    reasons = {
+        "empty": "an empty file",
+        "text": "not a picture",
+        "wide": "20000 x 30 pixels; expected at most 16384 a side",
+        "bomb": "192000000 pixels; expected at most 16384 a side and 89 megapixels",
+        "large": "112000000 pixels; expected at most",
+        "phone": "a HEIC picture, which needs a reader: convert it",
+        "short": "cannot be read",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ValueError, match=reason) as refused:
+            read_photograph(tmp_path / f"{name}.png")
+        assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_photograph(tmp_path / "gone.png")
+    assert torch.equal(read_photograph(good), torch.ones(3, 4, 5))
+
+
+def test_reading_ahead_keeps_the_order_and_lists_what_fails() -> None:
+    held, most, lock = 0, 0, threading.Lock()
+
+    def read(path: Path) -> str:
+        nonlocal held, most
+        if path.name.startswith("bad"):
+            raise ValueError(f"{path}: broken\nin two lines")
+        with lock:
+            held += 1
+            most = max(most, held)
+        return path.name.upper()
+
+    items = [Item(Path(f"bad{i}" if i % 7 == 3 else f"x{i}"), f"x{i}") for i in range(50)]
+    account, seen = Account(), []
+    for item, text in read_ahead(items, read, account, ahead=5):
+        with lock:
+            held -= 1
+        assert text == item.name.upper()
+        seen.append(item.name)
+        account.done.append(item.name)
+    assert seen == [item.name for item in items if not item.path.name.startswith("bad")]
+    assert most <= 5 + 2 and account.status == 1
+    assert account.skipped[0] == (Path("bad3"), "broken in two lines")
+    assert account.summary()[0] == "43 done, 7 skipped:"
+    assert account.summary()[1] == "  bad3: broken in two lines"
+
+
+def test_an_account_without_faults() -> None:
+    account = Account(done=["a"], kept=["b", "c"])
+    assert account.status == 0
+    assert account.summary() == ["1 done, 2 finished before (--overwrite does them again)"]
+
+
+def test_batches() -> None:
+    assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(batched([], 2)) == []

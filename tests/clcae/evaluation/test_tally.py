@@ -1,0 +1,128 @@
+"""The evaluation loop: every image, every space, every metric, whatever the batch size."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from clcae.data.sources import TensorImages
+from clcae.evaluation.tally import evaluate, time_per_image
+from clcae.metrics.identity import IdentitySimilarity
+from clcae.metrics.metric import Metric
+from clcae.metrics.reconstruction import MeanSquaredError, StructuralSimilarity, mean_squared_error
+
+
+@pytest.fixture
+def source() -> TensorImages:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (7, 3, 16, 12), generator=generator, dtype=torch.uint8)
+    return TensorImages(pixels=pixels)
+
+
+def outputs(images: Tensor) -> Mapping[str, Tensor]:
+    return {"W": images * 0.5, "W+": images * 0.8, "F": images * 1.5}
+
+
+def faces(images: Tensor) -> Tensor:
+    """Embedding that finds a face in bright images only."""
+    bright = images.mean(dim=(1, 2, 3)) > 0
+    return torch.where(bright[:, None], images.flatten(1), torch.nan)
+
+
+METRICS: dict[str, Callable[[], Metric]] = {
+    "mse": MeanSquaredError,
+    "ssim": StructuralSimilarity,
+    "id": lambda: IdentitySimilarity(embedder=faces, embedder_name="pixels"),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_rows_do_not_depend_on_the_batch_size(source: TensorImages, batch_size: int) -> None:
+    calls: list[tuple[int, int]] = []
+    rows = evaluate(
+        outputs,
+        source,
+        method="scaled",
+        metrics=METRICS,
+        batch_size=batch_size,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert list(rows) == ["W", "W+", "F"]
+    assert calls[-1] == (7, 7)
+    images = source.images(range(7))
+    bright = (images.mean(dim=(1, 2, 3)) > 0).tolist()
+    for space, result in outputs(images).items():
+        row = rows[space]
+        assert (row.method, row.space, row.num_images) == ("scaled", space, 7)
+        expected = float(mean_squared_error(result.clamp(-1, 1), images).mean())
+        assert row.metrics["mse"] == pytest.approx(expected, rel=1e-12)
+        assert row.skipped == {"id": [f"{i:06d}" for i in range(7) if not bright[i]]}
+        assert row.extra["num_counted"] == {"mse": 7, "ssim": 7, "id": sum(bright)}
+    assert {"torch", "python", "numpy"} <= rows["W"].versions.keys()
+
+
+def test_protocol_says_what_the_number_means(source: TensorImages) -> None:
+    row = evaluate(outputs, source, method="m", metrics=METRICS, batch_size=4)["W"]
+    assert row.protocol["mse"] == {
+        "levels": "continuous",
+        "scale": "[-1, 1]",
+        "direction": "lower",
+        "range": "[0, 4]",
+        "resolution": "16 x 12",
+        "outputs": "clamped to [-1, 1]",
+    }
+
+
+def test_metric_that_judges_no_image_is_nan(source: TensorImages) -> None:
+    blind = {
+        "id": lambda: IdentitySimilarity(
+            embedder=lambda images: torch.full((len(images), 2), torch.nan), embedder_name="blind"
+        )
+    }
+    row = evaluate(outputs, source, method="m", metrics=blind, batch_size=4)["W"]
+    assert math.isnan(row.metrics["id"])
+    assert len(row.skipped["id"]) == 7
+
+
+def test_nan_output_is_an_error(source: TensorImages) -> None:
+    with pytest.raises(ValueError, match="without NaN"):
+        evaluate(
+            lambda images: {"W": images * torch.nan},
+            source,
+            method="m",
+            metrics=METRICS,
+            batch_size=4,
+        )
+
+
+def test_spaces_must_not_change_between_batches(source: TensorImages) -> None:
+    with pytest.raises(ValueError, match=r"spaces \['F'\] after \['W'\]"):
+        evaluate(
+            lambda images: {"W" if len(images) == 4 else "F": images},
+            source,
+            method="m",
+            metrics=METRICS,
+            batch_size=4,
+        )
+
+
+def test_batch_size_must_be_positive(source: TensorImages) -> None:
+    with pytest.raises(ValueError, match="7 images in batches of 0"):
+        evaluate(outputs, source, method="m", metrics=METRICS, batch_size=0)
+
+
+def test_time_per_image_is_in_milliseconds_and_warms_up() -> None:
+    calls = []
+
+    def sleep(images: Tensor) -> None:
+        calls.append(len(images))
+        time.sleep(0.02)
+
+    milliseconds = time_per_image(sleep, torch.zeros(4, 3, 2, 2), repeats=3, warmup=2)
+    assert calls == [4] * 5
+    assert 4.9 < milliseconds < 50
+    with pytest.raises(ValueError, match="nothing to time"):
+        time_per_image(sleep, torch.zeros(0, 3, 2, 2))
