@@ -11,7 +11,6 @@ CLIP's is (scale at most 100).
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -119,17 +118,6 @@ class Aligner(nn.Module):
         temperature: float = 0.07,  # at the start; section 3.1
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "image_size": image_size if isinstance(image_size, int) else list(image_size),
-            "w_dim": w_dim,
-            "dim": dim,
-            "stem_channels": stem_channels,
-            "stages": [list(stage) for stage in stages],
-            "stem_stride": stem_stride,
-            "subtract_average": subtract_average,
-            "unit_length": unit_length,
-            "temperature": temperature,
-        }
         height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
         self.subtract_average = subtract_average
         self.unit_length = unit_length

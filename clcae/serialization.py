@@ -4,22 +4,23 @@ A file says which registered class it holds, the settings that class is built fr
 weights come from, and their sha256. Loading builds the class by its registered name and fills it
 strictly; nothing in a file is ever executed or imported.
 
-    @register("portraits-generator")
+    @register("stylegan2_generator")
     class Generator(nn.Module):
         def __init__(self, *, resolution: int, w_dim: int) -> None:
             super().__init__()
-            self.settings = {"resolution": resolution, "w_dim": w_dim}
 
-A setting may be a module of a registered class itself (a method that holds a generator): it is
-described within the description of its holder, and built first; or it lies in a file of its own in
-the same folder, whose name and digest are written instead (`beside`), so that methods of one
-generator need not repeat it. A class that is not built from `settings` in this way defines
-`to_settings(self)` and the classmethod `from_settings(settings)`.
+`@register` records the arguments of the constructor, defaults included, as `settings`, as PyTorch
+Lightning's save_hyperparameters does. A setting may be a module of a registered class itself (a
+method that holds a generator): it is described within the description of its holder, and built
+first; or it lies in a file of its own in the same folder, whose name and digest are written instead
+(`beside`), so that methods of one generator need not repeat it.
 """
 
+import functools
 import hashlib
+import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -78,17 +79,21 @@ class Metadata:
     format_version: int
 
 
-def register(name: str) -> Callable[[type[ModuleType]], type[ModuleType]]:
-    """Make a class loadable under a name that outlives any renaming of the class.
+def register(
+    name: str, *, resolve: Callable[..., dict[str, Any]] = dict
+) -> Callable[[type[ModuleType]], type[ModuleType]]:
+    """Makes a class loadable by name and records its constructor's arguments in `settings`.
 
     Args:
-        name: Name written into files.
+        name: name written into files; it outlives any renaming of the class.
+        resolve: turns the arguments, given by keyword, into those that a file should hold where
+            several spell the same module, such as channel counts and the rule that gives them.
 
     Returns:
-        A class decorator that returns the class unchanged.
+        A class decorator that returns the class.
 
     Raises:
-        ValueError: If another class has the name already.
+        ValueError: if another class has the name already.
     """
 
     def add(cls: type[ModuleType]) -> type[ModuleType]:
@@ -96,9 +101,35 @@ def register(name: str) -> Callable[[type[ModuleType]], type[ModuleType]]:
         if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"name {name!r} is taken by {known.__module__}.{known.__qualname__}")
         _registry[name] = cls
+        _record_settings(cls, resolve)
         return cls
 
     return add
+
+
+def _record_settings(cls: type[nn.Module], resolve: Callable[..., dict[str, Any]]) -> None:
+    construct = cls.__init__
+    signature = inspect.signature(construct)
+
+    @functools.wraps(construct)
+    def recording(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        construct(self, *args, **kwargs)
+        if type(self) is cls:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            _, *arguments = bound.arguments.items()
+            self.settings = _plain(resolve(**dict(arguments)))
+
+    cls.__init__ = recording  # type: ignore[method-assign]
+
+
+def _plain(value: Any) -> Any:
+    """Turns sequences and mappings of any type into lists and dicts."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(part) for part in value]
+    return value
 
 
 def save(
@@ -274,10 +305,7 @@ def _describe(module: nn.Module) -> dict[str, Any]:
     name = next((name for name, cls in _registry.items() if cls is type(module)), None)
     if name is None:
         raise ValueError(f"{type(module).__name__} is not registered; {_known_names()}")
-    to_settings = getattr(module, "to_settings", None)
-    settings = to_settings() if to_settings else getattr(module, "settings", None)
-    if not isinstance(settings, dict):
-        raise ValueError(f"{name} keeps no dict `settings` and defines no `to_settings`")
+    settings: dict[str, Any] = vars(module)["settings"]
     described = {k: _describe(v) if isinstance(v, nn.Module) else v for k, v in settings.items()}
     return {_CLASS_KEY: name, "settings": described}
 
@@ -291,8 +319,7 @@ def _build(description: Mapping[str, Any], path: str | Path) -> nn.Module:
         for key, value in description["settings"].items()
     }
     try:
-        make = getattr(cls, "from_settings", None)
-        return make(settings) if make else cls(**settings)
+        return cls(**settings)
     except _CONSTRUCTION_FAULTS as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: {name} cannot be built from its settings: {reason}") from error

@@ -37,10 +37,10 @@ class DirectionSet(nn.Module):
 
     def __init__(self, *, entries: Sequence[Mapping[str, Any]]) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {"entries": [dict(entry) for entry in entries]}
+        self.entries = [dict(entry) for entry in entries]
         if len(entries) > MAX_DIRECTIONS:
             raise ValueError(f"{len(entries)} directions, at most {MAX_DIRECTIONS}")
-        for index, entry in enumerate(self.settings["entries"]):
+        for index, entry in enumerate(self.entries):
             rows, width = self._checked(index, entry)
             self.register_buffer(f"vector_{index}", torch.zeros(rows, width))
             if entry["semantics"] == "coordinate":
@@ -105,7 +105,7 @@ class DirectionSet(nn.Module):
             ValueError: one is not sound, or two share a name.
         """
         found: dict[str, Direction] = {}
-        for index, entry in enumerate(self.settings["entries"]):
+        for index, entry in enumerate(self.entries):
             direction = Direction(
                 name=entry["name"],
                 vector=self.get_buffer(f"vector_{index}"),

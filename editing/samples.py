@@ -117,7 +117,7 @@ def portraits_scorer(generator: Generator) -> tuple[Judge, Judge]:
         ValueError: the generator's pictures are smaller than what the judges read.
     """
     judges = portraits_judges().to(generator.w_average.device)
-    side = judges.attributes.settings["size"]
+    side = judges.attributes.size
     if generator.resolution < side:
         raise ValueError(
             f"the generator's pictures are {generator.resolution} pixels, the portraits scorer "

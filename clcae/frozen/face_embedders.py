@@ -7,7 +7,6 @@ crop also takes pictures of other widths than 256.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,14 +81,6 @@ class FaceEmbedder(nn.Module):
         embedding_affine: bool = True,  # scale and shift after the last normalisation
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "size": size,
-            "stem_channels": stem_channels,
-            "stages": [list(stage) for stage in stages],
-            "excitation": excitation,
-            "embedding_dim": embedding_dim,
-            "embedding_affine": embedding_affine,
-        }
         self.size, self.embedding_dim = size, embedding_dim
         self.trunk = Trunk(stem_channels=stem_channels, stages=stages, excitation=excitation)
         channels, side = self.trunk.channels[-1], size >> len(stages)

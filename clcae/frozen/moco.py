@@ -5,8 +5,6 @@ pictures are resized by nearest neighbours and stay in [-1, 1]: the mean and dev
 that the network was trained with are not applied.
 """
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,7 +24,6 @@ class MoCo(nn.Module):
         from torchvision.models import resnet50  # slow to import, and not for everybody
 
         super().__init__()
-        self.settings: dict[str, Any] = {}
         self.resnet = resnet50(weights=None)
         self.resnet.fc = nn.Identity()
 

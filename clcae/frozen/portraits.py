@@ -6,7 +6,6 @@ LPIPS is (Zhang et al. 2018, equation 1) but without learnt weights: it is never
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +29,6 @@ class IdentityEmbedder(nn.Module):
         embedding_dim: int = 128,
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "size": size,
-            "stem_channels": stem_channels,
-            "stages": [list(stage) for stage in stages],
-            "embedding_dim": embedding_dim,
-        }
         self.size, self.embedding_dim = size, embedding_dim
         self.trunk = Trunk(stem_channels=stem_channels, stages=stages, stem_stride=2)
         side = size >> (len(stages) + 1)
@@ -70,14 +63,7 @@ class AttributeRegressor(nn.Module):
         binary: Sequence[int] = (4,),  # columns that are logits: glasses
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "size": size,
-            "stem_channels": stem_channels,
-            "stages": [list(stage) for stage in stages],
-            "num_attributes": num_attributes,
-            "binary": list(binary),
-        }
-        self.binary = list(binary)
+        self.size, self.binary = size, list(binary)
         self.trunk = Trunk(stem_channels=stem_channels, stages=stages, stem_stride=2)
         channels, side = self.trunk.channels[-1], size >> (len(stages) + 1)
         self.norm = BatchNorm2d(channels)

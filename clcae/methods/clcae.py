@@ -8,7 +8,6 @@ generator's own feature, and the foundation code is measured from the mean of W.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -55,22 +54,6 @@ class CLCAE(FoundationInversion):
             subtract_average=subtract_average,
             edit_rule=edit_rule,
         )
-        self.settings: dict[str, Any] = {
-            "generator": generator,
-            "image_size": image_size if isinstance(image_size, int) else [height, breadth],
-            "layer": layer,
-            "stem_channels": stem_channels,
-            "stages": [list(stage) for stage in stages],
-            "stem_stride": stem_stride,
-            "width": width,
-            "num_levels": num_levels,
-            "feature_level": feature_level,
-            "feature_hidden": feature_hidden,
-            "attention": attention,
-            "feature_attention": feature_attention,
-            "subtract_average": subtract_average,
-            "edit_rule": edit_rule,
-        }
         feature_attention = feature_attention or attention
         check_attention(attention, "attention")
         check_attention(feature_attention, "feature_attention")

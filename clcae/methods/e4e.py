@@ -10,7 +10,6 @@ does, whose pictures are compared with the input.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -39,13 +38,6 @@ class _OnePass(InversionMethod):
         width: int = 512,
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "generator": generator,
-            "image_size": image_size,
-            "stem_channels": stem_channels,
-            "stages": [list(stage) for stage in stages],
-            "width": width,
-        }
         self.generator = generator
         self.image_size = image_size
         self.encoder = self.encoder_type(

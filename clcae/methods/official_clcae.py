@@ -19,7 +19,13 @@ from clcae.serialization import register
 from clcae.stylegan2 import Generator
 
 
-@register("official_clcae")
+def _as_pair(*, image_size: int | Sequence[int], **settings: Any) -> dict[str, Any]:
+    """Records the image size as (H, W), however it was given."""
+    pair = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    return {"image_size": pair, **settings}
+
+
+@register("official_clcae", resolve=_as_pair)
 class OfficialCLCAE(FoundationInversion):
     """The official encoder around a frozen generator; cars are read as (192, 256)."""
 
@@ -52,17 +58,6 @@ class OfficialCLCAE(FoundationInversion):
             edit_rule=edit_rule,
         )
         self.resize = resize
-        self.settings: dict[str, Any] = {
-            "generator": generator,
-            "image_size": [height, breadth],
-            "layer": layer,
-            "stem_channels": stem_channels,
-            "stages": [list(stage) for stage in stages],
-            "width": width,
-            "dropout": dropout,
-            "edit_rule": edit_rule,
-            "resize": resize,
-        }
         self.pyramid = Pyramid(
             stem_channels=stem_channels, stages=stages, stem_stride=1, width=width, num_levels=3
         )

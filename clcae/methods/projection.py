@@ -9,7 +9,6 @@ trained (Tov et al. 2021).
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,12 +48,6 @@ class Projection(InversionMethod):
             raise ValueError(f"output is {output!r}, Projection has {', '.join(SPACES)}")
         self.generator = generator
         self.steps, self.lr, self.output = steps, lr, output
-        self.settings: dict[str, Any] = {
-            "generator": generator,
-            "steps": steps,
-            "lr": lr,
-            "output": output,
-        }
 
     @property
     def image_shape(self) -> tuple[int, int]:

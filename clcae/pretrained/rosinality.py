@@ -129,10 +129,11 @@ def generator_to_state(generator: Generator) -> tuple[dict[str, Tensor], Tensor]
         ValueError: its mapping network has another learning rate, which this layout cannot say.
     """
     mapping = generator.mapping.layers
-    if generator.settings["mapping_lr_multiplier"] != LR_MULTIPLIER:
+    multiplier = generator.mapping.lr_multiplier
+    if multiplier != LR_MULTIPLIER:
         raise ValueError(
-            f"the mapping network has the learning rate multiplier "
-            f"{generator.settings['mapping_lr_multiplier']}, this layout implies {LR_MULTIPLIER}"
+            f"the mapping network has the learning rate multiplier {multiplier}, this layout "
+            f"implies {LR_MULTIPLIER}"
         )
     keymap = generator_keymap(num_layers=generator.num_layers, mapping_layers=len(mapping))
     state = {

@@ -6,14 +6,13 @@ of stylegan2-ada-pytorch (unconditional, architecture "resnet").
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clcae.nn.equalized import EqualizedConv2d, EqualizedLinear
 from clcae.serialization import register
-from clcae.stylegan2.generator import channels_by_resolution
+from clcae.stylegan2.generator import channels_by_resolution, record_channels
 
 
 def append_minibatch_deviation(
@@ -65,7 +64,7 @@ class ResidualBlock(nn.Module):
         return self.conv1(self.conv0(x)) + self.skip(x)
 
 
-@register("stylegan2_discriminator")
+@register("stylegan2_discriminator", resolve=record_channels)
 class Discriminator(nn.Module):
     """Images -> logits, high for real ones."""
 
@@ -81,11 +80,6 @@ class Discriminator(nn.Module):
         super().__init__()
         counts = channels_by_resolution(resolution, base=channel_base, maximum=channel_max)
         counts = list(channels) if channels is not None else counts
-        self.settings: dict[str, Any] = {
-            "resolution": resolution,
-            "channels": counts,
-            "group_size": group_size,
-        }
         self.group_size = group_size
         self.from_rgb = EqualizedConv2d(
             in_channels=3, out_channels=counts[-1], kernel_size=1, activation="lrelu"

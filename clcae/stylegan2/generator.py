@@ -31,7 +31,15 @@ def channels_by_resolution(resolution: int, *, base: int, maximum: int) -> list[
     return [min(base // side, maximum) for side in sides]
 
 
-@register("stylegan2_generator")
+def record_channels(
+    *, resolution: int, channel_base: int, channel_max: int, **settings: Any
+) -> dict[str, Any]:
+    """Records channel counts in place of the rule that gives them."""
+    counts = channels_by_resolution(resolution, base=channel_base, maximum=channel_max)
+    return {"resolution": resolution, **settings, "channels": settings["channels"] or counts}
+
+
+@register("stylegan2_generator", resolve=record_channels)
 class Generator(nn.Module):
     """Mapping and skip synthesis; any resolution, any channel counts, any width of z and w."""
 
@@ -58,15 +66,6 @@ class Generator(nn.Module):
                 f"expected {len(counts)}: one for each of 4, 8, ..., {resolution}"
             )
         self.channels = list(channels) if channels is not None else counts
-        self.settings: dict[str, Any] = {
-            "resolution": resolution,
-            "z_dim": z_dim,
-            "w_dim": w_dim,
-            "mapping_layers": mapping_layers,
-            "mapping_dim": mapping_dim,
-            "mapping_lr_multiplier": mapping_lr_multiplier,
-            "channels": self.channels,
-        }
         self.resolution, self.z_dim, self.w_dim = resolution, z_dim, w_dim
         self.mapping = MappingNetwork(
             z_dim=z_dim,

@@ -25,6 +25,7 @@ class MappingNetwork(nn.Module):
         lr_multiplier: float,
     ) -> None:
         super().__init__()
+        self.lr_multiplier = lr_multiplier
         hidden = w_dim if hidden_dim is None else hidden_dim
         widths = [z_dim, *[hidden] * (num_layers - 1), w_dim]
         self.layers = nn.ModuleList(

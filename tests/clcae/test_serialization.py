@@ -23,13 +23,11 @@ def classes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serialization, "_registry", {})
     register("part")(Part)
     register("whole")(Whole)
-    register("custom")(Custom)
 
 
 class Part(nn.Module):
     def __init__(self, *, width: int, taps: tuple[float, ...] = (1.0,)) -> None:
         super().__init__()
-        self.settings = {"width": width, "taps": taps}
         self.linear = nn.Linear(width, width)
         self.register_buffer("taps", torch.tensor(taps))
         self.register_buffer("count", torch.tensor(3))
@@ -38,22 +36,8 @@ class Part(nn.Module):
 class Whole(nn.Module):
     def __init__(self, *, part: Part, scale: float) -> None:
         super().__init__()
-        self.settings = {"part": part, "scale": scale}
         self.part = part
         self.scale = nn.Parameter(torch.tensor(scale))
-
-
-class Custom(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(width))
-
-    def to_settings(self) -> dict[str, Any]:
-        return {"width": len(self.weight)}
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> "Custom":
-        return cls(settings["width"])
 
 
 class Unregistered(nn.Module):
@@ -93,12 +77,6 @@ def test_round_trip_of_nested_modules(tmp_path: Path) -> None:
     assert same(module, loaded)
     assert not loaded.training
     assert loaded.part.settings["width"] == 4
-
-
-def test_round_trip_with_settings_of_its_own(tmp_path: Path) -> None:
-    module = Custom(5)
-    save(module, tmp_path / "a.safetensors", provenance={})
-    assert same(module, load(tmp_path / "a.safetensors"))
 
 
 def test_weights_that_share_memory_are_saved(tmp_path: Path) -> None:
@@ -173,16 +151,12 @@ def test_interrupted_save_leaves_the_older_file(
 
 
 def test_save_refuses_what_cannot_be_loaded_again(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Unregistered is not registered; known: custom, part"):
+    with pytest.raises(ValueError, match="Unregistered is not registered; known: part"):
         save(Unregistered(), tmp_path / "a", provenance={})
     with pytest.raises(ValueError, match="do not fit JSON"):
         save(Part(width=1), tmp_path / "a", provenance={"path": tmp_path})
     with pytest.raises(ValueError, match="do not fit JSON"):
         save(Part(width=1), tmp_path / "a", provenance={"fid": float("nan")})
-    module = Part(width=1)
-    del module.settings
-    with pytest.raises(ValueError, match="keeps no dict `settings`"):
-        save(module, tmp_path / "a", provenance={})
     assert not list(tmp_path.iterdir())
 
 
@@ -200,7 +174,7 @@ def test_expected_class(path: Path) -> None:
 
 def test_unknown_class_lists_the_known_ones(path: Path) -> None:
     with_metadata(path, **{"class": "os.system"})
-    with pytest.raises(ValueError, match=r"class 'os\.system' is unknown; known: custom, part, wh"):
+    with pytest.raises(ValueError, match=r"class 'os\.system' is unknown; known: part, wh"):
         load(path)
 
 
@@ -379,7 +353,6 @@ def test_buffers_that_no_file_holds_have_their_values(tmp_path: Path) -> None:
     class Computed(nn.Module):
         def __init__(self, *, width: int) -> None:
             super().__init__()
-            self.settings = {"width": width}
             self.conv = nn.Conv2d(width, width, 3)
             nn.init.zeros_(self.conv.bias)
             self.linear = nn.Linear(width, width)
@@ -403,7 +376,6 @@ def test_modules_of_other_threads_are_left_alone(tmp_path: Path) -> None:
     class Slow(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.settings: dict[str, Any] = {}
             started.set()
             built.wait(10)
             self.weight = nn.Parameter(torch.ones(2))
@@ -432,7 +404,6 @@ from clcae.serialization import load, register, save
 class Big(nn.Module):
     def __init__(self, *, width, depth):
         super().__init__()
-        self.settings = {"width": width, "depth": depth}
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
 
 def kilobytes(name):

@@ -164,7 +164,6 @@ def test_flipped_native_files_are_right_or_refused(
     class Small(nn.Module):
         def __init__(self, *, width: int) -> None:
             super().__init__()
-            self.settings = {"width": width}
             self.linear = nn.Linear(width, width)
             self.register_buffer("count", torch.tensor(3))
 

@@ -1,0 +1,30 @@
+"""Native files of commit 69f9b54 still load, and files written now say the same settings."""
+
+from pathlib import Path
+
+import former
+import pytest
+import torch
+
+from clcae import serialization
+from clcae.serialization import load, read_metadata, save
+
+FILES = sorted((Path(former.__file__).parent / "former").glob("*.safetensors"))
+
+
+def test_every_registered_class_has_a_file() -> None:
+    held = {read_metadata(file).class_name for file in FILES}
+    assert len(FILES) == 13
+    assert {*serialization._registry} - held == {"moco_resnet50"}  # 90 MB, and no settings
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_former_file_loads_and_is_written_alike(file: Path, tmp_path: Path) -> None:
+    metadata = read_metadata(file)
+    save(former.modules()[file.stem], tmp_path / "now", provenance={})
+    assert read_metadata(tmp_path / "now").settings == metadata.settings
+    module = load(file)
+    save(module, tmp_path / "again", provenance={}, half=True)
+    assert read_metadata(tmp_path / "again").settings == metadata.settings
+    assert read_metadata(tmp_path / "again").sha256 == metadata.sha256
+    assert not any(torch.isnan(value).any() for value in module.state_dict().values())
