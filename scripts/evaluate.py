@@ -1,4 +1,4 @@
-"""Measures a method under a protocol: evaluate.py [method=M] [data=D] [metrics=P]; see --help."""
+"""Measures a method under a protocol: evaluate.py [method=M] [data=D] [protocol=P]; see --help."""
 
 import difflib
 import hashlib
@@ -92,7 +92,7 @@ def evaluate(config: Mapping[str, Any], *, data: str) -> list[Row]:
     Raises:
         UserError: Something that the user can put right, as ValueError and FileNotFoundError.
     """
-    protocol = read_protocol(config["metrics"])
+    protocol = read_protocol(config["protocol"])
     with distributed.session(config["device"]) as device:
         networks = Networks(paths=config["weights"], device=device)
         subject, files = _subject(config, protocol, device)
@@ -282,7 +282,7 @@ def _directions(protocol: Protocol) -> dict[str, Direction]:
     """Those of all files, by name."""
     if not protocol.directions:
         raise FileNotFoundError(
-            "no directions of this generator are named: metrics.directions=FILE or [FILE, ...]"
+            "no directions of this generator are named: protocol.directions=FILE or [FILE, ...]"
         )
     return {
         name: direction
@@ -314,7 +314,7 @@ def _label(spec: EditSpec, protocol: Protocol, subject: Subject, networks: Netwo
         return Label(known, f"{having} {spec.attribute} in {Path(protocol.labels).name}")
     if spec.attribute not in ATTRIBUTES:
         raise ValueError(
-            f"nothing says who has {spec.attribute!r}: metrics.labels=FILE names annotations such "
+            f"nothing says who has {spec.attribute!r}: protocol.labels=FILE names annotations such "
             f"as CelebAMask-HQ-attribute-anno.txt (portraits have {', '.join(ATTRIBUTES)})"
         )
     judge = networks.get("portraits").attributes

@@ -155,7 +155,7 @@ class Benchmark:
                     override("outputs", contestant.outputs),
                     f"data={data}",
                     f"data.num_people={self.section['num_people']}",
-                    f"metrics={self.section['metrics']}",
+                    f"protocol={self.section['metrics']}",
                     override("results", str(self.results)),
                     *self._places("cache"),
                     *self._kept(contestant, seed, data),

@@ -204,7 +204,7 @@ def _check_portraits(images: Images) -> None:
     if tuple(images.shape[-2:]) != (PORTRAITS_SIDE, PORTRAITS_SIDE):
         raise ValueError(
             f"pictures are {images.shape[-2]} x {images.shape[-1]}: the portraits' judges read "
-            f"{PORTRAITS_SIDE} x {PORTRAITS_SIDE}; choose another protocol (metrics=clcae)"
+            f"{PORTRAITS_SIDE} x {PORTRAITS_SIDE}; choose another protocol (protocol=clcae)"
         )
 
 

@@ -1,6 +1,6 @@
 """Protocols of papers as data: which metrics, of pictures of which size, by which networks.
 
-`configs/metrics/NAME.yaml` holds one. `null` is what the paper does not say; `where_unknown` is
+`configs/protocol/NAME.yaml` holds one. `null` is what the paper does not say; `where_unknown` is
 what is done then, and rows name these fields, so that nobody takes them for the paper's.
 """
 
@@ -121,13 +121,13 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
     """
     known = {"title", "pictures", "where_unknown", "measures", "edits", "directions", "labels"}
     known.add("time")
-    _check_keys("metrics", values, known)
+    _check_keys("protocol", values, known)
     pictures = values.get("pictures") or "input"
     if pictures not in PICTURES:
-        raise ValueError(f"metrics.pictures is {pictures!r}: expected {' or '.join(PICTURES)}")
+        raise ValueError(f"protocol.pictures is {pictures!r}: expected {' or '.join(PICTURES)}")
     edits = {}
     for name, entry in (values.get("edits") or {}).items():
-        where = f"metrics.edits.{name}"
+        where = f"protocol.edits.{name}"
         _check_keys(where, entry, {"direction", "strength", "attribute", "threshold"})
         try:
             edits[name] = EditSpec(**entry)
@@ -137,11 +137,11 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
     given = values.get("measures") or {}
     measures = [_spec(name, entry, fallback) for name, entry in given.items() if entry is not None]
     if not measures:
-        raise ValueError("metrics.measures names nothing to measure")
+        raise ValueError("protocol.measures names nothing to measure")
     # An edit that was taken off the configuration takes its metrics with it.
     kept = [spec for spec in measures if spec.edit is None or spec.edit in edits]
     if left := [spec.edit for spec in measures if spec not in kept and edits]:
-        raise ValueError(f"metrics.edits has no {left[0]!r}: it has {', '.join(edits)}")
+        raise ValueError(f"protocol.edits has no {left[0]!r}: it has {', '.join(edits)}")
     time = values.get("time")
     return Protocol(
         title=str(values.get("title") or ""),
@@ -178,7 +178,7 @@ def check_sizes(protocol: Protocol, own: Size, source: Size) -> None:
 
 
 def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> MeasureSpec:
-    where = f"metrics.measures.{name}"
+    where = f"protocol.measures.{name}"
     _check_keys(where, entry, _KEYS)
     fallback = {**fallback, **(entry.get("where_unknown") or {})}
     _check_keys(f"{where}.where_unknown", fallback, {*_PREPARATION, "network", "window"})

@@ -38,7 +38,7 @@ from training.tasks.inversion_report import InversionReport
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "scripts" / "evaluate.py")
 NETWORKS = ("perceptual", "identity", "FD", "KD", "precision", "recall")
-PIXELS = ["metrics.edits=null", *(f"metrics.measures.{name}=null" for name in NETWORKS)]
+PIXELS = ["protocol.edits=null", *(f"protocol.measures.{name}=null" for name in NETWORKS)]
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_rows_say_what_was_measured_and_how(here: Path) -> None:
     assert (row.num_images, extra["images"], extra["left_out"]) == (16, "portraits test", {})
     assert extra["weights"]["method"] == weights_digest(method)
     assert len(extra["weights"]["portraits"]) == 64
-    assert extra["config"]["metrics"]["measures"]["SSIM"]["window"] == "gaussian 7"
+    assert extra["config"]["protocol"]["measures"]["SSIM"]["window"] == "gaussian 7"
     assert {"torch", "torchvision", "numpy", "python"} <= row.versions.keys()
     assert not list(here.glob("*.unfinished"))
 
@@ -153,7 +153,7 @@ def test_rows_say_the_same_as_those_of_a_run(here: Path) -> None:
     source = PortraitImages(split="test", num_people=4)
     method: Any = clcae.load_method("portraits/clcae")
     run = InversionReport(method=method, test_images=source, judges=portraits_judges()).rows()
-    rows = rows_of("data.num_people=4", "metrics.edits=null")
+    rows = rows_of("data.num_people=4", "protocol.edits=null")
     assert [row.space for row in rows] == list(run)
     for row in rows:
         for name, value in run[row.space].metrics.items():
@@ -167,10 +167,10 @@ def test_every_choice_composes() -> None:
     assert len(choices) == 6
     with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
         for data in choices:
-            for metrics in ("clcae", "e4e", "portraits", "sfe", "styleres"):
-                cfg = compose("evaluate", overrides=[f"data={data}", f"metrics={metrics}"])
+            for protocol in ("clcae", "e4e", "portraits", "sfe", "styleres"):
+                cfg = compose("evaluate", overrides=[f"data={data}", f"protocol={protocol}"])
                 config: Any = OmegaConf.to_container(cfg, resolve=True)
-                assert read_protocol(config["metrics"]).measures
+                assert read_protocol(config["protocol"]).measures
                 assert config["weights"]["arcface"] == "weights/model_ir_se50.pth"
 
 
@@ -187,14 +187,14 @@ def test_what_is_in_the_results_is_not_measured_again(method_file: Path, here: P
     repeated = rows_of(*given, "outputs=W", "again=true")
     assert values(repeated[0]) == values(first[0]) and len(read_rows("results.jsonl")) == 4
     # Other pictures, other names and other protocols are other rows.
-    for change in ("data.num_people=7", "method.name=x", "metrics.measures.MSE.levels=continuous"):
+    for change in ("data.num_people=7", "method.name=x", "protocol.measures.MSE.levels=continuous"):
         rows_of(*given, "outputs=W", change)
     assert len(read_rows("results.jsonl")) == 7
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_two_gloo_processes_give_the_table_of_one(here: Path) -> None:
-    given = ["data.num_people=12", "batch_size=3", "outputs=[W,F]", "metrics.time=null"]
+    given = ["data.num_people=12", "batch_size=3", "outputs=[W,F]", "protocol.time=null"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     two = subprocess.run(
         [sys.executable, *launcher, SCRIPT, *given, "results=two.jsonl"],
@@ -214,7 +214,7 @@ def test_two_gloo_processes_give_the_table_of_one(here: Path) -> None:
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_command_goes_on_where_it_was(method_file: Path, here: Path) -> None:
     given = [f"method.source={method_file}", *PIXELS, "+data.size=32", "data.num_people=500"]
-    given += ["batch_size=2", "num_parts=20", "save_every=20", "metrics.time=null"]
+    given += ["batch_size=2", "num_parts=20", "save_every=20", "protocol.time=null"]
     with subprocess.Popen(
         [sys.executable, SCRIPT, *given],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -284,7 +284,7 @@ def test_other_methods_have_other_outputs(here: Path) -> None:
 
 def test_a_method_without_a_file_is_built_around_the_generator(here: Path) -> None:
     build = "method.build={_target_: clcae.methods.projection.Projection, steps: %d}"
-    given = [*PIXELS, "data.num_people=3", "metrics.time=null"]
+    given = [*PIXELS, "data.num_people=3", "protocol.time=null"]
     rows = rows_of(build % 4, *given, "method.seed=7")
     assert [(row.method, row.space) for row in rows] == [("Projection", "W"), ("Projection", "W+")]
     generator = clcae.load_generator("portraits")
@@ -311,7 +311,7 @@ def test_annotations_say_who_has_an_attribute(here: Path) -> None:
     with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
         cfg = compose("evaluate", overrides=["data=folder", f"data.root={photos}", "outputs=F"])
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    config["metrics"] |= {
+    config["protocol"] |= {
         "edits": {"smile-": entry, "lost": {**entry, "direction": "hat"}},
         "labels": "labels.txt",
         "measures": {
@@ -344,14 +344,14 @@ def test_what_the_edits_of_faces_lack_is_said(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = write_portraits(here / "photos", 3, size=64)
-    given = ["metrics=sfe", f"data.root={photos}", "data=folder", "enlarge=true"]
-    nulls = ["metrics.measures.MS-SSIM=null", "outputs=W"]
+    given = ["protocol=sfe", f"data.root={photos}", "data=folder", "enlarge=true"]
+    nulls = ["protocol.measures.MS-SSIM=null", "outputs=W"]
     assert command(*given, *nulls) == 0
     err = capsys.readouterr().err
     assert "without FID smile-, FID glasses+, FID age+: no directions of this generator" in err
-    assert command(*given, *nulls, "metrics.directions=portraits") == 0
+    assert command(*given, *nulls, "protocol.directions=portraits") == 0
     err = capsys.readouterr().err
-    assert "without FID smile-: nothing says who has 'Smiling': metrics.labels=FILE" in err
+    assert "without FID smile-: nothing says who has 'Smiling': protocol.labels=FILE" in err
     assert "without FID glasses+: no direction is called 'eyeglasses': " in err
 
 
@@ -365,7 +365,7 @@ def test_edits_of_another_generator_leave_the_rest(method_file: Path, here: Path
 def test_missing_weights_are_said_once_and_the_rest_goes_on(
     method_file: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [f"method={method_file}", "metrics=clcae", "+data.size=32", "data.num_people=3"]
+    given = [f"method={method_file}", "protocol=clcae", "+data.size=32", "data.num_people=3"]
     assert command(*given, "enlarge=true") == 0
     err = capsys.readouterr().err.splitlines()
     lines = [line for line in err if line.startswith("evaluate.py: without ")]
@@ -382,7 +382,7 @@ def test_missing_weights_are_said_once_and_the_rest_goes_on(
 
 
 def test_one_image_has_no_distance_of_sets(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = rows_of("data.num_people=1", "metrics.edits=null", "outputs=W")
+    rows = rows_of("data.num_people=1", "protocol.edits=null", "outputs=W")
     assert report(rows, "results.jsonl") == 0
     assert math.isnan(rows[0].metrics["FD"]) and math.isfinite(rows[0].metrics["MSE"])
     said = capsys.readouterr().err
@@ -414,17 +414,17 @@ def test_folders_that_do_not_match(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words", "status"),
     [
-        (["metricz=clcae"], ["no key 'metricz'", "did you mean metrics?"], 2),
-        (["metrics=fid"], ["no metrics 'fid'", "clcae, e4e, portraits, sfe, styleres"], 2),
+        (["protocl=clcae"], ["no key 'protocl'", "did you mean protocol?"], 2),
+        (["protocol=fid"], ["no protocol 'fid'", "clcae, e4e, portraits, sfe, styleres"], 2),
         (["method=nothing.pt"], ["no file nothing.pt"], 1),
         (["outputs=[Z]"], ["'Z'", "W, W+, F"], 1),
         (["data=folder"], ["data.root is not given"], 2),
         (["data=folder", "data.root=empty"], ["empty", "no picture"], 1),
         (["originals=photos"], ["to be given together"], 2),
-        (["data.num_people=1", "metrics.edits=null", "results=empty"], ["empty"], 1),
-        (["metrics.pictures=half"], ["metrics.pictures is 'half'"], 1),
+        (["data.num_people=1", "protocol.edits=null", "results=empty"], ["empty"], 1),
+        (["protocol.pictures=half"], ["protocol.pictures is 'half'"], 1),
         (
-            ["metrics=sfe", "data.num_people=2"],
+            ["protocol=sfe", "data.num_people=2"],
             ["MS-SSIM", "is asked of pictures of 64 x 64", "enlarge=true"],
             1,
         ),
@@ -449,7 +449,7 @@ def test_mistakes_are_one_line(
 def test_help_teaches_and_names_every_choice(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--help") == 0
     out = capsys.readouterr().out
-    names = [path.stem for path in (CONFIGS / "metrics").glob("*.yaml")]
+    names = [path.stem for path in (CONFIGS / "protocol").glob("*.yaml")]
     assert len(names) == 5
     for word in [*names, "torchrun", "data.root=PHOTOS", "outputs=[W,F]", "enlarge", "folder"]:
         assert word in out

@@ -79,7 +79,7 @@ def test_evaluations_compose_and_differ_in_nothing_but_who_is_judged() -> None:
         assert (config.data.num_people, config.device) == (5, "cpu")
         assert config.results == "runs/portraits_benchmark/results.jsonl"
         protocols.append(
-            {str(key): config.metrics.measures[key] for key in config.metrics.measures}
+            {str(key): config.protocol.measures[key] for key in config.protocol.measures}
         )
     assert all(protocol == protocols[0] for protocol in protocols)
     assert words(commands[2])["method.source"] == "runs/portraits-full-seed1/clcae.safetensors"
@@ -150,7 +150,7 @@ SMALL = [
     "benchmark.seeds=[4]",
     "benchmark.num_people=4",
     "~benchmark.lists.portraits_plain",
-    "benchmark.lists.portraits_test=['metrics.edits=null','metrics.time=null']",
+    "benchmark.lists.portraits_test=['protocol.edits=null','protocol.time=null']",
     "trainer.limit_batch_size=4",
     "trainer.progress=false",
     "trainer.threads=1",

@@ -1,4 +1,4 @@
-"""The protocols of configs/metrics, and that their rows are those the papers' tables ask for."""
+"""The protocols of configs/protocol, and that their rows are those the papers' tables ask for."""
 
 import math
 from pathlib import Path
@@ -24,12 +24,12 @@ from clcae.tables.comparison import protocol_fields as fields_of
 from clcae.tables.published import read_paper_table
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
-NAMES = sorted(path.stem for path in (CONFIGS / "metrics").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (CONFIGS / "protocol").glob("*.yaml"))
 FACES, CARS = "CelebA-HQ test", "Stanford Cars"
 
 
 def values_of(name: str) -> dict[str, Any]:
-    values = OmegaConf.to_container(OmegaConf.load(CONFIGS / "metrics" / f"{name}.yaml"))
+    values = OmegaConf.to_container(OmegaConf.load(CONFIGS / "protocol" / f"{name}.yaml"))
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -174,7 +174,7 @@ def test_pictures_that_are_too_small_are_refused() -> None:
     ],
 )
 def test_mistakes_are_one_line_that_names_the_place(measure: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=r"metrics\.measures\.X") as caught:
+    with pytest.raises(ValueError, match=r"protocol\.measures\.X") as caught:
         read_protocol({"measures": {"X": measure}})
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
@@ -241,7 +241,7 @@ def test_edits_and_the_rest() -> None:
     edits = {"smile+": protocol_edit()}
     with pytest.raises(ValueError, match=r"has no 'glasses\+': it has smile\+"):
         read_protocol({**values_of("portraits"), "edits": edits})
-    with pytest.raises(ValueError, match=r"metrics\.pictures is 'half'"):
+    with pytest.raises(ValueError, match=r"protocol\.pictures is 'half'"):
         read_protocol({"pictures": "half", "measures": {"X": {"measure": "mse"}}})
     with pytest.raises(ValueError, match="names nothing"):
         read_protocol({"measures": {}})
