@@ -1,9 +1,9 @@
-"""Work in a thread pool, in order and with bounded memory; batches of elements."""
+"""Thread pools with ordered results and bounded memory: reading ahead, writing behind; batches."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 
@@ -14,19 +14,20 @@ Element = TypeVar("Element")
 def in_order(
     elements: Iterable[Element],
     work: Callable[[Element], Result],
-    pool: ThreadPoolExecutor,
     *,
+    threads: int,
     ahead: int,
 ) -> "Iterator[tuple[Element, Future[Result]]]":
-    """Elements with what becomes of them in the threads of a pool, which ends with them.
+    """Runs `work` on elements in a thread pool and yields each with its future, in their order.
 
     Args:
-        elements: In the order of the results.
-        work: Called in a thread.
-        pool: The threads.
-        ahead: Elements at work beyond the one that was asked for; bounds the memory.
+        elements: consumed in the calling thread.
+        work: called in a worker thread; what it raises is in the future.
+        threads: size of the pool; each worker starts with one torch thread.
+        ahead: elements submitted beyond the one that is yielded; bounds the memory.
     """
     waiting: deque[tuple[Element, Future[Result]]] = deque()
+    pool = _pool(threads)
     try:
         for element in elements:
             waiting.append((element, pool.submit(work, element)))
@@ -38,13 +39,61 @@ def in_order(
         pool.shutdown(cancel_futures=True)
 
 
-def one_thread_each(count: int) -> ThreadPoolExecutor:
-    """Threads whose tensors are worked on by themselves alone, not by as many threads again."""
-    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+class BackgroundWriter:
+    """Runs writes in a thread pool, at most `pending` of them behind the caller.
+
+    As a context manager it waits for all writes at the end of the block; after an exception it
+    cancels those that have not begun.
+
+    Args:
+        threads: size of the pool; each worker has one torch thread.
+        pending: unfinished writes at most; `add` waits for the oldest beyond that.
+    """
+
+    def __init__(self, *, threads: int, pending: int) -> None:
+        self.pending = pending
+        self._pool = _pool(threads)
+        self._waiting: deque[tuple[Future[object], Callable[[Future[object]], object]]] = deque()
+
+    def add(
+        self,
+        write: Callable[[], object],
+        settle: Callable[[Future[object]], object] = Future.result,
+    ) -> None:
+        """Submits a write.
+
+        Args:
+            write: called in a worker thread.
+            settle: called in the caller's thread with the finished future, in the order of the
+                writes; the default raises what the write raised.
+        """
+        self._waiting.append((self._pool.submit(write), settle))
+        while len(self._waiting) > self.pending or (self._waiting and self._waiting[0][0].done()):
+            self._settle()
+
+    def wait(self) -> None:
+        """Settles every write that was added."""
+        while self._waiting:
+            self._settle()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _settle(self) -> None:
+        future, settle = self._waiting.popleft()
+        future.exception()  # waits
+        settle(future)
 
 
 def batched(elements: Iterable[Element], size: int) -> Iterator[list[Element]]:
-    """Lists of `size` elements, the last one shorter."""
+    """Splits elements into lists of `size`; the last one may be shorter."""
     batch = []
     for element in elements:
         batch.append(element)
@@ -53,3 +102,7 @@ def batched(elements: Iterable[Element], size: int) -> Iterator[list[Element]]:
             batch = []
     if batch:
         yield batch
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))

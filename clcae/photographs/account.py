@@ -1,13 +1,12 @@
 """What became of the files of a command: done, kept, or skipped with a reason."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from clcae.data.pictures import Item
-from clcae.data.threads import in_order, one_thread_each
+from clcae.data.threads import in_order
 
 Result = TypeVar("Result")
 
@@ -57,15 +56,10 @@ def read_ahead(
         threads: Readers at once.
         ahead: Items read beyond the one that was asked for; bounds the memory.
     """
-    pool = one_thread_each(threads)
-    for item, future in in_order(items, lambda item: read(item.path), pool, ahead=ahead):
-        yield from _outcome(item, future, account)
-
-
-def _outcome(
-    item: Item, future: "Future[Result]", account: Account
-) -> Iterator[tuple[Item, Result]]:
-    try:
-        yield item, future.result()
-    except (ValueError, OSError) as error:
-        account.skip(item.path, error)
+    for item, future in in_order(items, lambda i: read(i.path), threads=threads, ahead=ahead):
+        try:
+            result = future.result()
+        except (ValueError, OSError) as error:
+            account.skip(item.path, error)
+        else:
+            yield item, result

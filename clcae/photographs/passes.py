@@ -9,20 +9,18 @@ import os
 import re
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
 
 from clcae.data.pictures import Item
-from clcae.data.threads import batched, in_order, one_thread_each
+from clcae.data.threads import BackgroundWriter, batched, in_order
 from clcae.faces import Which, mtcnn_detector
 from clcae.files import replacing
 from clcae.methods.interface import InversionMethod
@@ -38,59 +36,6 @@ THREADS = max(min(os.cpu_count() or 1, 8), 2)
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 Batch = list[tuple[Item, Given]]
-
-
-class Writer:
-    """Runs what writes results in threads, no more than `pending` of them behind.
-
-    Args:
-        account: Receives the names that are done, and the files whose results cannot be written.
-        pending: Results in memory at most; adding another one waits for the oldest.
-        progress: Called after each result.
-    """
-
-    def __init__(
-        self,
-        account: Account,
-        *,
-        pending: int,
-        progress: Callable[[], object],
-    ) -> None:
-        self.account, self.pending, self.progress = account, pending, progress
-        self._pool = one_thread_each(THREADS)
-        self._waiting: deque[tuple[Item, Future[None]]] = deque()
-
-    def add(self, item: Item, write: Callable[[], None]) -> None:
-        """Has a result written; `write` is called in a thread."""
-        self._waiting.append((item, self._pool.submit(write)))
-        while len(self._waiting) > self.pending or (self._waiting and self._waiting[0][1].done()):
-            self._settle()
-
-    def __enter__(self) -> Self:
-        """Writes until the block ends."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Waits for all results; after an error, only for those being written."""
-        try:
-            while self._waiting and error is None:
-                self._settle()
-        finally:
-            self._pool.shutdown(cancel_futures=True)
-
-    def _settle(self) -> None:
-        item, future = self._waiting.popleft()
-        try:
-            future.result()
-            self.account.done.append(item.name)
-        except (ValueError, OSError) as error:
-            self.account.skip(item.path, error)
-        self.progress()
 
 
 def pass_over(
@@ -123,12 +68,21 @@ def pass_over(
     given = read_ahead(items, read, account, threads=min(THREADS, 4), ahead=ahead)
     with (
         tqdm(total=len(items), unit="image", disable=None) as bar,
-        Writer(account, pending=ahead, progress=bar.update) as writer,
+        BackgroundWriter(threads=THREADS, pending=ahead) as writer,
     ):
+
+        def settle(item: Item, written: "Future[object]") -> None:
+            try:
+                written.result()
+                account.done.append(item.name)
+            except (ValueError, OSError) as error:
+                account.skip(item.path, error)
+            bar.update()
+
         batches = batched(given, batch_size)
         for batch, results in _computed(batches, compute, lanes=2 if device.type == "cpu" else 1):
             for (item, entry), result in zip(batch, results, strict=True):
-                writer.add(item, _call(write, item, entry, result))
+                writer.add(partial(write, item, entry, result), partial(settle, item))
     count, seconds = len(account.done), time.perf_counter() - start
     if count:
         print(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s)")
@@ -282,13 +236,7 @@ def _computed(
             return compute([entry for _, entry in batch])
 
     try:
-        for batch, future in in_order(batches, result, ThreadPoolExecutor(lanes), ahead=lanes):
+        for batch, future in in_order(batches, result, threads=lanes, ahead=lanes):
             yield batch, future.result()
     finally:
         torch.set_num_threads(whole)
-
-
-def _call(
-    write: Callable[[Item, Given, Result], None], item: Item, given: Given, result: Result
-) -> Callable[[], None]:
-    return lambda: write(item, given, result)

@@ -341,7 +341,7 @@ def test_failures_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert printed.err.startswith("align.py: ") and printed.err.count("\n") == 1
     assert "none.jpg: no such file or folder" in printed.err
     assert main([str(tmp_path), "--out", "x", "--device", "toaster"]) == 1
-    assert "device 'toaster' is not here; there are: auto, cpu" in capsys.readouterr().err
+    assert "device is 'toaster', expected auto, cpu" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
