@@ -1,5 +1,5 @@
 # make train   sets up .venv, trains CLCAE on the embedded portraits, prints the table
-# make test    sets up .venv, runs the tests
+# make test    sets up .venv, runs the tests on two cores
 # make lint    sets up .venv, checks format, lint, types and the direction of imports
 # PYTHON=python3.12 make train   chooses the interpreter (3.11 to 3.13)
 
@@ -29,7 +29,7 @@ train: $(VENV)/core.stamp
 	$(BIN)/python train.py $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
