@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clcae.data.transforms import height_and_width
 from clcae.nn.attention import OneTokenAttention
 from clcae.nn.batch_norm import BatchNorm1d
 from clcae.nn.style_head import StyleHead
-from clcae.nn.trunk import Trunk
+from clcae.nn.trunk import IR_SE50, Trunk
 from clcae.serialization import register
 
 MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5
@@ -111,14 +112,14 @@ class Aligner(nn.Module):
         w_dim: int,
         dim: int = 512,
         stem_channels: int = 64,
-        stages: Sequence[Sequence[int]] = ((64, 3), (128, 4), (256, 14), (512, 3)),  # IR-SE50
+        stages: Sequence[Sequence[int]] = IR_SE50,
         stem_stride: int = 1,
         subtract_average: bool = True,
         unit_length: bool = True,  # of embeddings; the official flag use_norm, given in its recipes
         temperature: float = 0.07,  # at the start; section 3.1
     ) -> None:
         super().__init__()
-        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        height, width = height_and_width(image_size)
         self.subtract_average = subtract_average
         self.unit_length = unit_length
         self.image_tower = ImageTower(

@@ -68,6 +68,14 @@ def center_crop(
     return images[..., top : top + size[0], left : left + size[1]]
 
 
+def height_and_width(
+    image_size: int | Sequence[int],  # a side, or (H, W)
+) -> tuple[int, int]:
+    """Returns (H, W) of an image size that may be given as one side of a square."""
+    height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    return height, width
+
+
 def at_input_size(
     pictures: Tensor,  # [N, 3, R, R]
     size: Sequence[int],  # (H, W), no side above R

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from clcae.encoders.pyramid import Pyramid
 from clcae.encoders.w_plus import level_of_row
 from clcae.nn.style_head import StyleHead
-
-IR_SE50 = ((64, 3), (128, 4), (256, 14), (512, 3))
+from clcae.nn.trunk import IR_SE50
 
 
 class GradualEncoder(nn.Module):

@@ -76,23 +76,17 @@ class MethodObserver:
 
     def reconstruct(self, inputs: Tensor, output: str) -> Tensor:
         """One output alone, as large as the inputs: what is timed."""
-        one = getattr(self.method, "reconstruct", None)
-        if one is not None:
-            alone: Tensor = one(inputs, output)
-            return alone
-        method = self.asked[output]
-        return at_input_size(method.synthesize(method.invert(inputs)), inputs.shape[-2:])
+        return self.method.reconstruct(inputs, output)
 
     def _reconstructions(
         self, inputs: Tensor, size: Size, inversions: dict[str, Inversion]
     ) -> dict[str, Tensor]:
-        """Of each output; the inversions on the way are kept, which may have been costly."""
-        if tuple(inputs.shape[-2:]) == size and hasattr(self.method, "reconstruct"):
-            together = getattr(self.method, "reconstructions", None)
-            if together is not None and {*self.asked} == {*self.method.outputs}:
-                found: Mapping[str, Tensor] = together(inputs)
+        """Of each output; the inversions are kept for the edits, if any are to follow."""
+        if tuple(inputs.shape[-2:]) == size and not self.edits:
+            if {*self.asked} == {*self.method.outputs}:
+                found = self.method.reconstructions(inputs)
                 return {space: found[space] for space in self.asked}
-            return {space: self.reconstruct(inputs, space) for space in self.asked}
+            return {space: self.method.reconstruct(inputs, space) for space in self.asked}
         pictures = {}
         for space, method in self.asked.items():
             inversions[space] = method.invert(inputs)

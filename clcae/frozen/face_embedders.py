@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.nn.batch_norm import BatchNorm1d, BatchNorm2d
-from clcae.nn.trunk import Trunk
+from clcae.nn.trunk import IR_SE50, Trunk
 from clcae.serialization import register
 
 CROP_WIDTH = 256  # of the picture that the crop's rows and columns are counted in
 CROP_ROWS, CROP_COLUMNS = slice(35, 223), slice(32, 220)  # official `IDLoss`
-IR_SE50 = ((64, 3), (128, 4), (256, 14), (512, 3))
 IR_101 = ((64, 3), (128, 13), (256, 30), (512, 3))
 
 

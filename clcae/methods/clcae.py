@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from clcae.data.transforms import height_and_width
 from clcae.encoders.feature import FeatureEncoder
 from clcae.encoders.pyramid import Pyramid
 from clcae.encoders.w_plus import HeadRows, ManyTokenRows, OneTokenRows
 from clcae.methods.foundation import Encoding, FoundationInversion, Rule
 from clcae.nn.attention import Attention, check_attention
 from clcae.nn.style_head import StyleHead
+from clcae.nn.trunk import IR_SE50
 from clcae.serialization import register
 from clcae.stylegan2 import Generator
 
@@ -34,7 +36,7 @@ class CLCAE(FoundationInversion):
         image_size: int | Sequence[int],  # a side, or (H, W)
         layer: str = "16x16/1",  # G^5 of the paper
         stem_channels: int = 64,
-        stages: Sequence[Sequence[int]] = ((64, 3), (128, 4), (256, 14), (512, 3)),  # IR-SE50
+        stages: Sequence[Sequence[int]] = IR_SE50,
         stem_stride: int = 1,
         width: int = 512,
         num_levels: int = 3,
@@ -45,7 +47,7 @@ class CLCAE(FoundationInversion):
         subtract_average: bool = True,
         edit_rule: Rule = "refined",
     ) -> None:
-        height, breadth = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        height, breadth = height_and_width(image_size)
         super().__init__(
             generator=generator,
             image_shape=(height, breadth),

@@ -3,19 +3,18 @@
 Tov et al. 2021, "Designing an Encoder for StyleGAN Image Manipulation" (arXiv 2102.02766, SIGGRAPH
 2021), and Richardson et al. 2021, "Encoding in Style" (arXiv 2008.00951, CVPR 2021), from whom it
 takes all but how the heads are read; `pSp` of both official codes. Deviation: `synthesize` gives
-the generator's own resolution; the official default of averaging to 256 is what `reconstructions`
-does, whose pictures are compared with the input.
+the generator's own resolution; `reconstruct` averages to the input's, the official default of 256.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from torch import Tensor, nn
 
-from clcae.data.transforms import at_input_size
-from clcae.encoders.e4e import IR_SE50, GradualEncoder, ProgressiveEncoder
-from clcae.methods.interface import Inversion, InversionMethod, Move
+from clcae.data.transforms import height_and_width
+from clcae.encoders.e4e import GradualEncoder, ProgressiveEncoder
+from clcae.methods.interface import Inversion, InversionMethod
+from clcae.nn.trunk import IR_SE50
 from clcae.serialization import register
 from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
 
@@ -32,18 +31,18 @@ class _OnePass(InversionMethod):
         self,
         *,
         generator: Generator,
-        image_size: int = 256,  # the longer side of what the encoder reads
+        image_size: int | Sequence[int] = 256,  # a side, or (H, W); cars are (192, 256)
         stem_channels: int = 64,
         stages: Sequence[Sequence[int]] = IR_SE50,
         width: int = 512,
     ) -> None:
         super().__init__()
         self.generator = generator
-        self.image_size = image_size
+        self.shape = height_and_width(image_size)
         self.encoder = self.encoder_type(
             num_rows=generator.num_codes,
             w_dim=generator.w_dim,
-            image_size=image_size,
+            image_size=max(self.shape),
             stem_channels=stem_channels,
             stages=stages,
             width=width,
@@ -54,8 +53,8 @@ class _OnePass(InversionMethod):
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """(H, W) of a square image; one of another height (cars: 192 x 256) is read as well."""
-        return self.image_size, self.image_size
+        """(H, W) of the images that `invert` reads; any with the same longer side is taken."""
+        return self.shape
 
     def encoder_modules(self) -> Mapping[str, nn.Module]:
         """What training changes: everything but the generator."""
@@ -71,30 +70,6 @@ class _OnePass(InversionMethod):
     ) -> Inversion:
         """W+ codes. Raises ValueError for images of another shape."""
         return Inversion(codes=self.encode(images), space=LatentSpace.W_PLUS)
-
-    def edit(self, inversion: Inversion, move: Move) -> Inversion:
-        """The codes moved; nothing follows them."""
-        codes = broadcast_rows(move(inversion.codes), self.generator.num_codes)
-        return replace(inversion, codes=codes)
-
-    def synthesize(self, inversion: Inversion) -> Tensor:
-        """G(w+), at the generator's resolution."""
-        return self.generator.synthesize(inversion.codes)
-
-    def reconstruct(self, images: Tensor, output: str = "W+") -> Tensor:
-        """G(w+) in the shape of the images.
-
-        Raises:
-            ValueError: another output than "W+", or images of another shape.
-        """
-        if output != "W+":
-            raise ValueError(f"output is {output!r}, this method has 'W+' only")
-        pictures = self.synthesize(self.invert(images))
-        return at_input_size(pictures, images.shape[-2:])
-
-    def reconstructions(self, images: Tensor) -> dict[str, Tensor]:
-        """The one output by name."""
-        return {"W+": self.reconstruct(images)}
 
 
 @register("psp")

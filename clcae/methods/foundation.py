@@ -191,19 +191,8 @@ class FoundationInversion(InversionMethod):
         )
 
     def reconstructions(self, images: Tensor) -> dict[str, Tensor]:
-        """The three outputs by name, [N, 3, H, W] each, as large as the images."""
+        """Reconstructs images in all three outputs, with one pass of the encoder."""
         return self.pictures(self.encode(images))[0]
-
-    def reconstruct(self, images: Tensor, output: str) -> Tensor:
-        """One output alone, "W", "W+" or "F", at no more than its own cost; as large as they."""
-        encoding = self.encode(images)
-        if output == "W":
-            return self.at_input_size(self.generator.synthesize(encoding.w))
-        if output == "W+":
-            return self.at_input_size(self.generator.synthesize(encoding.w_plus))
-        prefix = self.generator.begin(encoding.w_plus, self.layer)
-        blended = Prefix(prefix.layer, self.feature_of(encoding, prefix.feature), prefix.rgb)
-        return self.at_input_size(self.generator.finish(blended, encoding.w_plus))
 
     def invert(self, images: Tensor) -> Inversion:
         """Codes of W or W+, for F the feature f too; the context keeps what edits need."""
@@ -237,15 +226,15 @@ class FoundationInversion(InversionMethod):
         before it is refined, and f is the encoder's own for the moved code, plus the same
         difference. In W both rules are one.
         """
-        if self.edit_rule == "refined" or inversion.space is LatentSpace.W:
-            codes = broadcast_rows(move(inversion.codes), self.generator.num_codes)
+        if self.edit_rule == "refined" or self.output == "W" or inversion.space is LatentSpace.W:
+            moved = super().edit(inversion, move)
             if inversion.feature is None:
-                return replace(inversion, codes=codes)
-            derived = self._derived(codes)
+                return moved
+            derived = self._derived(moved.codes)
             # In this order, so that no edit is no change, bit for bit.
             feature = inversion.feature + (derived["own"] - inversion.context["own"])
             context = {**inversion.context, **derived}
-            return replace(inversion, codes=codes, feature=feature, context=context)
+            return replace(moved, feature=feature, context=context)
         w = move(inversion.context["w"][:, None])[:, 0]
         encoding = self.encode(inversion.context["images"], foundation=w)
         codes, context = encoding.w_plus, {**inversion.context, "w": w}
@@ -260,7 +249,7 @@ class FoundationInversion(InversionMethod):
     def synthesize(self, inversion: Inversion) -> Tensor:
         """The picture of the codes, with f where there is one, at the generator's own size."""
         if inversion.feature is None:
-            return self.generator.synthesize(inversion.codes)
+            return super().synthesize(inversion)
         assert inversion.layer is not None
         # What lies before f has been computed for f: one synthesis in all.
         prefix = Prefix(inversion.layer, inversion.feature, inversion.context["rgb"])

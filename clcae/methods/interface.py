@@ -1,4 +1,9 @@
-"""What every inversion system is: invert, edit, synthesize."""
+"""The interface of every inversion method: invert, edit, synthesize, reconstruct.
+
+The generator is StyleGAN2 (`clcae.stylegan2.Generator`); no other family is supported. Codes
+may be of Z, Z+, W or W+, as `Inversion.space` says. Those of Z and Z+ go through the mapping
+network whenever a picture is made. It normalises them, so a move may leave the sphere.
+"""
 
 import copy
 from abc import ABC, abstractmethod
@@ -6,17 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
+from clcae.data.transforms import at_input_size
 from clcae.nn.folding import folded
-from clcae.stylegan2 import Generator, LatentSpace, Layer
+from clcae.stylegan2 import Generator, LatentSpace, Layer, broadcast_rows
 
 Move = Callable[[Tensor], Tensor]  # codes [N, L, D] -> codes of the same shape
+
+# The names an output may have: the space of codes alone, or F, codes with a feature map.
+OUTPUTS = (*(space.value for space in LatentSpace), "F")
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """What a method knows of a batch of images."""
+    """The inversion of a batch of images."""
 
     codes: Tensor  # [N, L, D], in `space`; equal rows where it is W or Z
     space: LatentSpace
@@ -26,11 +36,16 @@ class Inversion:
 
 
 class InversionMethod(nn.Module, ABC):
-    """A system that inverts images into a generator's latent space and edits them there."""
+    """A system that inverts images into a generator's latent space and edits them there.
+
+    `invert` and `image_shape` are a method's own. The rest has defaults that fit methods whose
+    inversions are codes alone; a method with a feature map overrides `edit` and `synthesize`, and
+    `reconstruct` and `reconstructions` where several outputs share work.
+    """
 
     generator: Generator
-    outputs: Sequence[str]  # what it can be asked for, the method's own choice last
-    output: str  # what it is asked for
+    outputs: Sequence[str]  # names out of OUTPUTS, the method's best last
+    output: str  # the one that `invert` computes
     derived: Sequence[str] = ()  # the entries of a context that follow from the rest
 
     @property
@@ -38,11 +53,16 @@ class InversionMethod(nn.Module, ABC):
     def image_shape(self) -> tuple[int, int]:
         """(H, W) of the images that `invert` reads."""
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights, and of the images that `invert` takes."""
+        return self.generator.w_average.device
+
     def with_output(self, output: str) -> Self:
-        """The same networks, asked for another output: "W", "W+" or "F".
+        """Returns a copy that shares all weights and computes another output.
 
         Raises:
-            ValueError: an output that this method has not.
+            ValueError: if the method lacks this output.
         """
         if output not in self.outputs:
             raise ValueError(
@@ -53,13 +73,13 @@ class InversionMethod(nn.Module, ABC):
         return other
 
     def encoder_modules(self) -> Mapping[str, nn.Module]:
-        """What training changes, by attribute: everything but the generator."""
+        """Modules that training changes, by attribute name: everything but the generator."""
         return {}
 
     def for_inference(self) -> Self:
-        """The same results, within rounding, in less time; not to be trained or saved.
+        """Returns a faster copy for inference, equal within rounding; not to be trained or saved.
 
-        The normalisations of its encoder are folded into the convolutions.
+        Folds the encoder's normalisations into its convolutions.
         """
         other = copy.copy(self)
         other._modules = dict(self._modules)  # a plain copy shares it
@@ -68,12 +88,12 @@ class InversionMethod(nn.Module, ABC):
         return other
 
     def reduced(self, inversion: Inversion) -> Inversion:
-        """The inversion without what is derived, as a file keeps it."""
+        """Removes the derived entries of the context; an inversion file stores the rest."""
         kept = {key: value for key, value in inversion.context.items() if key not in self.derived}
         return replace(inversion, context=kept)
 
     def completed(self, inversion: Inversion) -> Inversion:
-        """A reduced inversion with what is derived, computed anew."""
+        """Recomputes the derived entries that `reduced` removed."""
         return inversion
 
     @abstractmethod
@@ -81,12 +101,54 @@ class InversionMethod(nn.Module, ABC):
         self,
         images: Tensor,  # [N, 3, *image_shape], in [-1, 1]
     ) -> Inversion:
-        """Codes, and a feature where the method has one."""
+        """Computes codes, and a feature for output "F"."""
 
-    @abstractmethod
+    def mapped(self, inversion: Inversion) -> Inversion:
+        """Maps codes of Z to W and of Z+ to W+; returns codes of W and W+ unchanged."""
+        if inversion.space.is_mapped:
+            return inversion
+        if inversion.space is LatentSpace.Z_PLUS:
+            codes = self.generator.map(inversion.codes)
+            return replace(inversion, codes=codes, space=LatentSpace.W_PLUS)
+        w = self.generator.map(inversion.codes[:, 0])
+        codes = broadcast_rows(w, self.generator.num_codes)
+        return replace(inversion, codes=codes, space=LatentSpace.W)
+
     def edit(self, inversion: Inversion, move: Move) -> Inversion:
-        """The inversion with its codes moved, and its feature following."""
+        """Applies a move to the codes; a feature follows by the method's own rule.
 
-    @abstractmethod
+        Codes of Z or W whose rows the move makes unequal are returned as Z+ or W+.
+
+        Raises:
+            ValueError: if the move returns codes of another number of rows.
+        """
+        return self._with_codes(inversion, move(inversion.codes))
+
     def synthesize(self, inversion: Inversion) -> Tensor:
-        """[N, 3, H, W], about [-1, 1]."""
+        """Generates the pictures [N, 3, H, W] of an inversion, about [-1, 1], not clamped."""
+        return self.generator.synthesize(self.mapped(inversion).codes)
+
+    def reconstruct(self, images: Tensor, output: str | None = None) -> Tensor:
+        """Inverts images and synthesizes one output in the shape of the images.
+
+        Args:
+            images: [N, 3, *image_shape], in [-1, 1].
+            output: one of `outputs`; None takes `self.output`.
+
+        Raises:
+            ValueError: if the method lacks this output, or images have another shape.
+        """
+        method = self.with_output(self.output if output is None else output)
+        return at_input_size(method.synthesize(method.invert(images)), images.shape[-2:])
+
+    def reconstructions(self, images: Tensor) -> dict[str, Tensor]:
+        """Reconstructs images in every output, by name; each as large as the images."""
+        return {output: self.reconstruct(images, output) for output in self.outputs}
+
+    def _with_codes(self, inversion: Inversion, codes: Tensor) -> Inversion:
+        """Replaces the codes; names the space with rows of their own where rows now differ."""
+        codes = broadcast_rows(codes, self.generator.num_codes)
+        space = inversion.space
+        if not space.has_rows and bool((codes != codes[:, :1]).any()):
+            space = space.with_rows
+        return replace(inversion, codes=codes, space=space)

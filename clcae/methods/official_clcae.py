@@ -10,11 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from clcae.data.transforms import height_and_width
 from clcae.encoders.official import OfficialFeature, OfficialRows, initialize_officially
 from clcae.encoders.pyramid import Pyramid
 from clcae.methods.foundation import Encoding, FoundationInversion, Rule
 from clcae.methods.interface import Inversion
 from clcae.nn.style_head import StyleHead
+from clcae.nn.trunk import IR_SE50
 from clcae.serialization import register
 from clcae.stylegan2 import Generator
 
@@ -36,13 +38,13 @@ class OfficialCLCAE(FoundationInversion):
         image_size: int | Sequence[int] = 256,  # a side, or (H, W)
         layer: str = "16x16/1",  # idx_k = 5, which counts the constant
         stem_channels: int = 64,
-        stages: Sequence[Sequence[int]] = ((64, 3), (128, 4), (256, 14), (512, 3)),  # IR-SE50
+        stages: Sequence[Sequence[int]] = IR_SE50,
         width: int = 512,
         dropout: float = 0.1,  # of the attention layers, in training
         edit_rule: Rule = "refined",
         resize: bool = True,  # what synthesize returns is as large as the input
     ) -> None:
-        height, breadth = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        height, breadth = height_and_width(image_size)
         side, reduction = max(height, breadth), 1 << len(stages)
         if height % reduction or breadth % reduction or side > generator.resolution:
             raise ValueError(

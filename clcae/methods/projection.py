@@ -8,12 +8,11 @@ trained (Tov et al. 2021).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from clcae.methods.interface import Inversion, InversionMethod, Move
+from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.optimization import project
 from clcae.serialization import register
 from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
@@ -66,12 +65,3 @@ class Projection(InversionMethod):
                 self.generator, images.clone(), space=space, steps=self.steps, lr=self.lr
             )
         return Inversion(codes=broadcast_rows(codes, self.generator.num_codes), space=space)
-
-    def edit(self, inversion: Inversion, move: Move) -> Inversion:
-        """The inversion with its codes moved."""
-        codes = broadcast_rows(move(inversion.codes), self.generator.num_codes)
-        return replace(inversion, codes=codes)
-
-    def synthesize(self, inversion: Inversion) -> Tensor:
-        """The picture of the codes, [N, 3, R, R]."""
-        return self.generator.synthesize(inversion.codes)

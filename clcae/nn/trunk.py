@@ -1,8 +1,7 @@
 """The IR / IR-SE residual trunk of the face networks, at any depth and width.
 
 Deng et al. 2019 (ArcFace), section 3.2.2 "improved residual unit", with squeeze-and-excitation (Hu
-et al. 2018); `bottleneck_IR` and `bottleneck_IR_SE` of the pSp family and of CLCAE. IR-SE50 is
-stages of 3, 4, 14 and 3 units on 64, 128, 256 and 512 channels.
+et al. 2018); `bottleneck_IR` and `bottleneck_IR_SE` of the pSp family and of CLCAE.
 """
 
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.nn.batch_norm import BatchNorm2d
+
+IR_SE50 = ((64, 3), (128, 4), (256, 14), (512, 3))  # (channels, units) of every stage
 
 
 class SqueezeExcitation(nn.Module):

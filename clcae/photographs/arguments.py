@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from clcae.faces import Which
+from clcae.methods.interface import OUTPUTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder of the results")
     parser.add_argument(
         "--output",
-        choices=["W", "W+", "F"],
+        choices=OUTPUTS,
         help="what the method is asked for, where it has several (default: its best)",
     )
     parser.add_argument(

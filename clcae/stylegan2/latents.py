@@ -24,6 +24,16 @@ class LatentSpace(StrEnum):
         """Whether every layer has a row of its own."""
         return self in (LatentSpace.Z_PLUS, LatentSpace.W_PLUS)
 
+    @property
+    def with_rows(self) -> "LatentSpace":
+        """The space of the same codes with a row of their own for every layer."""
+        return LatentSpace.W_PLUS if self.is_mapped else LatentSpace.Z_PLUS
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether codes are outputs of the mapping network (W, W+), not its inputs (Z, Z+)."""
+        return self in (LatentSpace.W, LatentSpace.W_PLUS)
+
 
 def normalize_z(
     z: Tensor,  # [..., z_dim]

@@ -52,6 +52,14 @@ def test_inversion_and_pictures(method: Method, images: Tensor) -> None:
     torch.testing.assert_close(pictures["W+"], expected)
 
 
+def test_image_shape_is_the_one_given() -> None:
+    generator = build(E4E).generator
+    assert build(E4E).image_shape == (32, 32)
+    cars = E4E(generator=generator, **{**SMALL, "image_size": [24, 32]})  # type: ignore[arg-type]
+    assert cars.image_shape == (24, 32)
+    assert cars.reconstruct(LOW).shape == LOW.shape
+
+
 def test_rows_of_cars_are_those_of_the_official_crop() -> None:
     pictures = torch.arange(256.0)[:, None].expand(1, 3, 256, 256)
     rows = at_input_size(pictures, (192, 256))[0, 0, :, 0]
