@@ -5,7 +5,6 @@ enlarge, and 1x1 to RGB), in whatever form they are computed; filters are left o
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 import torch
 
@@ -146,20 +145,10 @@ def _compiled_references(networks: Networks, resolution: int, batch: int) -> Cal
     fast = torch.compile(generator.synthesize)
 
     def call() -> None:
-        with torch.no_grad(), _references():
+        with torch.no_grad(), kernels.disabled():
             fast(codes)
 
     return call
-
-
-@contextmanager
-def _references() -> Iterator[None]:
-    """The operators' references run, and are what a compiler sees, although kernels are there."""
-    before, kernels._status = kernels._status, kernels.Status(usable=False, reason="benchmark")
-    try:
-        yield
-    finally:
-        kernels._status = before
 
 
 def _with_threads(count: int | None, call: Call) -> Call:

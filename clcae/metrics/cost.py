@@ -62,7 +62,7 @@ def count_operations(function: Callable[..., Any], *inputs: Any) -> OperationCou
         Operations of the forward pass, in total and by operator of ATen.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_own_operators())
-    with counter, winograd.left_out():
+    with counter, winograd.disabled():
         function(*inputs)
     by_operator = {
         str(operator).removeprefix("aten.").removeprefix("clcae."): int(count)

@@ -69,6 +69,17 @@ def status() -> Status:
         return _status
 
 
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Runs the references in the whole process while the block runs, where kernels exist or not."""
+    global _status
+    before, _status = _status, Status(usable=False, reason="disabled for a while")
+    try:
+        yield
+    finally:
+        _status = before
+
+
 def _decide() -> Status:
     reason = _hindrance()
     if reason is not None:

@@ -19,18 +19,18 @@ from torch import Tensor
 
 FEWEST_CHANNELS = 256
 
-_left_out = False
+_disabled = False
 
 
 @contextmanager
-def left_out() -> Iterator[None]:
-    """Every convolution in its plain form inside, for whoever counts operations."""
-    global _left_out
-    before, _left_out = _left_out, True
+def disabled() -> Iterator[None]:
+    """Runs plain convolutions in the whole process while the block runs (to count operations)."""
+    global _disabled
+    before, _disabled = _disabled, True
     try:
         yield
     finally:
-        _left_out = before
+        _disabled = before
 
 
 def pays(
@@ -46,7 +46,7 @@ def takes(
     x: Tensor,  # [N, C, H, W]
 ) -> bool:
     """Whether `winograd_conv2d` can read this: float32, an even width of at least 8."""
-    even = x.shape[3] % 2 == 0 and x.shape[3] >= 8 and not _left_out
+    even = x.shape[3] % 2 == 0 and x.shape[3] >= 8 and not _disabled
     return even and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 

@@ -66,6 +66,13 @@ def test_references_can_be_asked_for() -> None:
     assert ran(code, CLCAE_KERNELS="reference").strip() == expected
 
 
+def test_kernels_are_disabled_for_a_while() -> None:
+    before = kernels.status()
+    with kernels.disabled():
+        assert not kernels.ready() and kernels.status().reason == "disabled for a while"
+    assert kernels.status() is before
+
+
 def test_the_compiler_takes_the_choice_as_a_constant() -> None:
     # It would otherwise read, or break at, locks, processes and files.
     def function(x: torch.Tensor) -> torch.Tensor:
