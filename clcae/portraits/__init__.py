@@ -1,4 +1,4 @@
-"""A small procedural world of portraits: its parameters, its renderer and its data set."""
+"""The embedded domain: procedural portraits with labels, drawn by index."""
 
 from clcae.portraits.dataset import DETAIL_RATES, PortraitDataset, Portraits
 from clcae.portraits.parameters import (

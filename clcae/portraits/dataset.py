@@ -1,4 +1,4 @@
-"""Portraits by index: every index of a split is a person of its own, drawn directly from a hash.
+"""Draws the portraits of a split by index; every index shows another person.
 
 There is no random state: the latents of index i are the splitmix64 hash (Steele et al., "Fast
 splittable pseudorandom number generators", OOPSLA 2014) of a stream and a counter, made normal by
@@ -30,12 +30,11 @@ RENDER_BATCH = 64
 _STREAMS = {"train": 1, "validation": 2, "test": 3}
 # Pictures of a person are numbered below 2^24 and people below 2^32: no two share a counter.
 _PICTURE_BITS = 24
-_SOURCES = ("parameters.py", "shapes.py", "renderer.py", "dataset.py")
 
 
 @dataclass(frozen=True)
 class Portraits:
-    """Pictures with everything that is known of them; a single one lacks the first axis."""
+    """A batch of portraits with their latents and labels."""
 
     images: Tensor  # [N, 3, S, S], in [-1, 1]
     latents: Tensor  # [N, D], standard normal
@@ -44,19 +43,19 @@ class Portraits:
     details: Tensor  # [N, 6], 0 or 1, in the order of DETAILS
 
 
-class PortraitDataset(torch.utils.data.Dataset[Portraits]):
+class PortraitDataset:
     """The portraits of one split.
 
     Args:
         split: "train", "validation" or "test"; the splits share no person.
         size: side of the pictures, in pixels.
-        length: number of people; None is 65536, 1024 or 2824 by the split.
-        detail_rate: probability of each detail, in [0, 1]; None is the split's own of DETAIL_RATES.
+        length: number of people; None: 65536, 1024 or 2824 by the split.
+        detail_rate: probability of each detail, in [0, 1]; None: DETAIL_RATES of the split.
         pictures_per_person: pictures of each person, under other attributes, scenes and details;
             index i is picture i % pictures_per_person of person i // pictures_per_person.
 
     Raises:
-        ValueError: for an unknown split, and for a size, length or rate out of range.
+        ValueError: if the split is unknown, or a size, length, rate or number is out of range.
     """
 
     def __init__(
@@ -89,36 +88,18 @@ class PortraitDataset(torch.utils.data.Dataset[Portraits]):
         self.detail_rate = DETAIL_RATES[split] if detail_rate is None else detail_rate
 
     def __len__(self) -> int:
-        """Counts the portraits."""
         return self.length
-
-    def __getitem__(self, index: int) -> Portraits:
-        """Draws one portrait, without batch axis.
-
-        Raises:
-            IndexError: where the index is out of range.
-        """
-        if not -self.length <= index < self.length:
-            raise IndexError(f"index {index} is out of range for {self.length} portraits")
-        portraits = self.batch([index % self.length])
-        return Portraits(
-            images=portraits.images[0],
-            latents=portraits.latents[0],
-            people=portraits.people[0],
-            attributes=portraits.attributes[0],
-            details=portraits.details[0],
-        )
 
     def latents(
         self,
         indices: Sequence[int] | Tensor,  # [N]
     ) -> Tensor:
-        """Gives the latents [N, D] of some portraits without drawing them.
+        """Returns the latents [N, D] of some portraits, without drawing them.
 
         Raises:
-            IndexError: where an index is out of range.
+            IndexError: if an index is out of range.
         """
-        rows = self._checked(indices, len(self))
+        rows = self._checked(indices)
         pictures = (rows % self.pictures_per_person).numpy().astype(np.uint64)
         return self._draw(rows // self.pictures_per_person, pictures)
 
@@ -126,34 +107,20 @@ class PortraitDataset(torch.utils.data.Dataset[Portraits]):
         self,
         indices: Sequence[int] | Tensor,  # [N]
     ) -> Portraits:
-        """Draws some portraits at once.
+        """Draws some portraits.
 
         Raises:
-            IndexError: where an index is out of range.
+            IndexError: if an index is out of range.
         """
-        people = self._checked(indices, len(self)) // self.pictures_per_person
-        return self._render(self.latents(indices), people)
-
-    def same_person(self, person: int, count: int, *, first: int = 0) -> Portraits:
-        """Draws one person under other attributes, scenes and details.
-
-        Args:
-            person: the person's number, which is an index of this split.
-            count: number of pictures.
-            first: number of the first picture; picture 0 is the portrait at that index.
-
-        Raises:
-            IndexError: where the person is out of range.
-            ValueError: where the pictures' numbers are out of range.
-        """
-        if count < 1 or first < 0 or first + count > 2**_PICTURE_BITS:
-            raise ValueError(
-                f"pictures {first} to {first + count - 1}; accepted: at least one, "
-                f"from 0 to {2**_PICTURE_BITS - 1}"
-            )
-        people = self._checked([person], self.num_people).repeat(count)
-        pictures = np.arange(first, first + count, dtype=np.uint64)
-        return self._render(self._draw(people, pictures), people)
+        latents = self.latents(indices)
+        parameters = decode(latents, detail_rate=self.detail_rate)
+        return Portraits(
+            images=render(parameters, size=self.size),
+            latents=latents,
+            people=self._checked(indices) // self.pictures_per_person,
+            attributes=parameters.attributes,
+            details=parameters.details,
+        )
 
     def cached(
         self,
@@ -161,13 +128,13 @@ class PortraitDataset(torch.utils.data.Dataset[Portraits]):
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Draws the whole split once, into a file, and maps it.
+        """Draws the whole split into a file, unless it is there, and memory-maps the file.
 
         Args:
-            folder: made where missing. The file's name holds all that decides its content, a digest
-                of the renderer's source included, so that a changed renderer draws anew.
-            progress: called with the number of portraits drawn and their total, after each batch;
-                None is silence.
+            folder: folder of the file, made if missing. The file's name holds all that decides its
+                content, with a digest of this package's sources: a changed renderer draws anew.
+            progress: called after each batch with the numbers of portraits drawn and in all; None:
+                no calls.
 
         Returns:
             Read-only bytes [len, 3, S, S], 0 to 255, mapped from the file.
@@ -180,7 +147,6 @@ class PortraitDataset(torch.utils.data.Dataset[Portraits]):
         return torch.from_numpy(np.load(path, mmap_mode="c"))
 
     def _write(self, path: Path, progress: Callable[[int, int], None] | None) -> None:
-        """Draws every portrait into a numpy file."""
         shape = (self.length, 3, self.size, self.size)
         pixels = open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
         threads = torch.get_num_threads()
@@ -197,21 +163,20 @@ class PortraitDataset(torch.utils.data.Dataset[Portraits]):
         pixels.flush()
 
     def _file_name(self) -> str:
-        """Names the cached file by all that decides its content."""
         digest = hashlib.sha256()
-        for source in _SOURCES:
-            digest.update(Path(__file__).with_name(source).read_bytes())
+        for source in sorted(Path(__file__).parent.glob("*.py")):
+            digest.update(source.read_bytes())
         return (
             f"portraits_{self.split}_{self.size}px_{self.num_people}x{self.pictures_per_person}_details{self.detail_rate:g}"
             f"_{digest.hexdigest()[:12]}.npy"
         )
 
-    def _checked(self, indices: Sequence[int] | Tensor, length: int) -> Tensor:
-        """Checks indices below `length`; returns them as int64 [N]."""
+    def _checked(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Returns indices as int64 [N]."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        outside = rows[(rows < 0) | (rows >= length)]
+        outside = rows[(rows < 0) | (rows >= self.length)]
         if outside.numel():
-            raise IndexError(f"index {int(outside[0])} is out of range for {length} portraits")
+            raise IndexError(f"index {int(outside[0])} is out of range for {self.length} portraits")
         return rows
 
     def _draw(
@@ -219,24 +184,13 @@ class PortraitDataset(torch.utils.data.Dataset[Portraits]):
         people: Tensor,  # [N]
         pictures: NDArray[np.uint64],  # [N]
     ) -> Tensor:
-        """Draws latents [N, D]: the person's own by person, the others by picture."""
+        """Draws latents [N, D]: those of the group IDENTITY by person, the others by picture."""
         stream = np.uint64(_STREAMS[self.split] << 58)
         person = people.numpy().astype(np.uint64) << np.uint64(_PICTURE_BITS)
         latents = _normals(stream | person | pictures, np.arange(NUM_LATENTS))
         columns = np.arange(NUM_LATENTS)[group_slice(Group.IDENTITY)]
         latents[:, group_slice(Group.IDENTITY)] = _normals(stream | person, columns)
         return latents
-
-    def _render(self, latents: Tensor, people: Tensor) -> Portraits:
-        """Draws pictures from latents."""
-        parameters = decode(latents, detail_rate=self.detail_rate)
-        return Portraits(
-            images=render(parameters, size=self.size),
-            latents=latents,
-            people=people,
-            attributes=parameters.attributes,
-            details=parameters.details,
-        )
 
 
 def _splitmix(counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -251,7 +205,7 @@ def _normals(
     keys: NDArray[np.uint64],  # [N]
     columns: NDArray[np.int64],  # [K]
 ) -> Tensor:
-    """Draws a standard-normal number for each key and column; returns float32 [N, K]."""
+    """Hashes keys and columns to standard-normal numbers, float32 [N, K]."""
     counters = _splitmix(keys)[:, None] + columns.astype(np.uint64)
     # 52 bits and a half, exact in float64: uniform strictly between 0 and 1.
     uniform = ((_splitmix(_splitmix(counters)) >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52

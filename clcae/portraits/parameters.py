@@ -1,4 +1,4 @@
-"""The latents of a portrait and what they mean.
+"""Decodes the latents of a portrait into its appearance and its labels.
 
 A portrait is drawn from standard-normal latents, in four contiguous groups: the person, the
 labelled attributes, the scene and the rare details. Every appearance parameter is a smooth monotone
@@ -129,7 +129,7 @@ BEARDLESS_RATE = 0.55
 
 @dataclass(frozen=True)
 class PortraitParameters:
-    """What the renderer draws.
+    """Appearance and labels of a batch of portraits, as the renderer takes them.
 
     Args:
         values: appearance parameters by name, in the ranges of the tables above.
@@ -144,11 +144,10 @@ class PortraitParameters:
     details: Tensor  # [N, 6], 0 or 1
 
     def __len__(self) -> int:
-        """Counts the portraits."""
         return self.attributes.shape[0]
 
     def slice(self, start: int, stop: int) -> "PortraitParameters":
-        """Takes the portraits from `start` up to but without `stop`."""
+        """Returns the portraits from `start` up to but without `stop`."""
         return PortraitParameters(
             values={name: value[start:stop] for name, value in self.values.items()},
             attributes=self.attributes[start:stop],
@@ -157,7 +156,7 @@ class PortraitParameters:
 
 
 def group_slice(group: Group) -> slice:
-    """Gives the columns of one group of latents."""
+    """Returns the columns of one group of latents."""
     start = 0
     for name, members in _NAMES.items():
         if name == group:
@@ -171,14 +170,14 @@ def decode(
     *,
     detail_rate: float,
 ) -> PortraitParameters:
-    """Turns latents into the parameters of portraits.
+    """Decodes latents into the parameters of portraits.
 
     Args:
         latents: one row per portrait.
         detail_rate: probability in [0, 1] of each detail, independently of the others.
 
     Raises:
-        ValueError: where the latents have another shape or the rate is no probability.
+        ValueError: if the latents have another shape or the rate is no probability.
     """
     if latents.ndim != 2 or latents.shape[1] != NUM_LATENTS:
         raise ValueError(f"latents have shape {tuple(latents.shape)}; accepted: (N, {NUM_LATENTS})")
@@ -206,16 +205,16 @@ def decode(
 def scores(
     latents: Tensor,  # [N, NUM_PLAIN_LATENTS], standard normal
 ) -> Tensor:
-    """What a code has to know of a portrait without details, each number of variance about one.
+    """Computes regression targets for a network that reads portraits, each of variance about one.
 
-    Every latent as its uniform score, glasses as worn or not, and hues also as points on a circle,
-    since the first and the last of them look alike.
+    Every latent becomes its uniform score, glasses become worn or not, and hues are repeated as
+    points on a circle, since the first and the last of them look alike.
 
     Returns:
         [N, NUM_PLAIN_LATENTS + 2 * hues].
 
     Raises:
-        ValueError: latents of another shape.
+        ValueError: if the latents have another shape.
     """
     if latents.ndim != 2 or latents.shape[1] != NUM_PLAIN_LATENTS:
         raise ValueError(
@@ -233,7 +232,7 @@ def scores(
 def _decode_attributes(
     latents: Tensor,  # [N, 8]
 ) -> Tensor:
-    """Labels the portraits; returns [N, 8] in the order of ATTRIBUTES."""
+    """Decodes labels [N, 8] in the order of ATTRIBUTES."""
     uniform = dict(zip(ATTRIBUTES, torch.special.ndtr(latents).unbind(1), strict=True))
     # Uniform draws would look grumpy, old and asleep too often: three labels lean the other way.
     smile, age, eye_openness = (

@@ -1,4 +1,4 @@
-"""Portraits as an image source: drawn once into a cache, then read by index."""
+"""Portraits as an image source, read from a cache of drawn pictures."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clcae.images import from_uint8
 from clcae.portraits.dataset import PortraitDataset, Split
 from clcae.portraits.parameters import NUM_PLAIN_LATENTS, decode
 
@@ -18,14 +19,14 @@ class PortraitImages:
 
     Args:
         split: "train", "validation" or "test"; the splits share no person.
-        cache: folder of the drawn pictures, made where missing.
+        cache: folder of the drawn pictures, made if missing.
         size: side of the pictures, in pixels.
-        num_people: people; None is the split's own number.
+        num_people: number of people; None: the split's default.
         pictures_per_person: pictures of each, under other attributes, scenes and details.
-        detail_rate: probability of each detail, in [0, 1]; None is the split's own.
+        detail_rate: probability of each detail, in [0, 1]; None: the split's default.
 
     Raises:
-        ValueError: for an unknown split, and for values out of range.
+        ValueError: if the split is unknown or a value is out of range.
     """
 
     def __init__(
@@ -51,43 +52,41 @@ class PortraitImages:
 
     @property
     def num_people(self) -> int:
-        """How many people there are."""
-        return len(self.dataset) // self.pictures_per_person
+        """Number of people."""
+        return self.dataset.num_people
 
     def __len__(self) -> int:
-        """How many pictures there are."""
         return len(self.dataset)
 
     def images(
         self,
         indices: Sequence[int] | Tensor,  # [N]
     ) -> Tensor:
-        """Pictures [N, 3, size, size] in [-1, 1]; the first call draws the whole cache."""
+        """Returns images [N, 3, size, size] in [-1, 1]; the first call draws the whole cache."""
         if self._pixels is None:
             self._pixels = self.dataset.cached(self.cache, progress=_reporter(self.dataset))
-        rows = torch.as_tensor(indices, dtype=torch.int64)
-        return self._pixels[rows].float().div_(127.5).sub_(1.0)
+        return from_uint8(self._pixels[torch.as_tensor(indices, dtype=torch.int64)])
 
     def plain_latents(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """What the pictures are drawn from, details aside: [N, NUM_PLAIN_LATENTS]."""
+        """Returns the latents [N, NUM_PLAIN_LATENTS] of pictures, those of details left out."""
         return self.dataset.latents(indices)[:, :NUM_PLAIN_LATENTS]
 
     def attributes(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Labels [N, 8], in the order of ATTRIBUTES."""
+        """Returns labels [N, 8], in the order of ATTRIBUTES."""
         latents = self.dataset.latents(indices)
         return decode(latents, detail_rate=self.dataset.detail_rate).attributes
 
     def people(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Numbers [N] of the people shown."""
+        """Returns the numbers [N] of the people shown."""
         return torch.as_tensor(indices, dtype=torch.int64) // self.pictures_per_person
 
     def name(self, index: int) -> str:
-        """What a report calls a picture."""
+        """Names a picture in reports: "test/00042"."""
         return f"{self.dataset.split}/{index:05d}"
 
 
 def _reporter(dataset: PortraitDataset) -> Callable[[int, int], None] | None:
-    """Says how far the drawing is, at every tenth; silent for what takes a moment."""
+    """Makes a function that prints the progress in tenths; None if drawing takes a moment only."""
     if len(dataset) < 4096:
         return None
 

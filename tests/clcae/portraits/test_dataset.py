@@ -1,4 +1,4 @@
-"""The data set: addressed by index, disjoint by split, one person on demand, cached whole."""
+"""The data set: addressed by index, disjoint by split, cached whole."""
 
 from pathlib import Path
 
@@ -55,19 +55,6 @@ def test_splits_share_no_person() -> None:
     assert torch.cat(rows).unique(dim=0).shape[0] == 3000
 
 
-def test_one_item_is_a_row_of_the_batch() -> None:
-    portraits = PortraitDataset("validation", size=32)
-    batch, item = portraits.batch([3, 5]), portraits[5]
-    assert batch.images.shape == (2, 3, 32, 32)
-    assert batch.people.tolist() == [3, 5]
-    torch.testing.assert_close(item.images, batch.images[1])
-    assert torch.equal(item.latents, batch.latents[1])
-    assert torch.equal(item.attributes, batch.attributes[1])
-    assert torch.equal(item.details, batch.details[1])
-    assert item.people.shape == ()
-    assert torch.equal(portraits[-1].people, torch.tensor(1023))
-
-
 def test_labels_are_those_of_the_latents() -> None:
     batch = PortraitDataset("test").batch(range(8))
     parameters = decode(batch.latents, detail_rate=0.5)
@@ -83,30 +70,22 @@ def test_detail_rates(split: dataset.Split) -> None:
     assert portraits.detail_rate == DETAIL_RATES[split]
     # Four standard deviations of a rate of one half over 1000 draws are 0.063.
     assert (parameters.details.mean(0) - DETAIL_RATES[split]).abs().max() < 0.064
-    assert PortraitDataset(split, detail_rate=1.0, size=16)[0].details.tolist() == [1.0] * 6
-
-
-def test_same_person_keeps_identity_and_changes_the_rest() -> None:
-    portraits = PortraitDataset("test")
-    person = portraits.same_person(9, 6)
-    identity = group_slice(Group.IDENTITY)
-    assert person.people.tolist() == [9] * 6
-    assert torch.equal(person.latents[:, identity], person.latents[:1, identity].expand(6, -1))
-    rest = person.latents[:, identity.stop :]
-    assert (rest.sort(0).values.diff(dim=0) > 0.0).all()
-    assert torch.equal(person.latents[:1], portraits.latents([9]))
-    later = portraits.same_person(9, 2, first=4)
-    assert torch.equal(later.latents, person.latents[4:])
-    assert person.attributes.shape == (6, len(ATTRIBUTES))
+    assert PortraitDataset(split, detail_rate=1.0, size=16).batch([0]).details.all()
 
 
 def test_several_pictures_of_each_person() -> None:
-    portraits = PortraitDataset("test", length=5, size=16, pictures_per_person=3)
-    assert len(portraits) == 15
-    batch = portraits.batch([11, 12])
-    assert batch.people.tolist() == [3, 4]
-    assert torch.equal(batch.latents[:1], portraits.same_person(3, 1, first=2).latents)
-    assert torch.equal(batch.latents[1:], PortraitDataset("test").latents([4]))
+    portraits = PortraitDataset("test", length=10, size=16, pictures_per_person=6)
+    assert len(portraits) == 60
+    batch = portraits.batch(range(54, 60))
+    identity = group_slice(Group.IDENTITY)
+    assert batch.people.tolist() == [9] * 6
+    assert torch.equal(batch.latents[:, identity], batch.latents[:1, identity].expand(6, -1))
+    rest = batch.latents[:, identity.stop :]
+    assert (rest.sort(0).values.diff(dim=0) > 0.0).all()
+    assert torch.equal(batch.latents[:1], PortraitDataset("test").latents([9]))
+    assert batch.attributes.shape == (6, len(ATTRIBUTES))
+    fewer = PortraitDataset("test", pictures_per_person=5)
+    assert torch.equal(fewer.latents([9 * 5 + 4]), batch.latents[4:5])
 
 
 def test_cache_holds_the_pictures(tmp_path: Path) -> None:
@@ -160,12 +139,8 @@ def test_errors_name_the_value() -> None:
         PortraitDataset("test", detail_rate=-0.1)
     with pytest.raises(ValueError, match=r"size is 4; accepted"):
         PortraitDataset("test", size=4)
-    with pytest.raises(ValueError, match=r"pictures 0 to -1; accepted"):
-        PortraitDataset("test").same_person(0, 0)
-    for index in (2824, -2825):
+    with pytest.raises(ValueError, match=r"pictures_per_person is 0; accepted"):
+        PortraitDataset("test", pictures_per_person=0)
+    for index in (2824, -1):
         with pytest.raises(IndexError, match=f"{index}.*2824"):
-            PortraitDataset("test")[index]
-    with pytest.raises(IndexError, match=r"-1.*2824"):
-        PortraitDataset("test").batch([-1])
-    with pytest.raises(IndexError, match=r"9999.*2824"):
-        PortraitDataset("test").same_person(9999, 1)
+            PortraitDataset("test").batch([index])

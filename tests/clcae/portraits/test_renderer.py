@@ -15,7 +15,7 @@ from clcae.portraits import (
     group_slice,
     render,
 )
-from clcae.portraits.shapes import Canvas
+from clcae.portraits.canvas import Canvas
 
 
 def draw(latents: Tensor, **attributes: float) -> Tensor:
