@@ -42,7 +42,7 @@ examples:
       compared, ‡ agrees in all that is known of the table's
   python scripts/tables.py portraits --out portraits.html
       the runs of this machine, with their pictures, as one page
-  python scripts/tables.py portraits_benchmark
+  python scripts/tables.py portraits_comparison
       every method on the portraits, with and without details: mean ± deviation over the seeds
   python scripts/tables.py portraits --edits runs/edits/edits.json --out portraits.html
       with curves of the edits over their strength

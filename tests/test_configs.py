@@ -35,7 +35,7 @@ def targets(node: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def test_the_experiments_are_found() -> None:
-    assert len(EXPERIMENTS) == 7
+    assert len(EXPERIMENTS) == 6
 
 
 @pytest.mark.parametrize("overrides", CHOICES, ids=" ".join)

@@ -9,7 +9,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from training import distributed
-from training.benchmark import run_benchmark
 from training.ema import ExponentialAverage
 from training.environment import describe
 from training.errors import UsageError
@@ -41,8 +40,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     settings = run_settings(config["trainer"])
-    if config.get("benchmark"):
-        return run_benchmark(cfg, folder=_run_folder(config, settings))
     stages = _checked_stages(config)
     # All of them before the first is trained: a mistake in the last one should not wait for it.
     loops = {

@@ -189,10 +189,10 @@ def test_the_benchmark_puts_seeds_and_lists_together(
             protocol = {name: {"resolution": "64 x 64"} for name in metrics}
             extra = {"images": images, "seed": seed}
             rows.append(Row("CLCAE", "F", metrics, protocol, num_images=8, extra=extra))
-    path = tmp_path / "runs" / "portraits_benchmark" / "results.jsonl"
+    path = tmp_path / "runs" / "compare" / "results.jsonl"
     write_rows(rows, path)
     write_png(torch.zeros(3, 8, 8), path.with_name("grid.png"))
-    assert main(["portraits_benchmark", "--runs", str(tmp_path / "runs"), "--format", "csv"]) == 0
+    assert main(["portraits_comparison", "--runs", str(tmp_path / "runs"), "--format", "csv"]) == 0
     (line,) = csv_rows(capsys.readouterr().out)
     mean, deviation = statistics.mean(VALUES["full"]), statistics.stdev(VALUES["full"])
     assert line["source"] == "seeds 0, 1, 2"
@@ -200,12 +200,12 @@ def test_the_benchmark_puts_seeds_and_lists_together(
         found = [float(part) for part in line[column].split(" ± ")]
         assert found == pytest.approx([expected, deviation])
     page = tmp_path / "page.html"
-    assert main(["portraits_benchmark", "--results", str(path), "--out", str(page)]) == 0
+    assert main(["portraits_comparison", "--results", str(path), "--out", str(page)]) == 0
     text = page.read_text()
     assert f"{mean:.2f} ± {deviation:.2f}" in text and text.count('src="data:image/png') == 1
 
 
-@pytest.mark.parametrize("name", ["portraits", "portraits_ablation", "portraits_benchmark"])
+@pytest.mark.parametrize("name", ["portraits", "portraits_ablation", "portraits_comparison"])
 def test_no_runs_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main([name, "--runs", str(tmp_path)]) == 1
     err = capsys.readouterr().err
@@ -219,7 +219,7 @@ def test_a_wrong_name_is_a_line_with_all_names(capsys: pytest.CaptureFixture[str
     assert len(err.splitlines()) == 1 and "no table 'nothing'" in err
     assert all(
         name in err
-        for name in [*PUBLISHED, "portraits", "portraits_ablation", "portraits_benchmark"]
+        for name in [*PUBLISHED, "portraits", "portraits_ablation", "portraits_comparison"]
     )
 
 

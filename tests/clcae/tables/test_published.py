@@ -36,15 +36,15 @@ def read(name: str) -> PaperTable:
 
 def test_every_table_is_counted() -> None:
     names = {path.stem for path in TABLES.glob("*.yaml")}
-    names -= {"portraits_ablation", "portraits_benchmark"}  # of seeds
+    names -= {"portraits_ablation", "portraits_comparison"}  # of seeds
     assert names == COUNTS.keys()
     assert {n: (len(read(n).rows), len(read(n).columns)) for n in names} == COUNTS
 
 
 def test_the_benchmark_says_of_which_images_its_columns_are() -> None:
-    table = read("portraits_benchmark")
+    table = read("portraits_comparison")
     assert (len(table.rows), len(table.columns)) == (0, 16)
-    assert table.results == "portraits_benchmark/results.jsonl"
+    assert table.results == "compare/results.jsonl"
     plain = [column.name for column in table.columns if column.name.endswith(", plain")]
     assert len(plain) == 3
     for column in table.columns:

@@ -1,0 +1,242 @@
+"""Trains or loads every method, evaluates all under one protocol, prints one table; see --help.
+
+It starts the commands that one would type, one after the other: train.py for every run that is not
+finished, scripts/evaluate.py for every method, seed and list of pictures, and scripts/tables.py.
+Each continues where it was stopped, and so does the comparison.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from clcae.images import labelled_grid, read_image, write_png
+from training.commandline import composed, key_of, override
+from training.environment import describe
+from training.errors import UsageError
+from training.run_state import RunState, differing_keys
+from training.subprocesses import Command
+from training.usage import explain
+
+NAME = "compare.py"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1"
+# Keys of the comparison itself, which trainings do not receive.
+OWN = {"contestant", "seeds", "num_people", "protocol", "lists", "table", "run", "seed", "report"}
+SHOWN = 8  # pictures of the grid
+SPACES = ("W", "W+", "F")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """A method of the comparison, trained with every seed or evaluated as it is."""
+
+    name: str  # in rows and tables
+    train: Sequence[str] | None = None  # arguments of train.py; None: nothing is trained
+    run: str = ""  # run folder of the training, with {seed}
+    file: str = ""  # the method's file in that folder
+    evaluate: Sequence[str] = ()  # arguments of scripts/evaluate.py
+
+    @classmethod
+    def read(cls, name: str, values: Any) -> "Contestant":
+        """Reads a contestant from its configuration.
+
+        Raises:
+            UsageError: if it trains without run and file, or nothing says what to evaluate.
+        """
+        try:
+            contestant = cls(name=name, **values)
+        except TypeError as error:
+            raise UsageError(f"contestant.{name} is {values!r}: {error}") from error
+        if contestant.train is None and not contestant.evaluate:
+            raise UsageError(f"contestant.{name} has neither train nor evaluate")
+        if contestant.train is not None and not (contestant.file and "{seed}" in contestant.run):
+            raise UsageError(f"contestant.{name} is trained: expected file and a run with {{seed}}")
+        return contestant
+
+    def label(self, seed: int | None) -> str:
+        """Returns the name, with the seed of a training."""
+        return self.name if seed is None else f"{self.name}, seed {seed}"
+
+
+class Comparison:
+    """Plans and runs the commands of a comparison.
+
+    Args:
+        config: as configs/compare.yaml composes it, resolved.
+        folder: folder of the results.
+        table: name of the table.
+        overrides: arguments of the command line; those of trainings and of the protocol are handed
+            on.
+
+    Raises:
+        UsageError: if there is nothing to compare, or a contestant is malformed.
+    """
+
+    def __init__(
+        self, *, config: Mapping[str, Any], folder: Path, table: str, overrides: Sequence[str]
+    ) -> None:
+        for key, kind in (("seeds", list), ("contestant", dict), ("lists", dict)):
+            if not isinstance(config.get(key), kind) or not config[key]:
+                raise UsageError(f"{key} is {config.get(key)!r}: nothing to compare")
+        self.config, self.folder, self.table_name = config, folder, table
+        roots = [(key_of(argument).split(".")[0], argument) for argument in overrides]
+        self.of_trainings = [argument for root, argument in roots if root not in OWN]
+        self.of_evaluations = [argument for root, argument in roots if root == "protocol"]
+        self.results = folder / "results.jsonl"
+        self.contestants = [Contestant.read(*entry) for entry in config["contestant"].items()]
+
+    def run(self) -> Path:
+        """Runs every command that is not done; returns the file of the table."""
+        measured = [*self.trainings(), *self.evaluations()]
+        commands = [*measured, self.table("table.html"), self.table("table.md")]
+        for number, command in enumerate(commands):
+            place = f"[{number + 1}/{len(commands)}]"
+            if command.leaves is not None and is_finished(command, command.leaves):
+                done = f"trained before, in {command.leaves.parent}"
+                print(f"{place} {command.label}: {done}", flush=True)
+                continue
+            if number == len(measured):
+                self._draw_grid()  # the page shows it
+            print(f"{place} {command}", flush=True)
+            command.run()
+        table = self.folder / "table.md"
+        print(f"\n{table.read_text()}\n{table}, table.html beside it", flush=True)
+        return table
+
+    def trainings(self) -> list[Command]:
+        """Lists a training for every trained method and seed."""
+        commands = []
+        for contestant, seed in self._entries():
+            if contestant.train is None:
+                continue
+            run = override("run", contestant.run.replace("{seed}", str(seed)))
+            suffix = override("trainer.suffix", self.config["trainer"]["suffix"])
+            own = [override("seed", seed), run, suffix, *self._places("runs", "cache")]
+            arguments = [*contestant.train, *self.of_trainings, *own]
+            leaves = self._trained(contestant, seed)
+            commands.append(Command(contestant.label(seed), ROOT / "train.py", arguments, leaves))
+        return commands
+
+    def evaluations(self) -> list[Command]:
+        """Lists an evaluation for every method, seed and list of pictures."""
+        config, (shown, *_) = self.config, self.config["lists"]
+        commands = []
+        for contestant, seed in self._entries():
+            for data, further in config["lists"].items():
+                arguments = [
+                    override("method.name", contestant.name),
+                    override("method.seed", seed),
+                    f"data={data}",
+                    f"data.num_people={config['num_people']}",
+                    override("results", str(self.results)),
+                    *self._places("cache"),
+                    *dict.fromkeys([*self.of_evaluations, *further, *contestant.evaluate]),
+                ]
+                if seed is not None:
+                    trained = str(self._trained(contestant, seed))
+                    arguments.insert(0, override("method.source", trained))
+                if data == shown and seed in (None, config["seeds"][0]):  # for the grid
+                    arguments.append(override("save", str(self._pictures(contestant))))
+                label = f"{contestant.label(seed)}, {data.replace('_', ' ')}"
+                commands.append(Command(label, ROOT / "scripts/evaluate.py", arguments))
+        return commands
+
+    def table(self, name: str) -> Command:
+        """Returns the command that writes the table into a file of the folder."""
+        files = ("--results", str(self.results), "--out", str(self.folder / name))
+        return Command(name, ROOT / "scripts/tables.py", [self.table_name, *files])
+
+    def _draw_grid(self) -> None:
+        """Draws held-out pictures beside the reconstructions of every method and space."""
+        source = instantiate(composed(CONFIGS, "evaluate", self.evaluations()[0].arguments).data)
+        shown = range(min(SHOWN, len(source)))
+        columns = {"input": source.images(shown)}
+        for contestant in self.contestants:
+            for space in SPACES:
+                folder = self._pictures(contestant) / space
+                files = [folder / f"{source.name(index)}.png" for index in shown]
+                if all(file.is_file() for file in files):
+                    pictures = torch.stack([read_image(file) for file in files])
+                    columns[f"{contestant.name} {space}"] = pictures
+        write_png(labelled_grid(columns, scale=2), self.folder / "grid.png")
+
+    def _entries(self) -> Iterator[tuple[Contestant, int | None]]:
+        """Yields every method with every seed, or with None if nothing is trained."""
+        for contestant in self.contestants:
+            for seed in [None] if contestant.train is None else self.config["seeds"]:
+                yield contestant, seed
+
+    def _pictures(self, contestant: Contestant) -> Path:
+        return self.folder / "pictures" / contestant.name
+
+    def _trained(self, contestant: Contestant, seed: int | None) -> Path:
+        run = contestant.run.replace("{seed}", str(seed)) + (self.config["trainer"]["suffix"] or "")
+        return Path(self.config["paths"]["runs"]) / run / contestant.file
+
+    def _places(self, *names: str) -> list[str]:
+        """Arguments that hand on folders and the device."""
+        places = [override(f"paths.{name}", self.config["paths"][name]) for name in names]
+        return [*places, override("device", self.config["device"])]
+
+
+def is_finished(command: Command, leaves: Path) -> bool:
+    """Returns whether the run folder holds this very training, to its end.
+
+    A folder with another training is left to train.py, which refuses it and says why.
+    """
+    config = leaves.with_name("config.yaml")
+    if not leaves.is_file() or not config.is_file():
+        return False
+    return not differing_keys(OmegaConf.load(config), composed(CONFIGS, "train", command.arguments))
+
+
+def compare(cfg: DictConfig, *, table: str, overrides: Sequence[str]) -> Path:
+    """Runs, or continues, the comparison that configs/compare.yaml composes; see `Comparison`."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("a comparison starts its own processes: start it without torchrun")
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    folder = Path(config["paths"]["runs"]) / f"{config['run']}{config['trainer']['suffix'] or ''}"
+    comparison = Comparison(config=config, folder=folder, table=table, overrides=overrides)
+    state = RunState(folder=folder)
+    with state.locked():
+        state.prepare(cfg, describe(torch.device("cpu")))
+        return comparison.run()
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Ends the program with one line, or with the stack trace of a fault of ours."""
+    line, status = explain(error, configs=CONFIGS, arguments=[]) or (None, 1)
+    if TRACE or line is None:
+        traceback.print_exception(error)
+    elif line:
+        print(f"{NAME}: {line.replace('train.py', 'scripts/compare.py')}", file=sys.stderr)
+    sys.exit(status)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="compare")
+def run(cfg: DictConfig) -> None:
+    """Runs the composed configuration."""
+    try:
+        given = HydraConfig.get()
+        compare(cfg, table=given.runtime.choices["table"], overrides=given.overrides.task)
+    except (Exception, KeyboardInterrupt) as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its own errors, for `fail`
+    try:
+        run()
+    except Exception as error:
+        fail(error)
