@@ -1,9 +1,8 @@
-"""Pictures at the project's one convention: float32 RGB tensors in [-1, 1], and what they become.
+"""Reads, writes and lays out images: float32 RGB tensors in [-1, 1].
 
-Reading takes every kind of file a photograph comes in and returns that convention: the EXIF
-orientation is applied, transparency is laid on white, grey and CMYK become RGB, and 16-bit grey
-keeps its 16 bits. Embedded colour profiles are not applied, and 16-bit colour is read at 8 bits,
-as Pillow does.
+Reading applies the EXIF orientation, lays transparency on white and turns grey and CMYK into RGB;
+16-bit grey keeps its 16 bits. Embedded colour profiles are not applied, and 16-bit colour is read
+at 8 bits, as Pillow does.
 """
 
 import struct
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from clcae.files import replacing
 
-# What Pillow raises on files that are damaged in one way or another; OSError covers truncation.
+# Everything that Pillow raises on damaged files; OSError covers truncation.
 DECODING_ERRORS = (
     OSError,
     ValueError,
@@ -39,16 +38,10 @@ _EXPECTED = "expected a complete PNG, JPEG, WebP, BMP or TIFF picture"
 def to_uint8(
     images: Tensor,  # [..., 3, H, W], in [-1, 1]
 ) -> Tensor:
-    """Quantise images to 256 levels, values beyond the range clamped.
-
-    Args:
-        images: Images of any shape, in [-1, 1].
-
-    Returns:
-        Images of the same shape, uint8 in [0, 255]; -1 is 0 and 1 is 255.
+    """Quantises images to uint8: -1 becomes 0 and 1 becomes 255; values beyond are clamped.
 
     Raises:
-        ValueError: If a value is not a number, which has no level.
+        ValueError: if a value is NaN.
     """
     if torch.isnan(images).any():
         raise ValueError("images hold NaN: expected finite values in [-1, 1]")
@@ -58,16 +51,10 @@ def to_uint8(
 def from_uint8(
     images: Tensor,  # [..., 3, H, W], uint8
 ) -> Tensor:
-    """Bring uint8 images to float32 in [-1, 1], the inverse of `to_uint8`.
-
-    Args:
-        images: Images of any shape, uint8 in [0, 255].
-
-    Returns:
-        Images of the same shape, float32 in [-1, 1].
+    """Converts uint8 images to float32 in [-1, 1], the inverse of `to_uint8`.
 
     Raises:
-        ValueError: If the images are of another type.
+        ValueError: if the images are of another type.
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"images are {images.dtype}: expected torch.uint8")
@@ -77,16 +64,10 @@ def from_uint8(
 def to_pil(
     image: Tensor,  # [3, H, W], in [-1, 1]
 ) -> Image.Image:
-    """Turn one image into a Pillow picture.
-
-    Args:
-        image: Image [3, H, W] in [-1, 1], values beyond the range are clamped.
-
-    Returns:
-        The RGB picture.
+    """Converts one image to an RGB picture of Pillow; values beyond the range are clamped.
 
     Raises:
-        ValueError: If the shape is another one or a value is NaN.
+        ValueError: if the shape is another one or a value is NaN.
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"image is {tuple(image.shape)}: expected one image [3, H, W]")
@@ -94,17 +75,11 @@ def to_pil(
 
 
 def from_pil(picture: Image.Image) -> Tensor:
-    """Turn a Pillow picture of any mode into an image.
-
-    Args:
-        picture: The picture. Its EXIF orientation is applied; transparency is laid on white.
-
-    Returns:
-        Image [3, H, W], float32 in [-1, 1].
+    """Converts a Pillow picture of any mode to an image [3, H, W], float32 in [-1, 1].
 
     Raises:
-        ValueError: If the mode says nothing of the range of its values (floating point, or
-            integers beyond 16 bits).
+        ValueError: if the mode leaves the range of values open (floating point, or integers beyond
+            16 bits).
     """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
@@ -118,7 +93,7 @@ def from_pil(picture: Image.Image) -> Tensor:
 
 
 def _from_deep_grey(picture: Image.Image) -> Tensor:
-    """Image [3, H, W] of a 16-bit grey picture, without the loss of `convert("RGB")`."""
+    """Converts a 16-bit grey picture to [3, H, W]; `convert("RGB")` would clip it to 8 bits."""
     values = np.array(picture).astype(np.float32)
     if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise ValueError(f"picture has mode {picture.mode}: expected 8 or 16 bits per channel")
@@ -127,17 +102,11 @@ def _from_deep_grey(picture: Image.Image) -> Tensor:
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read a picture file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Image [3, H, W], float32 in [-1, 1].
+    """Reads a picture file as an image [3, H, W], float32 in [-1, 1].
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is no picture, or is damaged or cut short.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no picture, or is damaged or cut short.
     """
     path = Path(path)
     if not path.exists():
@@ -148,24 +117,17 @@ def read_image(path: str | Path) -> Tensor:
 
 
 def decode_image(data: bytes, *, name: str) -> Tensor:
-    """Decode the bytes of a picture file.
-
-    Args:
-        data: The content of the file.
-        name: What a message calls it.
-
-    Returns:
-        Image [3, H, W], float32 in [-1, 1].
+    """Decodes the bytes of a picture file to an image [3, H, W], float32 in [-1, 1].
 
     Raises:
-        ValueError: If the bytes are no picture, or are damaged or cut short.
+        ValueError: if the bytes are no picture, or are damaged or cut short; it begins with `name`.
     """
     try:
         with Image.open(BytesIO(data)) as picture:
             picture.load()
             return from_pil(picture)
     except DECODING_ERRORS as error:
-        # Pillow names the in-memory buffer, which tells a reader nothing.
+        # Pillow's own message names the in-memory buffer.
         reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else error
         one_line = " ".join(str(reason).split())
         raise ValueError(f"{name}: cannot be read ({one_line}); {_EXPECTED}") from error
@@ -177,16 +139,16 @@ def write_png(
     *,
     compress_level: int = 6,
 ) -> None:
-    """Write one image as PNG; the file appears complete or not at all.
+    """Writes one image as PNG, atomically (`clcae.files.replacing`).
 
     Args:
-        image: Image [3, H, W] in [-1, 1], values beyond the range are clamped.
-        path: The file; its folder is made if missing, an older file is replaced.
-        compress_level: Of zlib, 0 to 9; 1 takes a quarter of the time of 6 and makes photographs
-            an eighth larger.
+        image: values beyond the range are clamped.
+        path: file to write; its folder is made if missing, an older file is replaced.
+        compress_level: level of zlib, 0 to 9; 1 takes a quarter of the time of 6 and makes
+            photographs an eighth larger.
 
     Raises:
-        ValueError: If the shape is another one or a value is NaN.
+        ValueError: if the shape is another one or a value is NaN.
     """
     picture = to_pil(image)
     with replacing(path) as partial:
@@ -199,18 +161,18 @@ def make_grid(
     columns: int,
     padding: int = 2,
 ) -> Tensor:
-    """Lay images out in rows, left to right, on white.
+    """Arranges images in rows, left to right, on white.
 
     Args:
-        images: Images [N, 3, H, W] in [-1, 1].
-        columns: Number of images in a row; the last row may be shorter.
-        padding: White pixels around every image.
+        images: one or more images.
+        columns: number of images in a row; the last row may be shorter.
+        padding: white pixels around every image.
 
     Returns:
         One image [3, rows * (H + padding) + padding, columns * (W + padding) + padding].
 
     Raises:
-        ValueError: If there is no image, or the number of columns is not positive.
+        ValueError: if there is no image, or the number of columns is not positive.
     """
     if images.ndim != 4 or images.shape[0] == 0:
         raise ValueError(f"images are {tuple(images.shape)}: expected [N, 3, H, W] with N >= 1")
@@ -236,21 +198,20 @@ def labelled_grid(
     text_size: int = 16,
     row_labels: Sequence[str] | None = None,
 ) -> Tensor:
-    """Lay results side by side, one heading above each column: `input | W | W+ | F`.
+    """Arranges images in columns with a heading above each: `input | W | W+ | F`.
 
     Args:
-        columns: For every heading the images of its column, [N, 3, H, W] in [-1, 1], all of one
-            shape; the order is kept.
-        scale: Integer factor by which every cell is enlarged, pixels repeated.
-        padding: White pixels around every cell.
-        text_size: Height of the letters in pixels of the picture.
-        row_labels: A text left of each of the N rows; None leaves them out.
+        columns: images by heading, in the order of the columns, all of one shape.
+        scale: integer factor by which every cell is enlarged, pixels repeated.
+        padding: white pixels around every cell.
+        text_size: height of the letters in pixels.
+        row_labels: text left of each of the N rows; None: no text.
 
     Returns:
         One image [3, H', W'] on the CPU. A column is as wide as its heading if that is wider.
 
     Raises:
-        ValueError: If there is no column, if shapes differ, or if labels and rows differ in number.
+        ValueError: if there is no column, if shapes differ, or if labels and rows differ in number.
     """
     shapes = {tuple(images.shape) for images in columns.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 4:

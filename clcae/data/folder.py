@@ -1,9 +1,8 @@
-"""Images of a folder, or of a zip file, cropped and resized to one size.
+"""Reads the images of a folder or of a zip file, cropped and resized to one size.
 
 A zip file may have the layout that NVIDIA's data set tool writes (pictures in subfolders, beside
-them a `dataset.json`, whose labels are not read). Its entries are read in memory and never
-extracted; entries whose names lead out of the archive are refused all the same, because names of
-images become names of results.
+them a `dataset.json`, whose labels are not read). Entries are read in memory, never extracted. If a
+name leads out of the archive, it is refused: names of images become names of results.
 """
 
 import os
@@ -17,35 +16,33 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from clcae.data.sources import check_indices
+from clcae.data.sources import checked_indices
 from clcae.data.transforms import FILTERS, Filter, center_crop, resize
 from clcae.images import decode_image, read_image
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_MAX_ENTRY_BYTES = 512 * 2**20  # beyond any picture; a small zip entry may claim to be terabytes
+_MAX_ENTRY_BYTES = 512 * 2**20  # more than any picture; stops zip bombs
 
 
 class ImageFolder:
     """The images of a folder and its subfolders, or of a zip file, sorted by path.
 
-    Files and folders whose names begin with a dot, and the `__MACOSX` folder of an archive, are
-    not listed: they hold thumbnails and traces of copying.
+    Hidden files and folders and the `__MACOSX` folder of an archive are not listed.
 
     Args:
-        root: Folder or `.zip` file.
-        size: Height and width of the images, or one number for both. Smaller files are enlarged.
-        crop: What is cut out of the middle of a file before it is resized: "aspect", the largest
-            part with the proportions of `size`; a number or (height, width), that many pixels;
-            None, nothing, so that a file of other proportions is squashed.
-        filter_name: Resampling filter, "bilinear" or "bicubic", with antialiasing.
-        extensions: Endings of the files listed, in lower case; capitals are accepted as well.
-        split: Text file that names the images to use, a path relative to the root in each line,
-            in the order in which they are listed; None takes all.
+        root: folder or `.zip` file.
+        size: height and width of the images, or one number for both. Smaller files are enlarged.
+        crop: centre crop before resizing: "aspect", the largest with the proportions of `size`; a
+            number or (height, width) of pixels; None: no crop, other proportions are squashed.
+        filter_name: resampling filter, "bilinear" or "bicubic", with antialiasing.
+        extensions: endings of the files listed, in lower case; capitals are accepted as well.
+        split: text file with the images to use, in order, a path relative to the root in each line;
+            None: all images.
 
     Raises:
-        FileNotFoundError: If there is no such folder or file, no picture in it, or a picture that
+        FileNotFoundError: if there is no such folder or file, no picture in it, or a picture that
             the split names is missing.
-        ValueError: If the file is no zip archive, an entry leads out of it, a size is not
+        ValueError: if the file is no zip archive, an entry leads out of it, a size is not
             positive, or the filter has another name.
     """
 
@@ -78,24 +75,17 @@ class ImageFolder:
         return len(self._files.names)
 
     def name(self, index: int) -> str:
-        """Return the path of an image relative to the root, with forward slashes."""
+        """Returns the path of an image relative to the root, with forward slashes."""
         return self._files.names[index]
 
     def images(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Read, crop and resize images.
-
-        Args:
-            indices: N indices in [0, len).
-
-        Returns:
-            Images [N, 3, *size], float32 in [-1, 1].
+        """Reads, crops and resizes images: [N, 3, *size], float32 in [-1, 1].
 
         Raises:
-            IndexError: If an index is outside the range.
-            ValueError: If a file is damaged, or smaller than the crop; the message names it.
+            IndexError: if an index is out of range.
+            ValueError: if a file is damaged, or smaller than the crop; the message names it.
         """
-        wanted = torch.as_tensor(indices, dtype=torch.int64)
-        check_indices(wanted, len(self))
+        wanted = checked_indices(indices, len(self))
         if len(wanted) == 0:
             return torch.empty(0, 3, *self.size)
         return torch.stack([self._image(int(index)) for index in wanted])
@@ -116,7 +106,7 @@ class ImageFolder:
 
 
 class _Files(Protocol):
-    """A listing, and a way to read one entry of it as an image [3, H, W]."""
+    """Lists files, and reads one as an image [3, H, W]."""
 
     names: list[str]
 
@@ -138,7 +128,7 @@ class _FolderFiles:
 
 
 class _ZipFiles:
-    """Entries of an archive; each process opens it anew, as forked ones would share a position."""
+    """Entries of an archive, opened in each process: forked ones would share a file position."""
 
     def __init__(self, *, path: Path, extensions: tuple[str, ...]) -> None:
         self.path = path
@@ -186,7 +176,7 @@ class _ZipFiles:
 
 
 def _chosen(split: Path, names: Sequence[str], root: Path) -> list[str]:
-    """The names that a split file lists, every one of which must be there."""
+    """Reads the names of a split file; all of them must be among `names`."""
     if not split.is_file():
         raise FileNotFoundError(f"{split}: no such split file; expected a text file of names")
     lines = [line.strip() for line in split.read_text(encoding="utf-8").splitlines()]
@@ -217,7 +207,7 @@ def _is_listed(name: str, extensions: tuple[str, ...]) -> bool:
 
 
 def _largest_crop(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Largest part of height x width with the proportions of `size`, at least one pixel."""
+    """Computes the largest crop with the proportions of `size`, at least one pixel."""
     cropped_height = min(height, max(1, round(width * size[0] / size[1])))
     cropped_width = min(width, max(1, round(height * size[1] / size[0])))
     return cropped_height, cropped_width

@@ -1,74 +1,49 @@
-"""Pairs of a generator's own images and the codes that made them, from which the aligner learns."""
+"""Pairs of codes w and the images generated from them, the training data of the aligner."""
 
 import bisect
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clcae.data.sources import check_indices
+from clcae.data.sources import checked_indices
 from clcae.files import replacing
 from clcae.images import from_uint8, to_uint8
-
-
-class PairGenerator(Protocol):
-    """What a generator has to offer to make pairs."""
-
-    z_dim: int
-
-    def map(
-        self,
-        z: Tensor,  # [N, z_dim]
-        *,
-        truncation: float = 1.0,
-    ) -> Tensor:
-        """Codes w [N, w_dim]."""
-        ...
-
-    def synthesize(
-        self,
-        codes: Tensor,  # [N, w_dim]
-        *,
-        noise: Literal["random"],
-    ) -> Tensor:
-        """Images [N, 3, H, W], nominally in [-1, 1]."""
-        ...
+from clcae.stylegan2 import Generator
 
 
 @torch.no_grad()
 def generated_pairs(
-    generator: PairGenerator,
+    generator: Generator,
     *,
     count: int,
     rng: torch.Generator,
     truncation: float = 1.0,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Draw codes and the images the generator makes of them, with random noise maps.
+    """Samples codes and synthesizes their images with random noise maps.
 
-    Everything drawn follows from the state of `rng`, the noise maps included; the global random
-    state is left as it was.
+    All draws, those of noise maps included, follow from the state of `rng`; the global random state
+    is left as it was.
 
     Args:
-        generator: The generator, on `device`.
-        count: Number N of pairs, drawn as one batch.
-        rng: Source of all draws, on the CPU.
-        truncation: Factor by which w is drawn towards the mean code; 1 leaves it.
-        device: Where the generator is.
+        generator: generator on `device`.
+        count: number N of pairs, made as one batch.
+        rng: random generator on the CPU.
+        truncation: factor psi by which w is drawn towards the average w; 1 leaves it.
+        device: device of the generator and of the pairs.
 
     Returns:
-        Images [N, 3, H, W] clamped to [-1, 1] as a file would hold them, and w [N, w_dim], both on
-        `device`.
+        Images [N, 3, H, W] clamped to [-1, 1] as a file would hold them, and w [N, w_dim].
     """
     z = torch.randn(count, generator.z_dim, generator=rng).to(device)
     noise_seed = int(torch.randint(2**62, (), generator=rng))
     w = generator.map(z, truncation=truncation)
-    # Noise maps come from the global state of the device, which is borrowed for the synthesis.
+    # Noise maps come from the device's global random state, which is seeded, then restored.
     with torch.random.fork_rng(devices=[w.device] if w.is_cuda else []):
         if w.is_cuda:
             with torch.cuda.device(w.device):
@@ -86,13 +61,13 @@ def render_shard(
     count: int,
     at_once: int,
 ) -> None:
-    """Writes so many pairs as one file, complete or not at all: images in uint8, w in float32.
+    """Writes `count` pairs to one `.safetensors` file, atomically: images in uint8, w in float32.
 
     Args:
-        path: the file, `.safetensors`.
+        path: file to write.
         draw: makes the next pairs.
-        count: how many pairs the file gets.
-        at_once: how many are drawn together.
+        count: number of pairs in the file.
+        at_once: largest number of pairs that one call of `draw` makes.
     """
     images, codes = [], []
     for start in range(0, count, at_once):
@@ -104,14 +79,14 @@ def render_shard(
 
 
 class RenderedPairs:
-    """Pairs of the shards in a folder, in the order of their names; read as they are asked for.
+    """Reads the pairs of the shards in a folder, in the order of file names.
 
     Args:
-        root: the folder that scripts/render_pairs.py wrote.
+        root: folder that scripts/render_pairs.py wrote.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no shard in it.
-        ValueError: a file is damaged or is no shard, or shards differ in shape.
+        FileNotFoundError: if there is no such folder, or no shard in it.
+        ValueError: if a file is damaged or is no shard, or shards differ in shape.
     """
 
     def __init__(self, *, root: str | Path) -> None:
@@ -131,15 +106,13 @@ class RenderedPairs:
         return self._ends[-1]
 
     def pairs(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Images [N, 3, H, W] in [-1, 1] and w [N, D] of N indices.
+        """Returns images [N, 3, H, W] in [-1, 1] and w [N, D] by index.
 
         Raises:
-            IndexError: an index outside the range.
+            IndexError: if an index is out of range.
         """
-        wanted = torch.as_tensor(indices, dtype=torch.int64)
-        check_indices(wanted, len(self))
         images, codes = [], []
-        for index in wanted.tolist():
+        for index in checked_indices(indices, len(self)).tolist():
             shard = bisect.bisect_right(self._ends, index)
             row = index - (self._ends[shard - 1] if shard else 0)
             with safe_open(self.shards[shard], framework="pt") as file:

@@ -1,8 +1,7 @@
-"""The order in which a run sees its data, as a function of the sample number alone.
+"""Shuffles a data set without state: an index is a function of the sample number alone.
 
-There is no state to save: sample s of a run is the same image whenever and wherever it is asked
-for. A run resumed in the middle of an epoch, or spread over another number of processes, asks for
-the samples it has not seen and goes on exactly.
+There is no state to save: sample s of a run is the same image in every process. A run that resumes
+in the middle of an epoch, or on another number of processes, asks for the samples it has not seen.
 """
 
 import hashlib
@@ -14,22 +13,22 @@ from torch import Tensor
 
 
 def shuffled(length: int, seed: int, samples: range | Sequence[int]) -> Tensor:
-    """Find the indices of the given samples in an endless shuffled pass over a data set.
+    """Computes the indices of samples in an endless shuffled pass over a data set.
 
     Sample s belongs to epoch s // length; its place in the epoch is looked up in a permutation
     drawn from (seed, epoch). Each epoch holds every index once.
 
     Args:
-        length: Number of items of the data set.
-        seed: Seed of the run.
-        samples: Sample numbers counted from the start of the run, >= 0. Process r of R takes
+        length: number of items of the data set.
+        seed: seed of the run.
+        samples: sample numbers counted from the start of the run, >= 0. Process r of R takes
             `range(start + r, stop, R)`.
 
     Returns:
         Indices [len(samples)], int64 in [0, length).
 
     Raises:
-        ValueError: If the data set is empty or a sample number is negative.
+        ValueError: if the data set is empty or a sample number is negative.
     """
     if length < 1:
         raise ValueError(f"length is {length}: expected at least one item")
@@ -42,10 +41,10 @@ def shuffled(length: int, seed: int, samples: range | Sequence[int]) -> Tensor:
     return torch.tensor(indices, dtype=torch.int64)
 
 
-# Two, because a batch may straddle the border of two epochs.
+# Two: a batch may hold samples of two epochs.
 @lru_cache(maxsize=2)
 def _permutation(length: int, seed: int, epoch: int) -> Tensor:
-    # Hashed, because neighbouring seeds of a generator may draw related permutations, and because
+    # A hash, because neighbouring seeds of a generator may draw related permutations, and because
     # (seed, epoch + 1) and (seed + 1, epoch) must differ.
     digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

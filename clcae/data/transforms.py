@@ -1,4 +1,4 @@
-"""Resizing, cropping and mirroring of batches of images."""
+"""Resizes and crops batches of images."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -16,22 +16,18 @@ def resize(
     *,
     filter_name: Filter = "bicubic",
 ) -> Tensor:
-    """Resize images with antialiasing.
+    """Resizes images to [N, 3, *size] with antialiasing, clamped to [-1, 1].
 
-    The filters are Pillow's, without its rounding and clamping to 256 levels after each pass: files
-    prepared with Pillow differ by about a level, and by more where bicubic overshoots black or
-    white.
+    The filters are Pillow's, without its rounding to 256 levels after each pass: files prepared
+    with Pillow differ by about a level, and by more where bicubic overshoots black or white.
 
     Args:
-        images: Images [N, 3, H, W] in [-1, 1].
-        size: Height and width of the result.
+        images: images in [-1, 1].
+        size: height and width of the result.
         filter_name: "bilinear" or "bicubic"; part of every evaluation protocol.
 
-    Returns:
-        Images [N, 3, *size] in [-1, 1]: where bicubic overshoots the range it is clamped.
-
     Raises:
-        ValueError: If the filter has another name.
+        ValueError: if the filter has another name.
     """
     if filter_name not in FILTERS:
         raise ValueError(f"filter {filter_name!r}: expected one of {', '.join(FILTERS)}")
@@ -47,17 +43,12 @@ def center_crop(
     images: Tensor,  # [..., H, W]
     size: tuple[int, int],
 ) -> Tensor:
-    """Cut the middle out of images.
+    """Crops images to their centre: [..., *size], a view.
 
-    Args:
-        images: Images [..., H, W].
-        size: Height and width of the crop, in pixels of the images.
-
-    Returns:
-        Images [..., *size], a view. Of an odd margin the larger half is cut below and right.
+    Of an odd margin the larger half is cut below and right.
 
     Raises:
-        ValueError: If an image is smaller than the crop.
+        ValueError: if an image is smaller than the crop.
     """
     height, width = images.shape[-2:]
     if height < size[0] or width < size[1]:
@@ -80,14 +71,11 @@ def at_input_size(
     pictures: Tensor,  # [N, 3, R, R]
     size: Sequence[int],  # (H, W), no side above R
 ) -> Tensor:
-    """A generator's pictures as large as what an encoder reads.
+    """Scales a generator's pictures to an encoder's input size: [N, 3, H, W].
 
-    Averages over pixels down to the longer side, then the middle rows and columns: pictures of cars
-    have their content in rows 32 to 224 of 256. The official codes of pSp, e4e and CLCAE do this
-    before losses and metrics.
-
-    Returns:
-        [N, 3, H, W].
+    Averages over pixels down to the longer side, then crops to the centre: pictures of cars have
+    their content in rows 32 to 224 of 256. The official codes of pSp, e4e and CLCAE do this before
+    losses and metrics.
     """
     height, width = size
     side = max(height, width)
