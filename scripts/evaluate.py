@@ -224,7 +224,7 @@ def _method(config: Mapping[str, Any]) -> tuple[str, InversionMethod]:
     source = config["generator"] or "portraits"
     generator = {"_target_": "clcae.load_generator", "source": source}
     parts = Parts(config={"generator": generator}, device=torch.device("cpu"), seed=0)
-    method = parts.build(config["build"], where="method.build")
+    method = parts.build(config["build"], where="method.build", generator=parts["generator"])
     if not isinstance(method, InversionMethod):
         kind = type(method).__name__
         raise UsageError(f"method.build makes a {kind}, expected an inversion method")

@@ -24,7 +24,7 @@ examples:
       2,000 pairs of the embedded generator
   python scripts/render_pairs.py --generator stylegan2-ffhq-config-f.pt --out pairs/ffhq
       as many as CLCAE's aligner was trained on, 100,000 at 256 x 256; then add
-      +data@parts.pairs=rendered_pairs parts.pairs.root=pairs/ffhq   to the training command
+      +data@stages.aligner.task.pairs=rendered_pairs stages.aligner.task.pairs.root=pairs/ffhq
 
 The same command again goes on where it stopped. Without rendered pairs, training draws them anew
 in every step.

@@ -1,9 +1,8 @@
-"""Builds the parts of a run from configuration, each once, and injects them by name.
+"""Builds objects from configuration nodes; shared ones, the parts, are built once.
 
-A node ``{_target_: package.Class, key: value}`` is called with its keys. A keyword-only parameter
-that the node does not give, and whose name is that of a part, receives that part; so a generator
-that three parts share is built once and written down once. ``{_part_: name}`` asks for a part under
-another name, and ``_partial_: true`` leaves the call to the receiver.
+A node ``{_target_: package.Class, key: value}`` calls the class with its keys, each built first.
+``{_part_: NAME}`` stands for the part that the root key NAME describes: whoever asks for it gets
+the same object. ``_partial_: true`` passes a functools.partial instead of the result.
 """
 
 import functools
@@ -20,13 +19,13 @@ from training.seeds import derive_seed
 
 
 class Parts:
-    """The shared parts of a run, built when they are first asked for, what they need first.
+    """Builds and caches the parts of a run, on demand.
 
     Args:
-        config: name -> node.
+        config: name -> node of every part.
         device: where modules are moved once they are built; building happens on the CPU.
-        seed: of the initial weights; each part has a stream of its own, whatever the order of
-            building.
+        seed: of the initial weights; every part has a random stream of its own, so the order of
+            building does not matter.
     """
 
     def __init__(
@@ -43,10 +42,10 @@ class Parts:
         self._building: list[str] = []
 
     def __getitem__(self, name: str) -> Any:
-        """The part of that name.
+        """Returns the part of this name, building it at the first call.
 
         Raises:
-            UsageError: there is none, it cannot be built, or it needs itself.
+            UsageError: if there is none, it cannot be built, or it needs itself.
         """
         if name in self._built:
             return self._built[name]
@@ -58,26 +57,26 @@ class Parts:
             raise UsageError(f"the parts need each other in a circle: {cycle}")
         self._building.append(name)
         try:
-            part = self.build(self.config[name], where=f"parts.{name}")
+            part = self.build(self.config[name], where=name)
         finally:
             self._building.pop()
         self._built[name] = part
         return part
 
     def modules(self) -> list[nn.Module]:
-        """The networks among the parts that are built so far."""
+        """Lists the networks among the parts built so far."""
         return [part for part in self._built.values() if isinstance(part, nn.Module)]
 
     def build(self, node: Any, *, where: str, **given: Any) -> Any:
-        """Builds a node and what it contains.
+        """Builds a node and, before it, the nodes inside it.
 
         Args:
             node: a node with ``_target_`` or ``_part_``, a plain mapping, a sequence, or a value.
-            where: its place in the configuration, for messages and as the seed of its weights.
-            given: further arguments of the outermost call, which win over those of the node.
+            where: its dotted key, for messages and for the seed of its weights.
+            given: further arguments of the outermost call; they override those of the node.
 
         Raises:
-            UsageError: the target does not exist or does not take these arguments.
+            UsageError: if the target does not exist or does not take these arguments.
         """
         if isinstance(node, Mapping):
             if "_part_" in node:
@@ -97,26 +96,19 @@ class Parts:
 
     def _call(self, target: str, arguments: dict[str, Any], *, where: str, partial: bool) -> Any:
         function = _find(target, where=where)
-        arguments = {**self._injected(function, arguments), **arguments}
         _check_arguments(function, target, arguments, where=where, partial=partial)
         if partial:
             return functools.partial(function, **arguments)
-        torch.manual_seed(derive_seed(self.seed, "weights", where))
+        torch.manual_seed(self._seed_of(where))
         built = function(**arguments)
         if isinstance(built, nn.Module):
             built = built.to(self.device).eval()
         return built
 
-    def _injected(
-        self, function: Callable[..., Any], arguments: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The parts that the function names among its keyword-only parameters and is not given."""
-        names = [
-            parameter.name
-            for parameter in _signature(function).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        ]
-        return {name: self[name] for name in names if name in self.config and name not in arguments}
+    def _seed_of(self, where: str) -> int:
+        """Derives the seed of a node's weights; "parts." keeps published results repeatable."""
+        part = where.partition(".")[0] in self.config
+        return derive_seed(self.seed, "weights", f"parts.{where}" if part else where)
 
 
 def _find(target: str, *, where: str) -> Callable[..., Any]:

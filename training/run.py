@@ -21,6 +21,8 @@ from training.settings import RunSettings, StageSettings, run_settings, stage_se
 from training.task import Task
 from training.trainer import Trainer, load_finished
 
+# Root keys that the run reads itself; every other root key describes a part.
+OWN_KEYS = {"run", "seed", "device", "paths", "trainer", "optim", "stages", "report"}
 STAGE_KEYS = {"task", "optim", "schedule", "trainer"}
 CONSTANT = {"_target_": "training.schedules.Constant"}
 
@@ -58,7 +60,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         distributed.on_main(prepare)
         logger = Logger(folder=folder, enabled=distributed.is_main(), progress=settings.progress)
         parts = Parts(
-            config=config["parts"] or {},
+            config={key: node for key, node in config.items() if key not in OWN_KEYS},
             device=device,
             seed=config["seed"],
         )

@@ -161,9 +161,9 @@ SMALL = [
     "trainer.limit_batch_size=4",
     "trainer.progress=false",
     "trainer.threads=1",
-    "parts.images.num_people=32",
-    "parts.validation_images.num_people=16",
-    "parts.test_images.num_people=4",
+    "data.num_people=32",
+    "validation.num_people=16",
+    "test.num_people=4",
 ]
 
 

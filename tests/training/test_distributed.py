@@ -13,9 +13,9 @@ from training.run import train
 
 # Without batch statistics and dropout, a step is a sum over rows, however they are divided.
 SMOOTH = [
-    "parts.network.normalize=false",
-    "parts.network.dropout=0.0",
-    "stages.fit.task={_target_: toy_tasks.Contrast}",
+    "network.normalize=false",
+    "network.dropout=0.0",
+    "+stages.fit.task={_target_: toy_tasks.Contrast, critic: {_part_: critic}}",
     "+stages.fit.optim={_target_: torch.optim.SGD, lr: 0.1}",
     "stages.fit.trainer.steps=4",
 ]

@@ -1,4 +1,4 @@
-"""Building from configuration: injection by name, order, and what goes wrong."""
+"""Building from configuration: parts, order, and what goes wrong."""
 
 from collections import OrderedDict
 from functools import partial
@@ -20,33 +20,32 @@ def node(target: str, **values: Any) -> dict[str, Any]:
     return {"_target_": f"toy_parts.{target}", **values}
 
 
+TRUNK = {"_part_": "trunk"}
+
+
 def test_a_part_is_built_once_and_only_when_needed() -> None:
     Trunk.built = 0
     trunks = {"trunk": node("Trunk"), "unused": node("Trunk")}
-    found = parts(first=node("Head"), second=node("Head"), **trunks)
+    found = parts(first=node("Head", trunk=TRUNK), second=node("Head", trunk=TRUNK), **trunks)
     assert found["first"].trunk is found["second"].trunk is found["trunk"]
     assert Trunk.built == 1
     assert len(found.modules()) == 3
 
 
-def test_injection_reaches_nested_nodes_and_a_given_value_wins() -> None:
-    found = parts(trunk=node("Trunk"), head=node("Head", loss=[node("Head")]))
+def test_a_part_reaches_nested_nodes() -> None:
+    inner = node("Head", trunk=TRUNK)
+    found = parts(trunk=node("Trunk"), head=node("Head", trunk=TRUNK, loss=[inner]))
     assert found["head"].loss[0].trunk is found["trunk"]
     own = found.build(node("Head", trunk=node("Trunk", width=5)), where="own")
     assert own.trunk.layer.in_features == 5
 
 
-def test_only_keyword_only_parameters_are_injected() -> None:
-    assert parts(trunk=node("Trunk")).build(node("positional"), where="x") is None
-
-
-def test_a_part_under_another_name() -> None:
-    found = parts(student=node("Trunk"), head=node("Head", trunk={"_part_": "student"}))
-    assert found["head"].trunk is found["student"]
+def test_an_argument_is_not_filled_because_its_name_matches() -> None:
+    assert parts(trunk=node("Trunk"), head=node("optional"))["head"] is None
 
 
 def test_partial_leaves_the_call() -> None:
-    made = parts(trunk=node("Trunk")).build(node("Head", _partial_=True), where="x")
+    made = parts(trunk=node("Trunk")).build(node("Head", trunk=TRUNK, _partial_=True), where="x")
     assert isinstance(made, partial)
     assert made(loss=3).loss == 3
 
@@ -73,12 +72,19 @@ def test_plain_values_pass_through() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"head": node("Missing")}, r"parts\.head\._target_ is 'toy_parts\.Missing'"),
+        ({"head": node("Missing")}, r"^head\._target_ is 'toy_parts\.Missing'"),
         ({"head": node("NUMBER")}, "expected a class or a function"),
-        ({"head": node("Head")}, r"parts\.head: .*missing.*'trunk'"),
+        ({"head": node("Head")}, r"head: .*missing.*'trunk'"),
         ({"head": node("Trunk", widht=3)}, r"unexpected keyword argument 'widht'; it takes width"),
         ({"head": node("Trunk", width={"_part_": "nothing"})}, "no part 'nothing'; there are head"),
-        ({"head": node("Hen"), "egg": node("Egg"), "hen": node("Hen")}, "egg -> hen -> egg"),
+        (
+            {
+                "head": {"_part_": "hen"},
+                "egg": node("Egg", hen={"_part_": "hen"}),
+                "hen": node("Hen", egg={"_part_": "egg"}),
+            },
+            "hen -> egg -> hen",
+        ),
     ],
 )
 def test_mistakes_are_named(config: dict[str, Any], message: str) -> None:

@@ -144,7 +144,7 @@ def test_the_log_beyond_the_resumed_step_is_dropped(whole: Path, tmp_path: Path)
 
 def test_two_optimizers_resume_exactly(tmp_path: Path) -> None:
     contrast = [
-        "stages.fit.task={_target_: toy_tasks.Contrast}",
+        "+stages.fit.task={_target_: toy_tasks.Contrast, critic: {_part_: critic}}",
         "+stages.fit.optim.critic={_target_: torch.optim.Adam, lr: 0.01}",
         "trainer.keep_last=100",
     ]

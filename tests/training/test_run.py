@@ -12,7 +12,9 @@ from toy_runs import checkpoint, configure, identical, metrics
 from training.errors import NonFiniteError, UsageError, UserError
 from training.run import train
 
-SECOND = "+stages.second.task={_target_: toy_tasks.Regression, average: false}"
+NETWORK = "network: {_part_: network}"
+REPORT = f"report={{_target_: toy_tasks.Report, {NETWORK}}}"
+SECOND = f"+stages.second.task={{_target_: toy_tasks.Regression, {NETWORK}, average: false}}"
 SECOND_STEPS = "+stages.second.trainer.steps=2"
 
 
@@ -89,7 +91,7 @@ def test_debug_is_short_and_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_report_receives_parts_and_is_returned(tmp_path: Path) -> None:
-    result = train(configure(tmp_path, "report={_target_: toy_tasks.Report}"))
+    result = train(configure(tmp_path, REPORT))
     norm = json.loads((tmp_path / "toy" / "norm.json").read_text())
     assert result["report"]["norm"] == norm > 0
 
@@ -123,7 +125,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "toy"
     (folder / "config.yaml").unlink()
     with pytest.raises(UserError, match=r"layers\.0\.weight is \[8, 4\], expected \[6, 4\]"):
-        train(configure(tmp_path, "+parts.network.width=6"))
+        train(configure(tmp_path, "+network.width=6"))
 
 
 def test_a_folder_of_another_configuration_is_left_alone(tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_a_folder_of_another_configuration_is_left_alone(tmp_path: Path) -> None
         (["~stages.fit"], "has no stages"),
         (["~stages.fit.task"], r"stages\.fit has no task"),
         (["+stages.fit.optimizer=3"], r"stages\.fit has no key optimizer; there are optim"),
-        (["stages.fit.task={_target_: toy_tasks.Network}"], "is a Network, expected a .*Task"),
+        (["stages.fit.task={_target_: toy_tasks.Report}"], "is a Report, expected a .*Task"),
         (["+stages.fit.optim={other: 3}"], "names other, but the task's optimizers are network"),
         (["stages.fit.trainer.batch_size=15", "trainer.accumulate=2"], "expected a multiple of 2"),
         (["run=a/b"], "run is 'a/b'"),
@@ -164,7 +166,7 @@ def test_a_mistake_in_the_last_stage_is_found_before_the_first(tmp_path: Path) -
 
 
 def test_a_plateau_needs_a_monitored_value(tmp_path: Path) -> None:
-    contrast = "stages.fit.task={_target_: toy_tasks.Contrast}"
+    contrast = "+stages.fit.task={_target_: toy_tasks.Contrast, critic: {_part_: critic}}"
     plateau = "stages.fit.schedule={_target_: training.schedules.Plateau}"
     with pytest.raises(UsageError, match="monitored value"):
         train(configure(tmp_path, contrast, plateau, "~stages.fit.schedule.warmup"))

@@ -23,7 +23,7 @@ class Head(nn.Module):
         self.loss = loss
 
 
-def positional(trunk: Any = None) -> Any:
+def optional(*, trunk: Any = None) -> Any:
     return trunk
 
 

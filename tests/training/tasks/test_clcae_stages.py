@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 FEW = [
     "trainer.limit_steps=2",
-    "parts.images.num_people=32",
-    "parts.validation_images.num_people=16",
-    "parts.test_images.num_people=8",
+    "data.num_people=32",
+    "validation.num_people=16",
+    "test.num_people=8",
 ]
 
 
@@ -100,7 +100,7 @@ def test_a_run_killed_in_both_stages_ends_as_one_that_was_not(tmp_path: Path) ->
 
 @pytest.mark.parametrize("attention", ["many_token", "one_token", "none"])
 def test_a_whole_run_leaves_table_and_pictures(tmp_path: Path, attention: str) -> None:
-    folder = run(tmp_path, f"parts.method.attention={attention}")
+    folder = run(tmp_path, f"method.attention={attention}")
     rows = json.loads((folder / "table.json").read_text())
     assert [row["space"] for row in rows] == ["W", "W+", "F"]
     for row in rows:

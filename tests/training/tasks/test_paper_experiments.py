@@ -58,7 +58,7 @@ def test_two_steps_at_full_size(tmp_path: Path, experiment: str) -> None:
         f"+experiment={experiment}",
         f"paths.weights={tmp_path / 'weights'}",
         f"paths.data={tmp_path / 'data'}",
-        f"parts.judges.lpips_trunk={tmp_path / 'weights' / 'alexnet.pth'}",
+        f"judges.lpips_trunk={tmp_path / 'weights' / 'alexnet.pth'}",
         "trainer.limit_steps=2",
         "trainer.limit_batch_size=2",
         "trainer.threads=2",

@@ -20,9 +20,9 @@ def run(folder: Path, experiment: str, *arguments: str) -> Path:
     ("name", "judge"), [("identity", IdentityEmbedder), ("attributes", AttributeRegressor)]
 )
 def test_a_judge_comes_with_its_card(tmp_path: Path, name: str, judge: type) -> None:
-    few = ["parts.images.num_people=4", "parts.images.pictures_per_person=4"]
-    few += ["parts.validation_images.num_people=8", "parts.validation_images.pictures_per_person=4"]
-    folder = run(tmp_path, f"portraits_{name}", *few, "parts.test_images=null")
+    few = ["data.num_people=4", "data.pictures_per_person=4"]
+    few += ["validation.num_people=8", "validation.pictures_per_person=4"]
+    folder = run(tmp_path, f"portraits_{name}", *few, "test_sets=null")
     path = folder / f"{name}.safetensors"
     load(path, expected=judge)
     assert read_metadata(path).provenance["command"].endswith(f"portraits_{name}")
@@ -53,12 +53,12 @@ def test_the_generator_comes_with_its_card(
     tmp_path: Path, experiment: str, own: list[str], phases: list[str]
 ) -> None:
     few = [
-        "+parts.images.num_people=16",
-        "+parts.plain_train_images.num_people=16",
-        "parts.held_out_images.num_people=8",
-        "parts.plain_images.num_people=4",
-        "+parts.report.num_projected=2",
-        "+parts.report.projection_steps=2",
+        "+data.num_people=16",
+        "+plain_train_images.num_people=16",
+        "generator_report.held_out_images.num_people=8",
+        "generator_report.plain_images.num_people=4",
+        "+generator_report.num_projected=2",
+        "+generator_report.projection_steps=2",
     ]
     folder = run(tmp_path, experiment, *few, *own)
     generator = load(folder / "generator.safetensors", expected=Generator)
