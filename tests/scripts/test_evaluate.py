@@ -299,7 +299,7 @@ def test_a_method_without_a_file_is_built_around_the_generator(here: Path) -> No
     more = rows_of(build % 5, *given)
     assert more[0].extra["digest"] != rows[0].extra["digest"]
     assert more[0].metrics["MSE"] < rows[0].metrics["MSE"]
-    with pytest.raises(UsageError, match="unexpected keyword argument .generator."):
+    with pytest.raises(UsageError, match=r"unexpected keyword argument .generator"):
         rows_of("method.build={_target_: clcae.metrics.reconstruction.MeanSquaredError}", *given)
 
 
