@@ -3,7 +3,7 @@
 from editing.direction_set import save_directions
 from editing.directions import Direction
 from editing.editor import Watch, chosen_edits, edit_inversion, move_of, parse_edit, sweep
-from editing.files import load_directions
+from editing.files import directions_for, load_directions
 from editing.statistics import LatentStatistics
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "LatentStatistics",
     "Watch",
     "chosen_edits",
+    "directions_for",
     "edit_inversion",
     "load_directions",
     "move_of",

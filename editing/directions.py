@@ -6,6 +6,7 @@ is where the code shall lie on the component, in standard deviations, so that st
 of the latent space and no identity.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -197,6 +198,18 @@ class Direction:
                 f"{width}: it was found for another generator"
             )
         self.rows_of(generator.num_codes)
+
+    def spread(self, count: int) -> list[float]:
+        """Returns so many strengths, evenly over the sensible range."""
+        return [round(s, 3) for s in torch.linspace(*self.strengths, count).tolist()]
+
+    def digest(self) -> str:
+        """Computes a sha256 of what the shift of a given strength depends on."""
+        digest = hashlib.sha256(f"{self.layers} {self.unit} {self.semantics}".encode())
+        for tensor in (self.vector, self.center):
+            if tensor is not None:
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def with_layers(self, first: int, end: int) -> "Direction":
         """The same direction on rows first to end (exclusive) alone."""

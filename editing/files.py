@@ -14,7 +14,7 @@ sizes are refused in one line.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from clcae.pretrained.archives import read_torch_file
-from clcae.pretrained.assets import asset_path
+from clcae.pretrained.assets import asset_path, portraits_generator
 from clcae.pretrained.contents import GROWTH, SPARE
 from clcae.pretrained.stand_ins import Array
 from clcae.serialization import is_native, load
-from clcae.stylegan2 import LatentSpace
+from clcae.stylegan2 import Generator, LatentSpace
 from editing import sefa
 from editing.arrays import read_npy, read_npz
 from editing.direction_set import MAX_DIRECTIONS, MAX_ROWS, MAX_WIDTH, DirectionSet
@@ -79,6 +79,36 @@ def load_directions(
     except ValueError as error:
         line = " ".join(str(error).split())
         raise ValueError(line if line.startswith(str(path)) else f"{path}: {line}") from error
+
+
+def directions_for(generator: Generator, sources: Sequence[str] | None) -> dict[str, Direction]:
+    """Loads the directions of several files, by name.
+
+    Args:
+        generator: whose codes they shall move.
+        sources: as `load_directions` takes them; None is the shipped ones, for the portraits
+            generator.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: as `load_directions`; or if two files hold the same name, or None is given for
+            another generator.
+    """
+    if sources is None:
+        shipped, own = portraits_generator().w_average, generator.w_average.cpu()
+        if shipped.shape != own.shape or not torch.allclose(shipped, own, atol=1e-3):
+            raise ValueError(
+                "this method's generator is not the portraits one: give --directions FILE (made "
+                "by scripts/directions.py, or an official file)"
+            )
+        sources = [SHIPPED]
+    found: dict[str, Direction] = {}
+    for source in sources:
+        more = load_directions(source)
+        if twice := sorted(found.keys() & more.keys()):
+            raise ValueError(f"{source}: directions of an earlier file again: {', '.join(twice)}")
+        found |= more
+    return found
 
 
 def _boundary(path: Path, space: LatentSpace | None) -> dict[str, Direction]:

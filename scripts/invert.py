@@ -9,26 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clcae.command import claim, make_parser, run_command
 from clcae.data.pictures import Item, find_items
-from clcae.data.threads import batched
 from clcae.device import pick_device
 from clcae.images import write_png
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, Origin, moved_to, save_inversion, split
 from clcae.ops.memory import keep_freed_memory
-from clcae.photographs.account import Account
-from clcae.photographs.arguments import add_arguments
-from clcae.photographs.cutouts import Photograph, face_names, forgotten
-from clcae.photographs.passes import (
-    FAST,
-    check_names,
-    claim,
-    open_method,
-    pass_over,
-    reading,
-    regrouped,
-    reported,
-)
+from clcae.photographs.arguments import add_method_arguments, faces_to_align
+from clcae.photographs.cutouts import Cutout
+from clcae.photographs.passes import FAST, check_names, open_method, pass_over
+from clcae.photographs.reader import Photograph, Reader, face_names
 
 NAME = "invert.py"
 EXAMPLES = """
@@ -46,76 +37,59 @@ results, for every picture NAME:
                     (scripts/edit.py takes it in place of the picture), with the method and the
                     picture they come from
 With --faces all, several faces are NAME-0, NAME-1, ... from left to right. The same command again
-goes on where it stopped: what has both files is finished. What cannot be used is listed, and the
-exit status is 1.
+goes on where it stopped: a picture with both files is finished. Files that cannot be used are
+listed, and the exit status is 1.
 """
-
-Inverted = list[tuple[Inversion, Tensor]]  # of every cutout, with its picture [3, H, W]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0, or 1 with a line on stderr for what failed. SystemExit 2: usage."""
     options = _parser().parse_args(arguments)
-    return reported(NAME, lambda: _invert(options))
+    return run_command(NAME, lambda: _invert(options), resumable=True)
 
 
-def _invert(options: argparse.Namespace) -> Account:
+def _invert(options: argparse.Namespace) -> int:
     items = find_items(options.images, without=options.out)
     check_names(items, [r"\d+"] if options.faces == "all" else [])
-    device = pick_device(options.device)
     method, maker = open_method(
-        options.method, output=options.output, device=device, compile=options.compile
+        options.method,
+        output=options.output,
+        device=pick_device(options.device),
+        compile=options.compile,
     )
-    read = reading(method, align=options.align, faces=options.faces, device=device)
-    settings = {
-        "method": maker.sha256,
-        "output": maker.output,
-        "faces": options.faces if options.align else None,
-    }
+    faces = faces_to_align(options)
+    reader = Reader(method, faces=faces)
+    settings = {"method": maker.sha256, "output": maker.output, "faces": faces}
     claim(options.out / ".invert.json", settings, again=options.overwrite)
-    at_once = options.batch_size or min(16, method.generator.at_once)
-    account, todo = Account(), []
-    for item in items:
-        if not options.overwrite and _finished(options.out, item):
-            account.kept.append(item.name)
-        else:
-            todo.append(item)
-    pass_over(
-        todo,
-        read=lambda path: forgotten(read(path)),
-        compute=partial(_compute, method=method, device=device, at_once=at_once),
-        write=partial(_write, out=options.out, maker=maker),
-        account=account,
-        batch_size=at_once,
-        device=device,
+    return pass_over(
+        items,
+        method,
+        finished=lambda item: not options.overwrite and _finished(options.out, item),
+        read=reader.read,
+        compute=partial(_compute, method),
+        write=partial(_write, options.out, maker),
+        batch_size=options.batch_size,
     )
-    return account
 
 
-def _compute(
-    photographs: list[Photograph],
-    *,
-    method: InversionMethod,
-    device: torch.device,
-    at_once: int,
-) -> list[Inverted]:
-    cutouts = [cutout for photograph in photographs for cutout in photograph.cutouts]
-    results: Inverted = []
-    for some in batched(cutouts, at_once):
-        images = torch.stack([cutout.image for cutout in some]).to(device)
-        inversion = method.invert(images)
-        pictures = method.synthesize(inversion).cpu()
-        kept = moved_to(method.reduced(inversion), "cpu")
-        results += zip(split(kept), pictures, strict=True)
-    return regrouped(results, [len(photograph.cutouts) for photograph in photographs])
+def _compute(method: InversionMethod, cutouts: list[Cutout]) -> list[tuple[Inversion, Tensor]]:
+    images = torch.stack([cutout.image for cutout in cutouts])
+    inversion = method.invert(images.to(method.device))
+    pictures = method.synthesize(inversion).cpu()
+    kept = moved_to(method.reduced(inversion), "cpu")
+    return list(zip(split(kept), pictures, strict=True))
 
 
 def _write(
-    item: Item, photograph: Photograph, inverted: Inverted, *, out: Path, maker: Maker
+    out: Path,
+    maker: Maker,
+    item: Item,
+    photograph: Photograph,
+    inverted: list[tuple[Inversion, Tensor]],
 ) -> None:
-    """The files of every face; those whose presence says that all is done come last."""
+    """Writes the files of every face; those whose presence says that all is done come last."""
     names = face_names(item.name, len(inverted))
-    faces = zip(names, photograph.cutouts, inverted, strict=True)
+    faces = zip(names, photograph.parts, inverted, strict=True)
     for name, cutout, (inversion, picture) in reversed(list(faces)):
         origin = Origin(
             maker=maker,
@@ -135,20 +109,19 @@ def _results(out: Path, name: str) -> tuple[Path, Path]:
 
 
 def _finished(out: Path, item: Item) -> bool:
-    """Whether both files are there, of the picture or of the first of its faces."""
+    """Whether both files of the picture, or of the first of its faces, are there."""
     names = (face_names(item.name, count)[0] for count in (1, 2))
     return any(all(path.is_file() for path in _results(out, name)) for name in names)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=NAME,
-        description="Inverts pictures: for each, what the generator makes of its codes, and a "
-        "file of the codes from which it can be edited later.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(
+        NAME,
+        description="Inverts pictures: writes each one's reconstruction, and an inversion file "
+        "from which it can be edited later.",
+        examples=EXAMPLES,
     )
-    add_arguments(parser)
+    add_method_arguments(parser)
     return parser
 
 

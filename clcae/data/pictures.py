@@ -1,8 +1,4 @@
-"""Picture files: which there are below what a command was given, and how one is read.
-
-Every command lists and reads pictures by these functions. A folder may hold anything; what cannot
-be read raises ValueError with the reason.
-"""
+"""Picture files: listing those that a command was given, and reading one of any origin."""
 
 import glob
 import importlib
@@ -26,14 +22,13 @@ LARGEST_SIDE = 16384  # pixels
 LARGEST_FILE = 1 << 30  # bytes
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_FILTERS = (
-    threading.Lock()
-)  # the filters of warnings belong to the process, and readers are threads
+# Readers are threads, and the filters of warnings belong to the process.
+_FILTERS = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Item:
-    """One file and what its results are called."""
+    """A file and the name of its results."""
 
     path: Path
     name: str  # without suffix, unique in a command; folders below a given folder are kept
@@ -44,23 +39,23 @@ def find_items(
     *,
     without: Path | None = None,
 ) -> list[Item]:
-    """Lists what a command was given.
+    """Lists the files that a command was given.
 
     Args:
-        inputs: Files; folders, taken with all below them; patterns such as `photos/*.jpg`. Hidden
+        inputs: files; folders, taken with all below them; patterns such as `photos/*.jpg`. Hidden
             files and folders are left out. A file that is reached twice is taken once.
-        without: A folder whose content is left out, for results within the inputs; None is none.
+        without: folder to leave out, for results within the inputs; None is none.
 
     Returns:
-        One item a file, pictures or not, in the order of the inputs and sorted within a folder.
-        Files whose names differ in their suffix alone keep it as a part of the name.
+        One item for each file, pictures or not, in the order of the inputs and sorted within a
+        folder. Files whose names differ only in their suffix keep it as a part of the name.
 
     Raises:
-        FileNotFoundError: Where nothing is called so, no file fits a pattern, or a folder is empty.
+        FileNotFoundError: if there is no such file, no file fits a pattern, or a folder is empty.
     """
     found: dict[Path, tuple[Path, str]] = {}  # real path -> path as given, name with suffix
     for given in inputs:
-        listed = [entry for path in _matching(given) for entry in _files(path)]
+        listed = [entry for path in matching_paths(given) for entry in _files(path)]
         if not listed:
             raise FileNotFoundError(f"{given}: no file in it; expected pictures")
         for path, name in listed:
@@ -76,13 +71,10 @@ def find_items(
 
 
 def read_photograph(path: Path) -> Tensor:
-    """Reads a picture file of any origin.
-
-    Returns:
-        Image [3, H, W], float32 in [-1, 1], as it is meant to be seen (EXIF orientation applied).
+    """Reads a picture file as [3, H, W] in [-1, 1], upright by its EXIF orientation.
 
     Raises:
-        ValueError: If it is no picture, is damaged, or is larger than any photograph.
+        ValueError: if it is no picture, is damaged, or is larger than any photograph.
     """
     try:
         if path.stat().st_size > LARGEST_FILE:
@@ -97,7 +89,12 @@ def read_photograph(path: Path) -> Tensor:
     return decode_image(data, name=str(path))
 
 
-def _matching(given: str | Path) -> list[Path]:
+def matching_paths(given: str | Path) -> list[Path]:
+    """Returns a path that exists, or the sorted matches of a pattern.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
     path = Path(given)
     if path.exists():
         return [path]
@@ -108,7 +105,7 @@ def _matching(given: str | Path) -> list[Path]:
 
 
 def _files(path: Path) -> Iterator[tuple[Path, str]]:
-    """Files with their names, sorted; a folder's below it."""
+    """Yields files with their names, sorted; of a folder, all below it."""
     if not path.is_dir():
         yield path, path.name
         return
@@ -121,7 +118,7 @@ def _files(path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _named(files: list[tuple[Path, str]]) -> list[Item]:
-    """Names without suffix where that is unique, with it where not, numbered where neither is."""
+    """Drops the suffix where names stay unique, else keeps it, else adds a number."""
     plain = Counter(_stem(name).casefold() for _, name in files)
     items, used = [], set[str]()
     for path, full in files:
@@ -142,7 +139,7 @@ def _stem(name: str) -> str:
 
 
 def _check_reader(data: bytes, path: Path) -> None:
-    """Lets Pillow read HEIC where the package for it is installed; says so where it is not."""
+    """Registers a HEIC reader with Pillow; raises ValueError where none is installed."""
     if data[4:8] != b"ftyp" or data[8:12] not in _HEIC or ".heic" in Image.registered_extensions():
         return
     if importlib.util.find_spec("pillow_heif") is None:
@@ -154,7 +151,7 @@ def _check_reader(data: bytes, path: Path) -> None:
 
 
 def _check_size(data: bytes, path: Path) -> None:
-    """Refuses what is larger than any photograph by its header, before a pixel is decoded."""
+    """Refuses oversized pictures by their header, before a pixel is decoded."""
     size = "too many"
     try:
         with _FILTERS, warnings.catch_warnings():

@@ -1,1 +1,1 @@
-"""Commands over many picture files: aligning, batches, and the account of what was skipped."""
+"""Commands over many picture files: reading, batches, aligning, edits, the account of failures."""

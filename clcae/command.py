@@ -1,0 +1,98 @@
+"""What the scripts share: parsers, option types, and failures as one line with an exit status."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clcae.files import write_text
+
+
+def make_parser(name: str, *, description: str, examples: str) -> argparse.ArgumentParser:
+    """Builds a command's parser; `examples` end its --help as they are written."""
+    return argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def run_command(name: str, work: Callable[[], int | None], *, resumable: bool = False) -> int:
+    """Runs a command's work and reports a failure in one line on stderr.
+
+    Args:
+        name: begins that line.
+        work: returns the exit status; None is 0.
+        resumable: whether the same command goes on where it was interrupted.
+
+    Returns:
+        The exit status: that of `work`, 1 after a failure, 130 after an interruption.
+    """
+    try:
+        return work() or 0
+    except torch.OutOfMemoryError:
+        line, status = "out of memory: give a smaller --batch-size, or another --device", 1
+    except (ValueError, OSError, ImportError) as error:
+        line, status = " ".join(str(error).split()), 1
+    except KeyboardInterrupt:
+        line = "stopped; the same command goes on from here" if resumable else "stopped"
+        status = 130
+    print(f"{name}: {line}", file=sys.stderr)
+    return status
+
+
+def positive(text: str) -> int:
+    """Parses a positive whole number."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a positive number")
+    return int(text)
+
+
+def numbers(text: str) -> list[float]:
+    """Parses a list of numbers: "-3,0,3", or "-3,...,3" for all whole numbers between."""
+    try:
+        if match := re.fullmatch(r"(-?\d{1,4}),\.\.\.,(-?\d{1,4})", text):
+            values = [float(number) for number in range(int(match[1]), int(match[2]) + 1)]
+        else:
+            values = [float(number) for number in text.split(",")]
+    except ValueError:
+        values = []
+    if not 1 <= len(values) <= 101 or not all(abs(number) < 1e6 for number in values):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected numbers as -3,-1,1,3 or -3,...,3")
+    return values
+
+
+def claim(path: Path, settings: Mapping[str, Any], *, again: bool | None = None) -> None:
+    """Writes the settings of a folder's results, or checks that an earlier run had the same.
+
+    Args:
+        path: file of the settings, in the folder of the results.
+        settings: anything JSON can hold.
+        again: replace other settings, because all results are made again; None where the command
+            cannot do that.
+
+    Raises:
+        ValueError: if the folder holds results of other settings, which are named.
+    """
+    wanted = json.loads(json.dumps(settings))
+    if path.is_file() and not again:
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            found = None
+        found = found if isinstance(found, dict) else {}
+        if found == wanted:
+            return
+        other = [key for key in wanted if found.get(key) != wanted[key]]
+        redo = "the same settings" if again is None else "--overwrite to make them again"
+        raise ValueError(
+            f"{path.parent} holds results of other settings ({', '.join(other)}): give another "
+            f"--out, or {redo}"
+        )
+    write_text(path, json.dumps(wanted, indent=2) + "\n")

@@ -1,0 +1,133 @@
+"""Files as a method takes them: the cutouts of a picture, or the inversion of an inversion file."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clcae.data.pictures import Item, read_photograph
+from clcae.faces import Which, align_face, choose, mtcnn_detector
+from clcae.images import to_uint8
+from clcae.methods.interface import Inversion, InversionMethod
+from clcae.methods.inversion_file import Maker, check_fit, check_origin, load_inversion
+from clcae.photographs.cutouts import Cutout, Size, cut_middle
+
+Part = Cutout | Inversion
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A picture file and its cutouts.
+
+    Args:
+        parts: one cutout, or one of each face from left to right.
+        size: height and width, upright.
+        sha256: digest of the file.
+        image: [3, *size], uint8; None where results are as large as a cutout.
+    """
+
+    parts: list[Cutout]
+    size: Size
+    sha256: str
+    image: Tensor | None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An inversion file in place of a picture; on the CPU."""
+
+    parts: list[Inversion]
+
+
+class Reader:
+    """Reads pictures, and with a `maker` inversion files too.
+
+    Args:
+        method: the method that goes on with what is read.
+        faces: faces to crop as FFHQ does; None takes the middle of every picture. A picture that is
+            such a crop already is taken whole.
+        keep_image: keep the whole photograph, for results of its size.
+        maker: description of the method, which inversion files must name; None takes every file for
+            a picture.
+
+    Raises:
+        ValueError: if faces are asked for and the method reads no squares, or no detector is
+            installed.
+    """
+
+    def __init__(
+        self,
+        method: InversionMethod,
+        *,
+        faces: Which | None,
+        keep_image: bool = False,
+        maker: Maker | None = None,
+    ) -> None:
+        self.shape = height, width = method.image_shape
+        self.faces, self.keep_image, self.maker = faces, keep_image, maker
+        device = method.device
+        if faces is not None:
+            if height != width:
+                raise ValueError(
+                    f"--align makes squares, this method reads {height} x {width} pixels"
+                )
+            self.detector = mtcnn_detector(device=device)
+        if maker is not None:
+            with torch.inference_mode():
+                zeros = torch.zeros(1, 3, height, width, device=device)
+                self.expected = method.reduced(method.invert(zeros))
+
+    def read(self, path: Path) -> Photograph | Stored:
+        """Reads a file.
+
+        Raises:
+            ValueError: if it is no picture and no inversion file of the method, or shows no face
+                that can be used.
+        """
+        if self.maker is not None and path.suffix == ".safetensors":
+            if self.keep_image:
+                raise ValueError("an inversion file: --align and --mask need the picture itself")
+            inversion, origin = load_inversion(path)
+            check_origin(origin, self.maker)
+            check_fit(inversion, self.expected)
+            return Stored([inversion])
+        image = read_photograph(path)
+        cutouts = [cut_middle(image, self.shape)] if self.faces is None else self._faces(image)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        kept = to_uint8(image) if self.keep_image else None
+        return Photograph(cutouts, (image.shape[-2], image.shape[-1]), digest, kept)
+
+    def _faces(self, image: Tensor) -> list[Cutout]:
+        """Crops the faces; of several, profiles and tiny ones are left out."""
+        assert self.faces is not None
+        cutouts: list[Cutout] = []
+        refused = []
+        for face in choose(self.detector.detect(image), self.faces):
+            try:
+                crop = align_face(image, face, size=self.shape[0])
+            except ValueError as error:
+                refused.append(error)
+                continue
+            kind = "centre" if crop.was_aligned else "face"
+            cutouts.append(Cutout(crop.image, crop.quad, kind))
+        if not cutouts:
+            raise refused[0]
+        return cutouts
+
+
+def without_reconstructions(items: list[Item]) -> list[Item]:
+    """Keeps inversion files alone where the reconstructions of invert.py lie beside them."""
+    inversions = [item.path for item in items if item.path.suffix == ".safetensors"]
+    beside = {path.with_suffix(".png") for path in inversions}
+    kept = [item for item in items if item.path not in beside]
+    names = {item.name for item in kept}
+    shorter = [replace(item, name=item.name.removesuffix("_safetensors")) for item in kept]
+    return [s if s.name not in names else item for s, item in zip(shorter, kept, strict=True)]
+
+
+def face_names(name: str, count: int) -> list[str]:
+    """Names the results of a photograph's faces: NAME, or NAME-0, NAME-1, ... of several."""
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(count)]
