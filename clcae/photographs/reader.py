@@ -111,8 +111,7 @@ class Reader:
             except ValueError as error:
                 refused.append(error)
                 continue
-            kind = "centre" if crop.was_aligned else "face"
-            cutouts.append(Cutout(crop.image, crop.quad, kind))
+            cutouts.append(Cutout(crop.image, crop.quad, "centre" if crop.was_aligned else "face"))
         if not cutouts:
             raise refused[0]
         return cutouts

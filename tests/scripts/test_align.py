@@ -261,7 +261,7 @@ def test_video_refusals(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(empty, "--out", out, "--video") == 1
     assert "sea: frames of 2 sizes" in capsys.readouterr().err
     assert run(tmp_path / "none", "--out", out, "--video") == 1
-    assert "none: no such folder of frames or video file" in capsys.readouterr().err
+    assert "none: no such file or folder" in capsys.readouterr().err
     assert run(empty, "--out", tmp_path, "--video") == 1
     assert "its crops would lie among the frames" in capsys.readouterr().err
     assert names(empty) == ["a.png", "b.png"]

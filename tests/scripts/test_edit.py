@@ -10,16 +10,16 @@ from small_methods import SIDE, small_clcae, small_e4e, write_directions, write_
 
 import clcae
 from clcae.images import to_uint8
-from clcae.methods.interface import Inversion
+from clcae.methods.foundation import FoundationInversion
+from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import load_inversion
-from clcae.photographs.cutouts import Photograph, read_middle
-from clcae.photographs.edited import Change, pictures_of
+from clcae.photographs.cutouts import Cutout
+from clcae.photographs.edited import Change, changed_pictures
+from clcae.photographs.reader import Reader
 from clcae.portraits.dataset import PortraitDataset
 from editing import edit_inversion, load_directions
 from scripts.edit import main
 from scripts.invert import main as invert
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +47,18 @@ def pixels(path: Path) -> np.ndarray:
     return np.array(Image.open(path).convert("RGB")).astype(int)
 
 
-def photographs(folder: Path) -> list[Photograph]:
+def cutouts(folder: Path, method: InversionMethod) -> list[Cutout]:
+    reader = Reader(method, faces=None)
     paths = sorted((folder / "photos").iterdir())
-    return [read_middle(path, shape=(SIDE, SIDE)) for path in paths]
+    return [part for path in paths for part in reader.read(path).parts]
 
 
 @pytest.mark.parametrize("rule", ["refined", "foundation"])
 @pytest.mark.parametrize("output", ["W", "W+", "F"])
 def test_zero_and_there_and_back(folder: Path, rule: str, output: str) -> None:
     method = clcae.load_method(folder / "small.safetensors").with_output(output)
-    method.edit_rule = rule  # type: ignore[assignment]
+    assert isinstance(method, FoundationInversion)
+    method = method.with_rule(rule)  # type: ignore[arg-type]
     direction = load_directions(folder / "directions.safetensors")["a"]
 
     def by(*strengths: float) -> Change:
@@ -68,9 +70,7 @@ def test_zero_and_there_and_back(folder: Path, rule: str, output: str) -> None:
         return change
 
     changes = [by(), by(0.0), by(1.5, -1.5), by(1.5)]
-    for (pictures,) in pictures_of(
-        photographs(folder), changes, method=method, device=CPU, at_once=2
-    ):
+    for pictures in changed_pictures(method, cutouts(folder, method), changes):
         plain, zero, back, edited = pictures
         assert (zero - plain).abs().max() <= 1e-5
         torch.testing.assert_close(back, plain, atol=1e-4, rtol=1e-4)

@@ -259,7 +259,7 @@ def test_mistakes_get_a_line(
         assert printed.err.startswith("invert.py: ") and printed.err.count("\n") == 1
         assert words in printed.err
         assert not out.exists()
-    for usage in (["--batch-size", "0"], ["--output", "Z"], ["--faces", "left"], []):
+    for usage in (["--batch-size", "0"], ["--output", "X"], ["--faces", "left"], []):
         with pytest.raises(SystemExit, match="2"):
             main([str(photos), "--method", str(method_file), *usage])
 

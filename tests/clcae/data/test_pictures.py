@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from clcae.data.pictures import Item, find_items, read_photograph
-from clcae.data.threads import batched
+from clcae.data.threads import BackgroundWriter, batched
 from clcae.photographs.account import Account, read_ahead
 
 
@@ -88,7 +88,9 @@ def test_photographs_that_are_none(tmp_path: Path) -> None:
     assert torch.equal(read_photograph(good), torch.ones(3, 4, 5))
 
 
-def test_reading_ahead_keeps_the_order_and_lists_what_fails() -> None:
+def test_reading_ahead_keeps_the_order_and_lists_what_fails(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     held, most, lock = 0, 0, threading.Lock()
 
     def read(path: Path) -> str:
@@ -109,16 +111,26 @@ def test_reading_ahead_keeps_the_order_and_lists_what_fails() -> None:
         seen.append(item.name)
         account.done.append(item.name)
     assert seen == [item.name for item in items if not item.path.name.startswith("bad")]
-    assert most <= 5 + 2 and account.status == 1
+    assert most <= 5 + 2 and account.report() == 1
     assert account.skipped[0] == (Path("bad3"), "broken in two lines")
-    assert account.summary()[0] == "43 done, 7 skipped:"
-    assert account.summary()[1] == "  bad3: broken in two lines"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["43 done, 7 skipped:", "  bad3: broken in two lines"] and len(lines) == 8
 
 
-def test_an_account_without_faults() -> None:
-    account = Account(done=["a"], kept=["b", "c"])
-    assert account.status == 0
-    assert account.summary() == ["1 done, 2 finished before (--overwrite does them again)"]
+def test_an_account_without_faults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Account(done=["a"], kept=["b", "c"]).report() == 0
+    expected = "1 done, 2 finished before (--overwrite does them again)\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_writes_settle_in_order_and_an_error_is_raised() -> None:
+    seen: list[int] = []
+    with BackgroundWriter(threads=2, pending=3) as writer:
+        for index in range(9):
+            writer.add(lambda i=index: i, lambda future: seen.append(future.result()))
+    assert seen == list(range(9))
+    with pytest.raises(OSError, match="full"), BackgroundWriter(threads=1, pending=1) as writer:
+        writer.add(lambda: Path("/nowhere/full").read_text())
 
 
 def test_batches() -> None:

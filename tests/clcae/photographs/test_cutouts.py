@@ -7,19 +7,11 @@ import torch
 from PIL import Image
 
 from clcae.data.pictures import Item
-from clcae.photographs.cutouts import (
-    box_mask,
-    content,
-    face_names,
-    feathered,
-    forgotten,
-    packed,
-    put_back,
-    read_middle,
-    unpacked,
-    within,
-)
+from clcae.images import from_pil
+from clcae.photographs.cutouts import content, cut_middle, put_back
+from clcae.photographs.masks import Mask, feathered, read_mask
 from clcae.photographs.passes import check_names
+from clcae.photographs.reader import face_names
 
 
 def test_a_mask_rises_from_its_border_inwards() -> None:
@@ -31,17 +23,18 @@ def test_a_mask_rises_from_its_border_inwards() -> None:
 
 
 def test_boxes_are_cut_at_the_picture() -> None:
-    alpha = box_mask((-5, 2, 3, 99), feather=0)((4, 6))
+    alpha = read_mask("-5,2,3,99", feather=0).alpha((4, 6))
     expected = torch.zeros(4, 6)
     expected[2:, :3] = 1
     assert torch.equal(alpha, expected)
     with pytest.raises(ValueError, match="outside the picture of 6 x 4 pixels"):
-        box_mask((6, 0, 9, 4), feather=0)((4, 6))
+        read_mask("6,0,9,4", feather=0).alpha((4, 6))
 
 
 def test_within_a_mask() -> None:
     photo, edited = torch.full((3, 1, 3), 0.1), torch.full((3, 1, 3), 0.5)
-    result = within(torch.tensor([[0.0, 0.25, 1.0]]), photo, edited)
+    mask = Mask(None, torch.tensor([[0.0, 0.25, 1.0]]), 0, "painted")
+    result = mask.apply(photo, edited)
     torch.testing.assert_close(result, torch.tensor([0.1, 0.2, 0.5]).expand(3, 1, 3))
 
 
@@ -53,28 +46,20 @@ def test_rows_that_stand_for_an_image_of_another_aspect() -> None:
 
 
 @pytest.mark.parametrize(("size", "shape"), [((9, 6), (3, 3)), ((6, 9), (3, 3)), ((8, 9), (2, 4))])
-def test_a_cutout_and_the_way_back(
-    size: tuple[int, int], shape: tuple[int, int], tmp_path: Path
-) -> None:
-    path = tmp_path / "a.png"
-    Image.effect_noise((size[1], size[0]), 90).convert("RGB").save(path)
-    photograph = read_middle(path, shape=shape)
-    (cutout,) = photograph.cutouts
-    assert photograph.size == size and cutout.image.shape == (3, *shape)
-    assert photograph.image is not None and forgotten(photograph).image is None
-    small = packed(photograph).image
-    assert small is not None and small.dtype == torch.uint8
-    assert torch.equal(unpacked(small), photograph.image)
+def test_a_cutout_and_the_way_back(size: tuple[int, int], shape: tuple[int, int]) -> None:
+    photo = from_pil(Image.effect_noise((size[1], size[0]), 90).convert("RGB"))
+    cutout = cut_middle(photo, shape)
+    assert cutout.image.shape == (3, *shape)
     (left, top), (right, bottom) = (cutout.quad[[0, 2]] + 0.5).int().tolist()
     width, height = right - left, bottom - top
     assert abs(width / height - shape[1] / shape[0]) < 0.3 and width * height > 0
     white = torch.ones(3, 16, 16)
-    put = put_back(small, white, cutout)
+    put = put_back(photo, white, cutout)
     assert (put[:, top:bottom, left:right] > 0.999).all()
-    put[:, top:bottom, left:right] = photograph.image[:, top:bottom, left:right]
-    assert torch.equal(put, photograph.image)
-    same = put_back(small, white, cutout, reference=white)
-    torch.testing.assert_close(same, photograph.image)
+    put[:, top:bottom, left:right] = photo[:, top:bottom, left:right]
+    assert torch.equal(put, photo)
+    same = put_back(photo, white, cutout, reference=white)
+    torch.testing.assert_close(same, photo)
 
 
 def test_names() -> None:
