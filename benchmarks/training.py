@@ -213,6 +213,7 @@ class _EncoderStep(_Step):
 def _iteration(
     task: Task, name: str, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> Call:
+    task.prepare()
     iteration = Iteration(
         task=task,
         optimizers={next(iter(task.parameters())): optimizer},

@@ -138,6 +138,7 @@ class _Run:
         if not isinstance(task, Task):
             kind = type(task).__name__
             raise UsageError(f"stages.{name}.task is a {kind}, expected a training.task.Task")
+        task.prepare()
         modules = task.modules()
         for module in modules.values():
             module.to(self.device)

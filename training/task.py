@@ -126,6 +126,12 @@ class Task(ABC):
     def modules(self) -> Mapping[str, nn.Module]:
         """Name -> module whose state a checkpoint must hold: the trained, not the frozen ones."""
 
+    def prepare(self) -> None:  # noqa: B027  (optional)
+        """Sets start weights and computed buffers, before the stage is trained or loaded.
+
+        Called once in every process, also where a checkpoint replaces the weights afterwards.
+        """
+
     def averaged(self) -> Mapping[str, nn.Module]:
         """The part of ``modules`` of which a moving average is kept, validated and exported."""
         return {}

@@ -23,21 +23,25 @@ def reconstruction_terms(
     pictures: Mapping[str, Tensor],  # name -> [N, 3, H, W]
     targets: Tensor,  # [N, 3, H, W]
     judges: Judges,
-) -> dict[str, Tensor]:
-    """l2, perceptual and identity of every output, named "l2/W" and so on, each []."""
+) -> dict[str, dict[str, Tensor]]:
+    """Computes the terms "l2", "perceptual" and "identity" of every output, each [].
+
+    Returns:
+        term -> output -> value; identity is 1 minus the cosine of the embeddings.
+    """
     with torch.no_grad():
         target_features = judges.features(targets)
         target_embeddings = judges.embed(target_features)
     features = judges.features(torch.cat(list(pictures.values())))
     embeddings = judges.embed(features).split(len(targets))
     split = [feature.split(len(targets)) for feature in features]
-    terms = {}
+    terms: dict[str, dict[str, Tensor]] = {"l2": {}, "perceptual": {}, "identity": {}}
     for index, (name, picture) in enumerate(pictures.items()):
         own = [feature[index] for feature in split]
         cosine = (embeddings[index] * target_embeddings).sum(dim=1)
-        terms[f"l2/{name}"] = (picture.float() - targets).square().mean()
-        terms[f"perceptual/{name}"] = judges.distance(own, target_features).float().mean()
-        terms[f"identity/{name}"] = 1.0 - cosine.float().mean()
+        terms["l2"][name] = (picture.float() - targets).square().mean()
+        terms["perceptual"][name] = judges.distance(own, target_features).float().mean()
+        terms["identity"][name] = 1.0 - cosine.float().mean()
     return terms
 
 

@@ -93,25 +93,19 @@ class FoundationInversion(InversionMethod):
     def start_from(self, tower: ImageTower) -> None:
         """Copies an aligner's image tower into the trunk and the foundation head.
 
-        The start that the official stage 2 means to make; its own loader is given the file's outer
-        dictionary and, not being strict, loads nothing.
+        The official stage 2 means to load both (and two 1x1 convolutions that its stage 1 never
+        trains), but gives its loader, which is not strict, the file's outer dictionary: nothing is
+        loaded.
 
         Raises:
-            ValueError: the tower's layers have other shapes than this encoder's.
+            ValueError: if a layer of the tower has another shape than this encoder's.
         """
-        pairs = ((self.pyramid.trunk, tower.trunk), (self.foundation, tower.head))
-        for target, source in pairs:
-            expected, given = (
-                {key: tuple(value.shape) for key, value in module.state_dict().items()}
-                for module in (target, source)
-            )
-            if wrong := sorted({*expected.items()} ^ {*given.items()}):
-                raise ValueError(
-                    f"the tower's {type(source).__name__} is another than this encoder's: "
-                    f"{len(wrong)} keys or shapes differ ({wrong[0][0]} {wrong[0][1]}, ...)"
-                )
-        for target, source in pairs:
-            target.load_state_dict(source.state_dict())
+        for target, source in ((self.pyramid.trunk, tower.trunk), (self.foundation, tower.head)):
+            try:
+                target.load_state_dict(source.state_dict())
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:300]
+                raise ValueError(f"the aligner does not fit this encoder: {reason}") from error
 
     @torch.no_grad()
     def update_average_image(self) -> None:

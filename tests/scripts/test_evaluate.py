@@ -33,7 +33,7 @@ from clcae.pretrained.assets import portraits_judges
 from editing import load_directions, move_of
 from scripts.evaluate import CONFIGS, evaluate, main, report
 from training.errors import UsageError
-from training.tasks.inversion_report import InversionReport
+from training.report import InversionReport
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "scripts" / "evaluate.py")

@@ -27,7 +27,7 @@ BATCH = 256  # images embedded at once
 
 
 class AlignerTask(Task):
-    """InfoNCE between generated images and their codes."""
+    """Trains an aligner with InfoNCE between generated images and their codes."""
 
     monitor = ("top1_lowest", "max")
 
@@ -48,27 +48,29 @@ class AlignerTask(Task):
         self.pairs = pairs
         self.truncation = truncation
         self.noise: NoiseMode = noise
-        with torch.no_grad():
-            picture = generator.synthesize(generator.w_average[None])
-        size = aligner.average_image.shape[1:]
-        aligner.set_averages(image=at_input_size(picture, size)[0], w=generator.w_average)
-        if start == "identity":
-            if judges is None:
-                raise ValueError("start='identity' needs judges, got None: give them, or 'random'")
-            aligner.image_tower.trunk.load_state_dict(trunk_of(judges).state_dict())
         self.held_out_pairs = held_out_pairs
         self.held_out: tuple[Tensor, Tensor] | None = None
+        if start == "identity" and judges is None:
+            raise ValueError("start='identity' needs judges, got None: give them, or 'random'")
+        self.start_trunk = trunk_of(judges) if judges and start == "identity" else None
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Sets the averages that the towers subtract, and the start weights of the trunk."""
+        picture = self.generator.synthesize(self.generator.w_average[None])
+        average = at_input_size(picture, self._size)[0]
+        self.aligner.set_averages(image=average, w=self.generator.w_average)
+        if self.start_trunk is not None:
+            self.aligner.image_tower.trunk.load_state_dict(self.start_trunk.state_dict())
 
     def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Both towers and the temperature, under one optimizer."""
         return {"aligner": self.aligner.parameters()}
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The aligner."""
         return {"aligner": self.aligner}
 
     def load_batch(self, context: StepContext) -> tuple[Tensor, Tensor]:
-        """This rank's rows of the pairs of the step: images as large as they are read, and w."""
+        """Draws or reads pairs: images at the aligner's input size, and w."""
         if self.pairs is not None:
             indices = shuffled(len(self.pairs), context.seed, context.samples)
             images, w = self.pairs.pairs(indices)
@@ -85,7 +87,7 @@ class AlignerTask(Task):
         return self.aligner.average_image.shape[1:]
 
     def loss(self, phase: Phase, batch: tuple[Tensor, Tensor], context: StepContext) -> StepOutput:
-        """Symmetric InfoNCE over the global batch."""
+        """Computes the symmetric InfoNCE over the global batch."""
         images, w = batch
         image_embeddings = gather_rows(self.aligner.embed_images(images).float())
         latent_embeddings = gather_rows(self.aligner.embed_latents(w).float())
@@ -99,7 +101,7 @@ class AlignerTask(Task):
         return StepOutput(loss=loss, terms=terms)
 
     def validate(self) -> Mapping[str, float]:
-        """Top-1 retrieval among held-out pairs, both ways."""
+        """Computes the top-1 retrieval accuracy among held-out pairs, both ways."""
         if self.held_out is None:
             self.held_out = self._held_out_pairs()
         images, w = self.held_out
@@ -112,7 +114,7 @@ class AlignerTask(Task):
         }
 
     def _held_out_pairs(self) -> tuple[Tensor, Tensor]:
-        """Images and w of pairs that no step draws, a few at a time where pictures are large."""
+        """Draws pairs that no step draws, few at a time where pictures are large."""
         rng = torch.Generator().manual_seed(2**31)
         at_once = min(self.held_out_pairs, self.generator.at_once)
         images, codes = [], []

@@ -57,11 +57,15 @@ class GeneratorTask(Task):
         compile: bool = False,
     ) -> None:
         self.generator = new_generator
-        if start is not None:
-            new_generator.load_state_dict(start.state_dict())
+        self.start = start
         self.images = images
         self.report = report
         self.synthesize = compiled_or_plain(self._synthesize, enabled=compile)
+
+    def prepare(self) -> None:
+        """Copies the start weights."""
+        if self.start is not None:
+            self.generator.load_state_dict(self.start.state_dict())
 
     def _synthesize(self, codes: Tensor) -> Tensor:
         return self.generator.synthesize(codes, noise="random")

@@ -225,10 +225,9 @@ def test_encoder_starts_from_an_aligners_tower() -> None:
     for ours, theirs in ((method.pyramid.trunk, tower.trunk), (method.foundation, tower.head)):
         state = theirs.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in ours.state_dict().items())
-    before = method.foundation.linear.weight.clone()
-    with pytest.raises(ValueError, match="StyleHead"):
+    with pytest.raises(ValueError, match=r"does not fit.* StyleHead: size mismatch") as error:
         method.start_from(ImageTower(**sizes, dim=16))  # type: ignore[arg-type]
-    assert torch.equal(method.foundation.linear.weight, before)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("attention", ["many_token", "official"])
