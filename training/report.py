@@ -1,6 +1,5 @@
 """The final report of a run: the trained method on held-out images, as a table and a picture."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,21 +9,22 @@ import torch
 from torch import Tensor
 
 from clcae.data.sources import ImageSource
+from clcae.evaluation.networks import Cached
 from clcae.evaluation.preparation import Preparation
 from clcae.evaluation.rows import Row, write_rows
-from clcae.evaluation.tally import Measure, evaluate, time_per_image, timing_words
+from clcae.evaluation.tally import Measure, evaluate
 from clcae.files import replacing
 from clcae.frozen.judges import Judges
 from clcae.images import write_png
 from clcae.methods.interface import InversionMethod
+from clcae.metrics.cost import time_per_image, timing_words
 from clcae.metrics.identity import IdentitySimilarity
-from clcae.metrics.perceptual import PerceptualDistance
 from clcae.metrics.reconstruction import (
     MeanSquaredError,
     PeakSignalToNoiseRatio,
-    StructuralSimilarity,
+    PerceptualDistance,
 )
-from clcae.metrics.shared import Remembered
+from clcae.metrics.ssim import StructuralSimilarity
 from clcae.tables.markdown import markdown_table
 from training.tasks.encoder import reconstruction_grid
 
@@ -61,8 +61,7 @@ class InversionReport:
     def rows(self) -> dict[str, Row]:
         """Returns the row of every output, with the time of one image."""
         judges, as_files = self.judges, Preparation(levels="uint8")
-        # Every picture goes through the judges once, for both questions; a list is remembered too.
-        features: Callable[[Tensor], Any] = Remembered(judges.features)  # type: ignore[arg-type]
+        features = Cached(judges.features)  # one pass of the judges answers both questions
         rows = evaluate(
             self.method.reconstructions,
             self.test_images,

@@ -20,9 +20,14 @@ from clcae.evaluation.preparation import Size
 from clcae.evaluation.protocol import Protocol
 from clcae.evaluation.rows import Row, read_rows
 from clcae.evaluation.sharded import read_batches
-from clcae.evaluation.tally import Observations, time_per_image, timing_words
+from clcae.evaluation.tally import Observations
 from clcae.methods.interface import InversionMethod
-from clcae.metrics.cost import count_operations, count_parameters
+from clcae.metrics.cost import (
+    count_operations,
+    count_parameters,
+    time_per_image,
+    timing_words,
+)
 
 LARGEST_BATCH = 64
 
@@ -162,7 +167,7 @@ def with_time(
         cost = {
             "ms": milliseconds,
             "GFLOP": operations / 1e9,
-            "M parameters": count_parameters(observer.method).total / 1e6,
+            "M parameters": count_parameters(observer.method) / 1e6,
         }
         timed[space] = replace(
             row,

@@ -22,8 +22,8 @@ from clcae.metrics.editing import AttributeChange
 from clcae.metrics.frechet import EditingFrechetDistance
 from clcae.metrics.identity import IdentitySimilarity
 from clcae.metrics.metric import Metric
-from clcae.metrics.perceptual import PerceptualDistance
-from clcae.metrics.reconstruction import StructuralSimilarity
+from clcae.metrics.reconstruction import PerceptualDistance
+from clcae.metrics.ssim import StructuralSimilarity
 
 _NO_FACE = "no face was found in the picture or in what it is compared with"
 _NO_LABEL = "whether it has the attribute is unknown"

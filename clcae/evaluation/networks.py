@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from clcae.faces import mtcnn_detector
 from clcae.frozen.face_embedders import FaceEmbedder
 from clcae.frozen.inception import FACE_SIZE, FaceNet
-from clcae.metrics.face_identity import DetectedFaceEmbedder, FaceCrop, box_crop, landmark_crop
-from clcae.metrics.shared import Remembered
+from clcae.metrics.identity import DetectedFaceEmbedder, FaceCrop, box_crop, landmark_crop
 from clcae.pretrained.assets import portraits_judges
 from clcae.pretrained.frozen import load_arcface, load_curricularface, load_lpips
 from clcae.pretrained.inception import load_facenet, load_tf_inception, load_torchvision_inception
@@ -32,6 +31,40 @@ _FETCH = {  # official files without an address of their own
     "curricularface": "HyperStyle's repository (github.com/yuval-alaluf/hyperstyle)",
     "arcface": "e4e's repository (github.com/omertov/encoder4editing)",
 }
+
+
+class Cached:
+    """Caches the last answers of a network, so that several metrics share one pass.
+
+    FID, KID, precision and recall read the same features of the same images, and the targets of one
+    method are those of the next space. Images are compared value by value, so that copies are
+    recognised and images changed in place are not mistaken.
+
+    Args:
+        function: images [N, 3, H, W] to an answer, which is not to be written to; it must give the
+            same for the same.
+        kept: number of batches that are cached: one of outputs and one of targets.
+
+    Raises:
+        ValueError: if the number is not positive.
+    """
+
+    def __init__(self, function: Callable[[Images], Any], *, kept: int = 2) -> None:
+        if kept < 1:
+            raise ValueError(f"{kept} batches to cache: expected 1 or more")
+        self.function = function
+        self.kept = kept
+        self._answers: list[tuple[Tensor, Any]] = []  # the latest last
+
+    def __call__(self, images: Images) -> Any:
+        """Returns the function's answer, computed or cached."""
+        for place, (known, answer) in enumerate(self._answers):
+            if _equal(known, images):
+                self._answers.append(self._answers.pop(place))
+                return answer
+        answer = self.function(images)
+        self._answers = [*self._answers, (images.detach().clone(), answer)][-self.kept :]
+        return answer
 
 
 class MissingNetworkError(ValueError):
@@ -123,11 +156,19 @@ class Networks:
         return {**known, **dict.fromkeys(self.missing)}
 
 
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return (
+        first.shape == second.shape
+        and first.dtype == second.dtype
+        and first.device == second.device
+        and torch.equal(first, second)
+    )
+
+
 def _lpips(classifier: str) -> Callable[[WeightPath, torch.device], JudgingNetwork]:
     def load(path: WeightPath, device: torch.device) -> JudgingNetwork:
         network = load_lpips(path, classifier="vgg" if classifier == "vgg" else "alex").to(device)
-        # It gives a list of features; what is remembered is not looked at.
-        features = cast(Callable[[Images], list[Tensor]], Remembered(network.features))  # type: ignore[arg-type]
+        features = Cached(network.features)
         return JudgingNetwork(
             module=network,
             distance=lambda images, others: network.distance(features(images), features(others)),
@@ -147,7 +188,7 @@ def _detected(
         crop=crop,
         name=type(network).__name__,
     )
-    return JudgingNetwork(module=network, embed=Remembered(embedder))
+    return JudgingNetwork(module=network, embed=Cached(embedder))
 
 
 def _curricularface(path: WeightPath, device: torch.device) -> JudgingNetwork:
@@ -164,14 +205,14 @@ def _facenet(path: WeightPath, device: torch.device) -> JudgingNetwork:
 
 def _inception(path: WeightPath, device: torch.device) -> JudgingNetwork:
     tf = load_tf_inception(path).to(device)
-    return JudgingNetwork(module=tf, pooled=Remembered(tf), dimension=tf.dimension, details=tf.name)
+    return JudgingNetwork(module=tf, pooled=Cached(tf), dimension=tf.dimension, details=tf.name)
 
 
 def _torchvision_inception(path: WeightPath, device: torch.device) -> JudgingNetwork:
     network = load_torchvision_inception(path).to(device)
     return JudgingNetwork(
         module=network,
-        pooled=Remembered(network),
+        pooled=Cached(network),
         dimension=network.dimension,
         details=network.name,
     )
@@ -188,15 +229,15 @@ def _portraits(path: WeightPath, device: torch.device) -> JudgingNetwork:
         _check_portraits(images)
         return judges.attributes(images)
 
-    features = cast(Callable[[Images], list[Tensor]], Remembered(features_of))  # type: ignore[arg-type]
+    features = Cached(features_of)
     last = len(judges.identity.trunk.channels) - 1
     return JudgingNetwork(
         module=judges,
         distance=lambda images, others: judges.distance(features(images), features(others)),
         embed=lambda images: judges.embed(features(images)),
-        pooled=lambda images: features(images)[last].mean(dim=(2, 3)),  # judges.pooled, remembered
+        pooled=lambda images: features(images)[last].mean(dim=(2, 3)),  # judges.pooled, cached
         dimension=judges.pooled_dim,
-        attributes=Remembered(attributes),
+        attributes=Cached(attributes),
     )
 
 

@@ -14,13 +14,13 @@ from clcae.metrics.frechet import FrechetDistance
 from clcae.metrics.kernel import KernelDistance, SubsetKernelDistance
 from clcae.metrics.manifold import Precision, Recall
 from clcae.metrics.metric import Metric
-from clcae.metrics.multiscale import MultiscaleSimilarity, PortedMultiscaleSimilarity
-from clcae.metrics.reconstruction import (
+from clcae.metrics.reconstruction import MeanSquaredError, PeakSignalToNoiseRatio
+from clcae.metrics.ssim import (
     GAUSSIAN_7,
     GAUSSIAN_11,
     UNIFORM_21,
-    MeanSquaredError,
-    PeakSignalToNoiseRatio,
+    MultiscaleSimilarity,
+    PortedMultiscaleSimilarity,
 )
 
 PICTURES = ("input", "generator")

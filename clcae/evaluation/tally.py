@@ -5,8 +5,6 @@ named in the row. (Official scripts drop both in silence.)
 """
 
 import math
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +15,7 @@ from torch import Tensor
 from clcae.data.sources import ImageSource
 from clcae.evaluation.preparation import Preparation, Size
 from clcae.evaluation.rows import Row, software_versions
-from clcae.metrics.frechet import EditingFrechetDistance
-from clcae.metrics.metric import Metric
+from clcae.metrics.metric import LabelledMetric, Metric
 
 RECONSTRUCTION = "reconstruction"
 Pair = tuple[Tensor, Tensor]  # what is judged [N, ...], what it is compared with [N, ...]
@@ -53,7 +50,7 @@ class Measure:
         """Has the metric take in a batch; which of its items count, [N] bool."""
         if self.labels is None:
             return metric.update(outputs, targets)
-        assert isinstance(metric, EditingFrechetDistance)
+        assert isinstance(metric, LabelledMetric)
         labels = torch.tensor([self.labels.get(name, math.nan) for name in names])
         return metric.update_labelled(outputs, targets, labels)
 
@@ -261,53 +258,6 @@ def evaluate(
     return tally.rows(method=method, num_images=num_images)
 
 
-def time_per_image(
-    function: Callable[[Tensor], Any],
-    images: Tensor,  # [N, 3, H, W]
-    *,
-    repeats: int = 10,
-    warmup: int = 3,
-) -> float:
-    """Time a function of a batch of images; the device is waited for before each clock reading.
-
-    Args:
-        function: What is timed.
-        images: Images [N, 3, H, W], on the device of the function.
-        repeats: Number of timed calls.
-        warmup: Number of calls before them, in which kernels are built and chosen.
-
-    Returns:
-        Milliseconds per image: the median over the calls, divided by N.
-
-    Raises:
-        ValueError: If there is no image, or no call.
-    """
-    if len(images) == 0 or repeats < 1:
-        raise ValueError(f"{repeats} calls with {len(images)} images: nothing to time")
-    for _ in range(warmup):
-        function(images)
-    seconds = []
-    for _ in range(repeats):
-        _synchronize(images.device)
-        start = time.perf_counter()
-        function(images)
-        _synchronize(images.device)
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds) / len(images)
-
-
-def timing_words(device: torch.device, *, batch: int) -> dict[str, str]:
-    """What a row says of its time."""
-    cuda = device.type == "cuda"
-    return {
-        "direction": "lower",
-        "batch": str(batch),
-        "device": torch.cuda.get_device_name(device) if cuda else str(device),
-        "threads": str(torch.get_num_threads()),
-        "statistic": "median of 10 calls after 3",
-    }
-
-
 def _clamped(pictures: Tensor, names: Sequence[str], space: str) -> Tensor:
     """Pictures in [-1, 1]. Raises ValueError that names those that are not finite."""
     if not pictures.isfinite().all():
@@ -316,10 +266,3 @@ def _clamped(pictures: Tensor, names: Sequence[str], space: str) -> Tensor:
         listed = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if bad[5:] else "")
         raise ValueError(f"pictures of {space} are to be [-1, 1] without NaN, not so: {listed}")
     return pictures.clamp(-1, 1)
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the floating-point operations of a call.
+"""Costs of a network: its parameters, the floating-point operations and the time of a call.
 
 Operations are those that torch.utils.flop_counter counts: convolutions, also transposed ones,
 matrix products and attention, a multiplication with its addition as 2. clcae.ops is made of those;
@@ -8,24 +8,17 @@ field, many of which count a multiplication with its addition as 1: halve before
 """
 
 import math
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clcae.ops import kernels, winograd
-
-
-@dataclass(frozen=True)
-class ParameterCount:
-    """How many numbers a module holds; what it shares with itself counts once."""
-
-    total: int
-    trainable: int
-    buffers: int
 
 
 @dataclass(frozen=True)
@@ -36,26 +29,18 @@ class OperationCount:
     by_operator: Mapping[str, int] = field(default_factory=dict)  # "convolution": ..., "mm": ...
 
 
-def count_parameters(module: nn.Module) -> ParameterCount:
-    """Parameters of a module, those that require gradients, and numbers in buffers.
-
-    A part that a method borrows from another one, as a generator, counts as its own.
-    """
-    parameters = list(module.parameters())  # a shared parameter is listed once
-    return ParameterCount(
-        total=sum(p.numel() for p in parameters),
-        trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        buffers=sum(b.numel() for b in module.buffers()),
-    )
+def count_parameters(module: nn.Module) -> int:
+    """Counts the parameters of a module; a shared one counts once, a borrowed one as its own."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @torch.no_grad()
 def count_operations(function: Callable[..., Any], *inputs: Any) -> OperationCount:
-    """Floating-point operations of a call, whose result is thrown away.
+    """Counts the floating-point operations of a call, whose result is thrown away.
 
     Args:
-        function: What is called: a module, or a method's invert and synthesize in one.
-        inputs: Its arguments. For operations per image hand it one image: those of a batch of N
+        function: what is called: a module, or a method's invert and synthesize in one.
+        inputs: its arguments. For operations per image hand it one image: those of a batch of N
             are not always N times as many.
 
     Returns:
@@ -71,8 +56,62 @@ def count_operations(function: Callable[..., Any], *inputs: Any) -> OperationCou
     return OperationCount(total=int(counter.get_total_flops()), by_operator=by_operator)
 
 
+def time_per_image(
+    function: Callable[[Tensor], Any],
+    images: Tensor,  # [N, 3, H, W]
+    *,
+    repeats: int = 10,
+    warmup: int = 3,
+) -> float:
+    """Times a function of a batch of images; the device is waited for before each clock reading.
+
+    Args:
+        function: what is timed.
+        images: a batch on the device of the function.
+        repeats: number of timed calls.
+        warmup: number of calls before them, in which kernels are built and chosen.
+
+    Returns:
+        Milliseconds per image: the median over the calls, divided by N.
+
+    Raises:
+        ValueError: if there is no image, or no call.
+    """
+    if len(images) == 0 or repeats < 1:
+        raise ValueError(f"{repeats} calls with {len(images)} images: nothing to time")
+    for _ in range(warmup):
+        function(images)
+    seconds = []
+    for _ in range(repeats):
+        _synchronize(images.device)
+        start = time.perf_counter()
+        function(images)
+        _synchronize(images.device)
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds) / len(images)
+
+
+def timing_words(device: torch.device, *, batch: int) -> dict[str, str]:
+    """Describes for a result row how `time_per_image` was taken."""
+    cuda = device.type == "cuda"
+    return {
+        "direction": "lower",
+        "batch": str(batch),
+        "device": torch.cuda.get_device_name(device) if cuda else str(device),
+        "threads": str(torch.get_num_threads()),
+        "statistic": "median of 10 calls after 3",
+    }
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def _own_operators() -> dict[Any, Callable[..., int]]:
-    """What an operator of ours costs, by operator; none where only references run."""
+    """Maps our operators to their costs; empty where only references run."""
     kernels.ready()  # registers them
     operator = getattr(torch.ops.clcae, "upfirdn2d", None)
     return {} if operator is None else {operator: _resampling_operations}
@@ -86,6 +125,6 @@ def _resampling_operations(
     out_shape: Sequence[int],
     **__: Any,
 ) -> int:
-    """As the reference's convolution, or its transposed one where it enlarges."""
+    """Counts the reference's convolution, or its transposed one where it enlarges."""
     taps = filter_shape[0] ** 2 if len(filter_shape) == 1 else math.prod(filter_shape)
     return 2 * taps * math.prod(shape if max(up) > 1 else out_shape)

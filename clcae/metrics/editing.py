@@ -1,4 +1,4 @@
-"""What an edit changes, what it changes besides, and whether the person stays the same.
+"""Quality of edits: attribute change, leakage into other attributes, identity kept.
 
 The axes of the field's curves (attribute change against identity kept; GAN inversion surveys and
 StyleRes, arXiv 2212.14359, section 4.3): here every number is defined in words by `PROTOCOL`.
@@ -8,14 +8,12 @@ the attribute over the inputs instead of in classifier accuracy.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from clcae.metrics.checks import check_images
 from clcae.metrics.identity import cosine_similarity
-from clcae.metrics.metric import Direction, MeanMetric
+from clcae.metrics.metric import MeanMetric, check_images
 from clcae.metrics.moments import Moments
 
 PROTOCOL = {
@@ -30,7 +28,7 @@ PROTOCOL = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """What judges say of a batch of pictures."""
+    """Attributes and identity embeddings that judges find in a batch of pictures."""
 
     attributes: Tensor  # [N, A]
     embeddings: Tensor  # [N, D], of identity
@@ -38,7 +36,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class EditEffect:
-    """Means over pictures, as `PROTOCOL` words them."""
+    """Means over pictures, as `PROTOCOL` defines them."""
 
     count: int
     change: float
@@ -54,12 +52,12 @@ class EditQuality:
 
     Args:
         num_attributes: A, how many attributes are judged.
-        target: Column of the attribute that the edit means to change.
-        sign: The way it means to change it: 1 or -1; 0 for an edit of no strength, whose share of
+        target: column of the attribute that the edit means to change.
+        sign: the way it means to change it: 1 or -1; 0 for an edit of no strength, whose share of
             pictures moved the right way is NaN.
 
     Raises:
-        ValueError: If there is no such column, or no other attribute to leak into.
+        ValueError: if there is no such column, or no other attribute to leak into.
     """
 
     def __init__(self, *, num_attributes: int, target: int, sign: int) -> None:
@@ -69,10 +67,10 @@ class EditQuality:
         self._moments = Moments(dimension=2 * num_attributes + 3)
 
     def update(self, edited: Judgement, unedited: Judgement, inputs: Judgement) -> None:
-        """Takes in a batch: the edited pictures, their reconstructions, and the inputs.
+        """Takes in judgements of edited pictures, of their reconstructions and of the inputs.
 
         Raises:
-            ValueError: If judgements differ in shape, or one is NaN.
+            ValueError: if judgements differ in shape, or one is NaN.
         """
         shape = (len(edited.attributes), self.num_attributes)
         for judged in (edited, unedited, inputs):
@@ -86,20 +84,14 @@ class EditQuality:
         rows = [difference, difference.abs(), torch.stack([right, *cosines], dim=1)]
         self._moments.update(torch.cat(rows, dim=1))
 
-    def merge(self, other: Self) -> None:
-        """Takes in what another accumulator of the same edit has taken in."""
-        if (self.target, self.sign) != (other.target, other.sign):
-            raise ValueError("cannot merge the effects of two edits")
-        self._moments.merge(other._moments)
-
     def compute(self, deviations: Sequence[float] | Tensor) -> EditEffect:
-        """The means.
+        """Computes the means.
 
         Args:
-            deviations: Standard deviation of every attribute over the inputs, [A].
+            deviations: standard deviation of every attribute over the inputs, [A].
 
         Raises:
-            ValueError: If nothing was taken in, or a deviation is not positive.
+            ValueError: if nothing was taken in, or a deviation is not positive.
         """
         scale = torch.as_tensor(deviations, dtype=torch.float64)
         if scale.shape != (self.num_attributes,) or not (scale > 0).all():
@@ -120,15 +112,15 @@ class EditQuality:
 
 
 class AttributeChange(MeanMetric):
-    """Mean over pictures of how much more of an attribute the edited one has than the unedited.
+    """Averages how much more of an attribute the edited picture has than the unedited one.
 
     Args:
-        attribute: Images [N, 3, H, W] in [-1, 1] to [N], the more the better the edit succeeded.
-        attribute_name: The attribute, its unit and what judges it, in words, for the protocol.
+        attribute: images [N, 3, H, W] in [-1, 1] to [N], the more the better the edit succeeded.
+        attribute_name: the attribute, its unit and what judges it, in words, for the protocol.
     """
 
-    direction: ClassVar[Direction] = "higher"
-    range: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
+    direction = "higher"
+    range = (float("-inf"), float("inf"))
 
     def __init__(self, *, attribute: Callable[[Tensor], Tensor], attribute_name: str) -> None:
         super().__init__()
@@ -137,7 +129,6 @@ class AttributeChange(MeanMetric):
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Everything that would change the value, in words."""
         return {
             "attribute": self.attribute_name,
             "value": "mean change from the unedited reconstruction",
@@ -148,10 +139,5 @@ class AttributeChange(MeanMetric):
         outputs: Tensor,  # [N, 3, H, W], edited
         targets: Tensor,  # [N, 3, H, W], the same ones unedited
     ) -> Tensor:
-        """Change of each picture, [N].
-
-        Raises:
-            ValueError: If the images are not in the range, or shapes differ.
-        """
         check_images(outputs, targets)
         return self.attribute(outputs).double() - self.attribute(targets).double()

@@ -1,4 +1,4 @@
-"""What metrics over two sets of pictures share: features of each set, taken in separately.
+"""Base classes of metrics over two sets of pictures, by the features of each set.
 
 The sets need not be paired: a distance of distributions knows no pairs.
 """
@@ -10,19 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clcae.metrics.checks import check_image_set
-from clcae.metrics.metric import Metric
+from clcae.metrics.metric import Metric, check_image_set
 from clcae.metrics.reservoir import DEFAULT_MAXIMUM, Reservoir
 
 Features = Callable[[Tensor], Tensor]
 
+ENTRIES = 2**19  # of a matrix over all pairs that lie in memory at once: 4 MiB of float64
+
 
 class SetMetric(Metric):
-    """A number over the set of all outputs and the set of all targets, by their features.
+    """Compares the set of all outputs with the set of all targets by their features.
 
     Args:
-        features: Images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
-        features_name: Network, weights and resize in words, for the protocol.
+        features: images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
+        features_name: network, weights and resize in words, for the protocol.
     """
 
     def __init__(self, *, features: Features, features_name: str) -> None:
@@ -30,10 +31,10 @@ class SetMetric(Metric):
         self.features_name = features_name
 
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Take in a batch of both sets; every image counts, [N] bool.
+        """Takes in a batch of both sets; every image counts, [N] bool.
 
         Raises:
-            ValueError: If the images are not in the range, or features are not finite.
+            ValueError: if the images are not in the range, or features are not finite.
         """
         check_image_set(targets)  # before the outputs enter: a batch enters whole or not at all
         self.update_outputs(outputs)
@@ -44,23 +45,23 @@ class SetMetric(Metric):
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> None:
-        """Take in images of the set that is judged. Raises ValueError as `update`."""
+        """Takes in images of the set that is judged. Raises ValueError as `update`."""
         self.take_outputs(self._features_of(images))
 
     def update_targets(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> None:
-        """Take in images of the set it is compared with. Raises ValueError as `update`."""
+        """Takes in images of the set it is compared with. Raises ValueError as `update`."""
         self.take_targets(self._features_of(images))
 
     @abstractmethod
     def take_outputs(self, features: Tensor) -> None:
-        """Take in features [N, D] of outputs."""
+        """Takes in features [N, D] of outputs."""
 
     @abstractmethod
     def take_targets(self, features: Tensor) -> None:
-        """Take in features [N, D] of targets."""
+        """Takes in features [N, D] of targets."""
 
     @torch.no_grad()
     def _features_of(self, images: Tensor) -> Tensor:
@@ -75,13 +76,13 @@ class SetMetric(Metric):
 
 
 class ReservoirMetric(SetMetric):
-    """A metric over all pairs of features, of which so many of each set are kept.
+    """Compares all pairs of features, of which a bounded number of each set is kept.
 
     Args:
-        features: As of `SetMetric`.
-        features_name: As of `SetMetric`.
-        dimension: Length D of the features.
-        maximum: Features of each set that are kept; of more, a sample by hash.
+        features: as of `SetMetric`.
+        features_name: as of `SetMetric`.
+        dimension: length D of the features.
+        maximum: features of each set that are kept; of more, a sample by hash.
     """
 
     def __init__(
@@ -98,7 +99,6 @@ class ReservoirMetric(SetMetric):
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Everything that would change the value, in words."""
         return {
             "network": self.features_name,
             "samples": f"at most {self.outputs.maximum} of each set, chosen by hash",
@@ -106,7 +106,7 @@ class ReservoirMetric(SetMetric):
 
     @property
     def num_counted(self) -> int:
-        """Number of outputs that entered so far, kept or not."""
+        """Counts the outputs that entered so far, kept or not."""
         return self.outputs.count
 
     def take_outputs(self, features: Tensor) -> None:
@@ -116,10 +116,10 @@ class ReservoirMetric(SetMetric):
         self.targets.update(features)
 
     def kept(self, *, least: int) -> tuple[Tensor, Tensor]:
-        """The features kept of both sets, [M, D] and [K, D] float64.
+        """Returns the features kept of both sets, [M, D] and [K, D] float64.
 
         Raises:
-            ValueError: If either set has fewer than `least`.
+            ValueError: if either set has fewer than `least`.
         """
         outputs, targets = self.outputs.vectors(), self.targets.vectors()
         if min(len(outputs), len(targets)) < least:
@@ -130,10 +130,21 @@ class ReservoirMetric(SetMetric):
         return outputs, targets
 
     def state(self) -> dict[str, Any]:
-        """The features kept of both sets."""
         return {"outputs": self.outputs, "targets": self.targets}
 
     def merge_state(self, state: Mapping[str, Any]) -> None:
-        """Take in the `state` of a part."""
         self.outputs.merge(state["outputs"])
         self.targets.merge(state["targets"])
+
+
+def row_blocks(
+    vectors: Tensor,  # [M, D]
+    *,
+    columns: int,
+) -> tuple[Tensor, ...]:
+    """Splits vectors so that a matrix of each block against `columns` others fits `ENTRIES`.
+
+    Returns:
+        Blocks [m, D] in order; a row longer than `ENTRIES` is a block of its own.
+    """
+    return vectors.split(max(ENTRIES // max(columns, 1), 1))

@@ -6,33 +6,32 @@ features, it is another number, so the network stands in the protocol.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from clcae.metrics.checks import check_image_set
 from clcae.metrics.feature_sets import Features, SetMetric
-from clcae.metrics.metric import Direction
+from clcae.metrics.metric import LabelledMetric, check_image_set
 from clcae.metrics.moments import Moments
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """Squared Frechet distance of the normal distributions with the given moments.
+    """Computes the squared Frechet distance of normal distributions with the given moments.
 
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). The root is never formed: C1 C2 has the eigenvalues
     of the symmetric S C2 S with S = C1^(1/2), and their roots add up to its trace. That is stable
     where there are fewer images than dimensions and both covariances are singular.
 
     Args:
-        first: Moments of two or more vectors [D].
-        second: Moments of vectors of the same length.
+        first: moments of two or more vectors [D].
+        second: moments of vectors of the same length.
 
     Returns:
         The distance, >= 0.
 
     Raises:
-        ValueError: If lengths differ, or either holds fewer than two vectors.
+        ValueError: if lengths differ, or either holds fewer than two vectors.
     """
     if first.mean.shape != second.mean.shape:
         raise ValueError(
@@ -49,7 +48,7 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 
 
 class _MomentsInBlocks:
-    """Moments that vectors enter many at a time: at 2048 dimensions one costs as much as 500."""
+    """Buffers vectors and adds 512 at once to moments: at 2048 dimensions one costs as much."""
 
     block = 512
 
@@ -58,7 +57,7 @@ class _MomentsInBlocks:
         self._waiting: list[Tensor] = []
 
     def update(self, vectors: Tensor) -> None:
-        """Take in vectors [N, D], copied."""
+        """Copies vectors [N, D] into the buffer."""
         dimension = len(self._moments.mean)
         if vectors.ndim != 2 or vectors.shape[1] != dimension:
             raise ValueError(f"vectors are {tuple(vectors.shape)}: expected [N, {dimension}]")
@@ -67,7 +66,7 @@ class _MomentsInBlocks:
             self.moments()
 
     def moments(self) -> Moments:
-        """Of everything taken in."""
+        """Returns the moments of everything taken in."""
         if self._waiting:
             self._moments.update(torch.cat(self._waiting))
             self._waiting = []
@@ -75,19 +74,19 @@ class _MomentsInBlocks:
 
 
 class FrechetDistance(SetMetric):
-    """Frechet distance between the features of all outputs and of all targets.
+    """Computes the Frechet distance between the features of all outputs and of all targets.
 
     The two sets need not be paired: `update_outputs` and `update_targets` take them separately, as
     an editing FID does.
 
     Args:
-        features: Images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
-        features_name: Network, weights and resize in words, for the protocol.
-        dimension: Length D of the features.
+        features: images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
+        features_name: network, weights and resize in words, for the protocol.
+        dimension: length D of the features.
     """
 
-    direction: ClassVar[Direction] = "lower"
-    range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+    direction = "lower"
+    range = (0.0, float("inf"))
 
     def __init__(self, *, features: Features, features_name: str, dimension: int) -> None:
         super().__init__(features=features, features_name=features_name)
@@ -96,12 +95,12 @@ class FrechetDistance(SetMetric):
 
     @property
     def outputs(self) -> Moments:
-        """Moments of the features of outputs."""
+        """Returns the moments of the features of outputs."""
         return self._outputs.moments()
 
     @property
     def targets(self) -> Moments:
-        """Moments of the features of targets; those of a set known before may be put here."""
+        """Returns the moments of the features of targets; a known set's may be assigned."""
         return self._targets.moments()
 
     @targets.setter
@@ -114,12 +113,10 @@ class FrechetDistance(SetMetric):
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Everything that would change the value, in words."""
         return {"network": self.features_name, "covariance": "unbiased, float64"}
 
     @property
     def num_counted(self) -> int:
-        """Number of outputs that entered so far."""
         return self.outputs.count
 
     def take_outputs(self, features: Tensor) -> None:
@@ -129,7 +126,6 @@ class FrechetDistance(SetMetric):
         self._targets.update(features)
 
     def compute(self) -> float:
-        """Distance of the sets. Raises ValueError if either has fewer than two images."""
         outputs, targets = self.outputs, self.targets
         if min(outputs.count, targets.count) < 2:
             raise ValueError(
@@ -139,17 +135,15 @@ class FrechetDistance(SetMetric):
         return frechet_distance(outputs, targets)
 
     def state(self) -> dict[str, Any]:
-        """Moments of the features of both sets."""
         return {"outputs": self.outputs, "targets": self.targets}
 
     def merge_state(self, state: Mapping[str, Any]) -> None:
-        """Take in the `state` of a part."""
         self.outputs.merge(state["outputs"])
         self.targets.merge(state["targets"])
 
 
-class EditingFrechetDistance(FrechetDistance):
-    """Frechet distance of pictures given an attribute to real pictures that have it.
+class EditingFrechetDistance(FrechetDistance, LabelledMetric):
+    """Compares pictures edited to have an attribute with real pictures that have it.
 
     The protocol of StyleRes (section 4.2) and StyleFeatureEditor: the test set is split by an
     attribute, the pictures without it are edited to have it, and the set of the edited ones is
@@ -157,13 +151,13 @@ class EditingFrechetDistance(FrechetDistance):
     who lacks it.
 
     Args:
-        features: Images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
-        features_name: Network, weights and resize in words, for the protocol.
-        dimension: Length D of the features.
-        labels: Real images [N, 3, H, W] to [N], 1 for those with the attribute, 0 for those
+        features: images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
+        features_name: network, weights and resize in words, for the protocol.
+        dimension: length D of the features.
+        labels: real images [N, 3, H, W] to [N], 1 for those with the attribute, 0 for those
             without, NaN where that is unknown, as of a classifier. None where labels come from an
             annotation instead: hand them to `update_labelled`.
-        attribute: The attribute, and what says who has it, in words, for the protocol.
+        attribute: the attribute, and what says who has it, in words, for the protocol.
     """
 
     def __init__(
@@ -181,7 +175,6 @@ class EditingFrechetDistance(FrechetDistance):
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Everything that would change the value, in words."""
         return {
             **super().protocol,
             "attribute": self.attribute,
@@ -189,45 +182,44 @@ class EditingFrechetDistance(FrechetDistance):
         }
 
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Take in edited pictures and their inputs; images of unknown label do not count."""
+        """Takes in edited pictures and inputs that `labels` judges; unknown ones do not count."""
         assert self.labels is not None
         return self.update_labelled(outputs, targets, self.labels(targets))
 
     def update_labelled(
         self,
-        edited: Tensor,  # [N, 3, H, W], in [-1, 1]
-        inputs: Tensor,  # [N, 3, H, W], in [-1, 1]
+        outputs: Tensor,  # [N, 3, H, W], in [-1, 1]
+        targets: Tensor,  # [N, 3, H, W], in [-1, 1]
         labels: Tensor,  # [N]
     ) -> Tensor:
-        """Take in a batch whose labels are known.
+        """Takes in edited pictures and their inputs, whose labels are known.
 
         Args:
-            edited: What the edit made of every input; those of inputs with the attribute are not
-                looked at.
-            inputs: The real pictures.
+            outputs: every input edited; edits of inputs with the attribute are not looked at.
+            targets: the inputs, real pictures.
             labels: 1 for inputs with the attribute, 0 for those without, NaN for unknown.
 
         Returns:
             [N] bool, False where the label is unknown.
 
         Raises:
-            ValueError: If numbers differ, a label is another number, or the images are not in the
+            ValueError: if numbers differ, a label is another number, or the images are not in the
                 range.
         """
-        values = labels.detach().to(inputs.device).float()
+        values = labels.detach().to(targets.device).float()
         having, lacking = values == 1, values == 0
         known = having | lacking
-        if len(edited) != len(inputs) or values.shape != (len(inputs),):
+        if len(outputs) != len(targets) or values.shape != (len(targets),):
             raise ValueError(
-                f"{len(edited)} edited pictures, {len(inputs)} inputs, labels "
+                f"{len(outputs)} edited pictures, {len(targets)} inputs, labels "
                 f"{tuple(labels.shape)}: expected one number"
             )
         if not (known | values.isnan()).all():
             raise ValueError(f"labels are {labels.tolist()}: expected 0, 1 or NaN")
-        check_image_set(edited)
-        check_image_set(inputs)
+        check_image_set(outputs)
+        check_image_set(targets)
         if having.any():
-            self.update_targets(inputs[having])
+            self.update_targets(targets[having])
         if lacking.any():
-            self.update_outputs(edited[lacking])
+            self.update_outputs(outputs[lacking])
         return known.cpu()

@@ -1,39 +1,38 @@
-"""Identity similarity: how far two images show the same person to an embedding network.
+"""Identity similarity: cosine between face embeddings of a picture and its target.
 
-Official scripts (pSp, e4e, HyperStyle) align both images by detected landmarks, embed them with
-CurricularFace, and skip images without a detected face in silence. Here the embedder returns NaN
-rows for such images; they are not counted, and `update` tells which they were. That embedder is
-`DetectedFaceEmbedder`; on aligned pictures `embed_images` of the judges is another.
+pSp, e4e, ReStyle, HyperStyle and StyleRes find the face in both pictures with MTCNN, cut it to 112
+pixels by its landmarks, embed it with CurricularFace (IR-101), and skip images without a face in
+silence. ArcFace and facenet are used likewise by others; so any embedder and any crop go. Here the
+embedder returns a row of NaN for an image without a face; it is not counted, and `update` tells
+which it was. Deviations of `DetectedFaceEmbedder`: of several faces the largest counts (official:
+the one with the best score), and `clcae.faces.recognition_crop` resamples with antialiasing. On
+aligned pictures `embed_images` of the judges is another embedder.
 """
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clcae.metrics.checks import check_images
-from clcae.metrics.metric import Direction, MeanMetric
+from clcae.faces import Detector, Face, choose, recognition_crop
+from clcae.metrics.metric import MeanMetric, check_image_set, check_images
 
 Embedder = Callable[[Tensor], Tensor]
+FaceCrop = Callable[[Tensor, Face], Tensor]  # picture [3, H, W] and its face to [3, size, size]
 
 
 def cosine_similarity(
-    outputs: Tensor,  # [N, D]
+    outputs: Tensor,  # [N, D], of any norm but 0
     targets: Tensor,  # [N, D]
 ) -> Tensor:
-    """Cosine of the angle between each pair of embeddings.
-
-    Args:
-        outputs: Embeddings [N, D], of any norm but 0.
-        targets: Embeddings of the same shape.
+    """Computes the cosine between each pair of embeddings.
 
     Returns:
         [N], float64 in [-1, 1]; NaN where an embedding is NaN or has no direction.
 
     Raises:
-        ValueError: If shapes differ.
+        ValueError: if shapes differ.
     """
     if outputs.shape != targets.shape or outputs.ndim != 2:
         raise ValueError(
@@ -46,16 +45,16 @@ def cosine_similarity(
 
 
 class IdentitySimilarity(MeanMetric):
-    """Mean over images of the cosine between embeddings of output and target.
+    """Averages the cosine between embeddings of output and target over images.
 
     Args:
-        embedder: Images [N, 3, H, W] in [-1, 1] to embeddings [N, D]; a row of NaN where there is
+        embedder: images [N, 3, H, W] in [-1, 1] to embeddings [N, D]; a row of NaN where there is
             no face. Crop and alignment are its own.
-        embedder_name: Network, crop and alignment in words, for the protocol.
+        embedder_name: network, crop and alignment in words, for the protocol.
     """
 
-    direction: ClassVar[Direction] = "higher"
-    range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    direction = "higher"
+    range = (-1.0, 1.0)
 
     def __init__(self, *, embedder: Embedder, embedder_name: str) -> None:
         super().__init__()
@@ -64,14 +63,97 @@ class IdentitySimilarity(MeanMetric):
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Everything that would change the value, in words."""
         return {"network": self.embedder_name, "value": "mean cosine over images with a face"}
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cosine of each pair of images, [N]; NaN where there is no face.
+        """Computes the cosine of each pair of images, [N]; NaN where there is no face.
 
         Raises:
-            ValueError: If the images are not in the range, or embeddings differ in shape.
+            ValueError: if the images are not in the range, or embeddings differ in shape.
         """
         check_images(outputs, targets)
         return cosine_similarity(self.embedder(outputs), self.embedder(targets))
+
+
+def landmark_crop(size: int = 112) -> FaceCrop:
+    """Returns a crop that warps faces to the ArcFace landmark template, scaled to `size`."""
+
+    def crop(image: Tensor, face: Face) -> Tensor:
+        return recognition_crop(image, face.landmarks, size=size)
+
+    return crop
+
+
+def box_crop(size: int = 160) -> FaceCrop:
+    """Returns a crop that squeezes the detected box to a square, as facenet-pytorch does.
+
+    The box is cut to whole pixels within the picture and averaged to the size, as `extract_face`
+    does with tensors and no margin.
+    """
+
+    def crop(image: Tensor, face: Face) -> Tensor:
+        height, width = image.shape[-2:]
+        left, top, right, bottom = face.box.tolist()
+        left, top = int(max(left, 0)), int(max(top, 0))
+        right, bottom = int(min(right, width)), int(min(bottom, height))
+        part = image[None, :, top : max(bottom, top + 1), left : max(right, left + 1)]
+        return F.interpolate(part, size=(size, size), mode="area")[0]
+
+    return crop
+
+
+class DetectedFaceEmbedder:
+    """Embeds the largest face of each picture; a row of NaN where none is found.
+
+    Args:
+        detector: face detector, as `mtcnn_detector()`.
+        network: crops [M, 3, size, size] in [-1, 1] to embeddings [M, D].
+        dimension: D.
+        crop: cuts a face out of a picture.
+        name: detector, crop and network in words, for messages.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        network: Callable[[Tensor], Tensor],
+        dimension: int,
+        crop: FaceCrop,
+        name: str,
+    ) -> None:
+        self.detector = detector
+        self.network = network
+        self.dimension = dimension
+        self.crop = crop
+        self.name = name
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Tensor,  # [N, 3, H, W], in [-1, 1]
+    ) -> Tensor:
+        """Computes embeddings [N, D].
+
+        Raises:
+            ValueError: if the images are not in the range, or the network gives another shape or
+                a value that is not finite.
+        """
+        check_image_set(images)
+        embeddings = images.new_full((len(images), self.dimension), torch.nan)
+        crops, places = [], []
+        for place, image in enumerate(images):
+            faces = self.detector.detect(image)
+            if faces:
+                crops.append(self.crop(image, choose(faces, "largest")[0]))
+                places.append(place)
+        if not crops:
+            return embeddings
+        found = self.network(torch.stack(crops).to(images))
+        if found.shape != (len(crops), self.dimension) or not found.isfinite().all():
+            raise ValueError(
+                f"{self.name} gave {tuple(found.shape)} for {len(crops)} faces: expected finite "
+                f"[{len(crops)}, {self.dimension}]"
+            )
+        embeddings[places] = found.to(embeddings)
+        return embeddings

@@ -10,26 +10,22 @@ that the subsets do not depend on it.
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clcae.metrics.blocks import row_blocks
-from clcae.metrics.feature_sets import Features, ReservoirMetric
-from clcae.metrics.metric import Direction
-from clcae.metrics.reservoir import DEFAULT_MAXIMUM
+from clcae.metrics.feature_sets import Features, ReservoirMetric, row_blocks
 
 
 @dataclass(frozen=True)
 class Subsets:
-    """The estimate as the mean over random subsets, as published numbers have it.
+    """Settings of an estimate over random subsets, as published numbers have it.
 
     Args:
-        number: How many subsets.
-        size: Features of each set in a subset, drawn without replacement.
-        seed: Of NumPy's generator.
+        number: how many subsets.
+        size: features of each set in a subset, drawn without replacement.
+        seed: of NumPy's generator.
     """
 
     number: int = 100
@@ -48,20 +44,16 @@ def kernel_distance(
     first: Tensor,  # [M, D]
     second: Tensor,  # [K, D]
 ) -> float:
-    """Unbiased estimate of the squared maximum mean discrepancy over all pairs.
+    """Estimates the squared maximum mean discrepancy over all pairs without bias.
 
     Equation 4 of Binkowski et al. for sets of any sizes: no vector is paired with itself, and every
     one of the first with every one of the second.
-
-    Args:
-        first: Vectors [M, D].
-        second: Vectors [K, D].
 
     Returns:
         The estimate, in float64; below 0 as often as above for equal distributions.
 
     Raises:
-        ValueError: If lengths differ, or either has fewer than two vectors.
+        ValueError: if lengths differ, or either has fewer than two vectors.
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(
@@ -79,21 +71,13 @@ def kernel_distance(
 
 
 class KernelDistance(ReservoirMetric):
-    """Kernel distance between the features of outputs and targets, over all pairs.
+    """Computes the kernel distance between the features of outputs and targets, over all pairs."""
 
-    Args:
-        features: Images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
-        features_name: Network, weights and resize in words, for the protocol.
-        dimension: Length D of the features.
-        maximum: Features of each set that are kept.
-    """
-
-    direction: ClassVar[Direction] = "lower"
-    range: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
+    direction = "lower"
+    range = (float("-inf"), float("inf"))
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Everything that would change the value, in words."""
         return {
             **super().protocol,
             "kernel": "polynomial, degree 3, gamma 1/D, coefficient 1",
@@ -102,19 +86,17 @@ class KernelDistance(ReservoirMetric):
         }
 
     def compute(self) -> float:
-        """The distance. Raises ValueError if either set has fewer than two images."""
         return kernel_distance(*self.kept(least=2))
 
 
 class SubsetKernelDistance(KernelDistance):
-    """The mean of `kernel_distance` over random subsets, as torch-fidelity prints KID.
+    """Averages `kernel_distance` over random subsets, as torch-fidelity prints KID.
 
     Args:
-        features: As of `KernelDistance`.
-        features_name: As of `KernelDistance`.
-        dimension: As of `KernelDistance`.
-        maximum: As of `KernelDistance`.
-        subsets: How many, of what size, and the seed.
+        features: as of `ReservoirMetric`, and the two below.
+        features_name: likewise.
+        dimension: likewise.
+        subsets: how many, of what size, and the seed.
     """
 
     def __init__(
@@ -123,29 +105,17 @@ class SubsetKernelDistance(KernelDistance):
         features: Features,
         features_name: str,
         dimension: int,
-        maximum: int = DEFAULT_MAXIMUM,
         subsets: Subsets = Subsets(),
     ) -> None:
-        super().__init__(
-            features=features, features_name=features_name, dimension=dimension, maximum=maximum
-        )
+        super().__init__(features=features, features_name=features_name, dimension=dimension)
         self.subsets = subsets
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Everything that would change the value, in words."""
         return {**super().protocol, "estimate": f"unbiased squared MMD, {self.subsets}"}
 
     def compute(self) -> float:
-        """The mean. Raises ValueError if a set has fewer images than a subset."""
-        return statistics.fmean(self.subset_values())
-
-    def standard_deviation(self) -> float:
-        """Spread over the subsets (divided by their number). Raises ValueError as `compute`."""
-        return statistics.pstdev(self.subset_values())
-
-    def subset_values(self) -> list[float]:
-        """The distance of each subset. Raises ValueError as `compute`."""
+        """Computes the mean. Raises ValueError if a set has fewer images than a subset."""
         outputs, targets = self.kept(least=self.subsets.size)
         generator = np.random.RandomState(self.subsets.seed)
         values = []
@@ -155,7 +125,7 @@ class SubsetKernelDistance(KernelDistance):
                 for vectors in (outputs, targets)
             ]
             values.append(kernel_distance(*drawn))
-        return values
+        return statistics.fmean(values)
 
 
 def _cubic(products: Tensor, dimension: int) -> Tensor:
@@ -163,7 +133,7 @@ def _cubic(products: Tensor, dimension: int) -> Tensor:
 
 
 def _kernel_sum(first: Tensor, second: Tensor) -> float:
-    """Sum of the kernel over all pairs, block by block."""
+    """Sums the kernel over all pairs, block by block."""
     sums = [
         float(_cubic(rows @ second.T, first.shape[1]).sum())
         for rows in row_blocks(first, columns=len(second))

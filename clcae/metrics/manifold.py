@@ -12,10 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clcae.metrics.blocks import row_blocks
-from clcae.metrics.feature_sets import Features, ReservoirMetric
-from clcae.metrics.metric import Direction
-from clcae.metrics.reservoir import DEFAULT_MAXIMUM
+from clcae.metrics.feature_sets import ReservoirMetric, row_blocks
 
 NEIGHBOURS = 3  # section 3
 ROUNDING = 1e-11  # of a squared distance, relative to the largest squared length
@@ -27,18 +24,18 @@ def share_inside(
     *,
     neighbours: int = NEIGHBOURS,
 ) -> float:
-    """Share of vectors that lie in a ball of the manifold; equation 1 and 2 of the paper.
+    """Computes the share of vectors within a ball of the manifold; equations 1 and 2.
 
     Args:
-        vectors: Vectors [M, D].
-        manifold: Vectors [K, D] whose balls reach to their nearest neighbours among themselves.
-        neighbours: Which neighbour, from 1.
+        vectors: the set that is judged.
+        manifold: the set whose balls reach to its own nearest neighbours.
+        neighbours: which neighbour, from 1.
 
     Returns:
         The share, in [0, 1].
 
     Raises:
-        ValueError: If lengths differ, there are no vectors, or the manifold has no vector with so
+        ValueError: if lengths differ, there are no vectors, or the manifold has no vector with so
             many neighbours.
     """
     if vectors.ndim != 2 or manifold.ndim != 2 or vectors.shape[1] != manifold.shape[1]:
@@ -69,63 +66,38 @@ def share_inside(
 
 
 class _ManifoldMetric(ReservoirMetric):
-    """Either share, of the features kept of both sets.
+    """Computes either share, of the features kept of both sets."""
 
-    Args:
-        features: Images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
-        features_name: Network, weights and resize in words, for the protocol.
-        dimension: Length D of the features.
-        maximum: Features of each set that are kept.
-        neighbours: To which neighbour a ball reaches.
-    """
-
-    direction: ClassVar[Direction] = "higher"
-    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    direction = "higher"
+    range = (0.0, 1.0)
     share: ClassVar[str]
-
-    def __init__(
-        self,
-        *,
-        features: Features,
-        features_name: str,
-        dimension: int,
-        maximum: int = DEFAULT_MAXIMUM,
-        neighbours: int = NEIGHBOURS,
-    ) -> None:
-        super().__init__(
-            features=features, features_name=features_name, dimension=dimension, maximum=maximum
-        )
-        self.neighbours = neighbours
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Everything that would change the value, in words."""
-        return {**super().protocol, "value": self.share, "neighbours": str(self.neighbours)}
+        return {**super().protocol, "value": self.share, "neighbours": str(NEIGHBOURS)}
 
 
 class Precision(_ManifoldMetric):
-    """Share of outputs that lie in a ball of the targets: fidelity."""
+    """Computes the share of outputs that lie in a ball of the targets: fidelity."""
 
-    share: ClassVar[str] = "share of outputs within a ball of the targets"
+    share = "share of outputs within a ball of the targets"
 
     def compute(self) -> float:
-        """The share. Raises ValueError if either set has too few images for a neighbour."""
-        outputs, targets = self.kept(least=self.neighbours + 1)
-        return share_inside(outputs, targets, neighbours=self.neighbours)
+        outputs, targets = self.kept(least=NEIGHBOURS + 1)
+        return share_inside(outputs, targets)
 
 
 class Recall(_ManifoldMetric):
-    """Share of targets that lie in a ball of the outputs: variety."""
+    """Computes the share of targets that lie in a ball of the outputs: variety."""
 
-    share: ClassVar[str] = "share of targets within a ball of the outputs"
+    share = "share of targets within a ball of the outputs"
 
     def compute(self) -> float:
-        """The share. Raises ValueError if either set has too few images for a neighbour."""
-        outputs, targets = self.kept(least=self.neighbours + 1)
-        return share_inside(targets, outputs, neighbours=self.neighbours)
+        outputs, targets = self.kept(least=NEIGHBOURS + 1)
+        return share_inside(targets, outputs)
 
 
 def _squared_distances(rows: Tensor, others: Tensor) -> Tensor:
-    """[M, K] squared distances of vectors [M, D] and [K, D]."""
+    """Computes squared distances [M, K] of vectors [M, D] and [K, D]."""
     lengths = rows.square().sum(dim=1)[:, None] + others.square().sum(dim=1)
     return (lengths - 2 * rows @ others.T).clamp(min=0)

@@ -1,4 +1,4 @@
-"""What every metric is: an accumulator with a range, a direction and a protocol.
+"""Base classes of metrics: accumulators with a range, a direction and a protocol.
 
 A number can be compared only under its protocol, so a metric carries it: range, resize, window,
 network, whatever would change the value. Values are float64 on the CPU, whatever the device and
@@ -15,13 +15,15 @@ from torch import Tensor
 
 Direction = Literal["higher", "lower"]
 
+RANGE_TOLERANCE = 1e-3  # a half-precision network misses the ends of the range by so much
+
 
 class Metric(ABC):
-    """One number over many pairs of outputs and targets.
+    """Accumulates one number over many pairs of outputs and targets.
 
     Class attributes:
-        direction: Whether "higher" or "lower" is better.
-        range: Least and greatest value possible.
+        direction: whether "higher" or "lower" is better.
+        range: least and greatest value possible.
     """
 
     direction: ClassVar[Direction]
@@ -30,20 +32,20 @@ class Metric(ABC):
     @property
     @abstractmethod
     def protocol(self) -> Mapping[str, str]:
-        """Everything that would change the value, in words."""
+        """Describes in words every setting that affects the value."""
 
     @property
     @abstractmethod
     def num_counted(self) -> int:
-        """Number of items that entered so far."""
+        """Counts the items that entered so far."""
 
     @abstractmethod
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Take in a batch.
+        """Takes in a batch.
 
         Args:
-            outputs: What is judged, [N, ...].
-            targets: What it is compared with, [N, ...].
+            outputs: what is judged, [N, ...].
+            targets: what it is compared with, [N, ...].
 
         Returns:
             [N] bool, False for items that could not be judged and do not count.
@@ -51,25 +53,25 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> float:
-        """Value over everything taken in, which is not changed by asking.
+        """Computes the value over everything taken in, without changing it.
 
         Raises:
-            ValueError: If too little was taken in for a value.
+            ValueError: if too little was taken in for a value.
         """
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What was taken in: small, without networks, fit to be sent to another process."""
+        """Returns what was taken in: small, without networks, fit for another process."""
 
     @abstractmethod
     def merge_state(self, state: Mapping[str, Any]) -> None:
-        """Take in the `state` of a part; sender and receiver must be of one protocol."""
+        """Takes in the `state` of a part; sender and receiver must be of one protocol."""
 
     def merge(self, other: Self) -> None:
-        """Take in what another accumulator has taken in, which is left as it is.
+        """Takes in what another accumulator has taken in; the other is not changed.
 
         Raises:
-            ValueError: If the other metric is of another class or protocol.
+            ValueError: if the other metric is of another class or protocol.
         """
         if type(self) is not type(other) or self.protocol != other.protocol:
             raise ValueError(
@@ -79,8 +81,16 @@ class Metric(ABC):
         self.merge_state(other.state())
 
 
+class LabelledMetric(Metric):
+    """A metric that reads a label of every item beside the pair of pictures."""
+
+    @abstractmethod
+    def update_labelled(self, outputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+        """Takes in a batch with its labels [N]; returns [N] bool as `update`."""
+
+
 class MeanMetric(Metric):
-    """Mean, over items, of a value each item has by itself; subclasses say which.
+    """Averages a value that each item has by itself; subclasses define the value.
 
     The values are kept, 8 bytes an item, and summed exactly: the mean does not depend on batches,
     on their order or on how parts were merged, to the last digit. An item whose value is NaN could
@@ -92,19 +102,18 @@ class MeanMetric(Metric):
 
     @abstractmethod
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Value of each item, [N]; NaN where there is none."""
+        """Computes the value of each item, [N]; NaN where there is none."""
 
     @property
     def num_counted(self) -> int:
-        """Number of items that entered so far."""
         return len(self._values)
 
     @torch.no_grad()
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Take in a batch; returns which of its items count, [N] bool.
+        """Takes in a batch; returns which of its items count, [N] bool.
 
         Raises:
-            ValueError: If a value is infinite.
+            ValueError: if a value is infinite.
         """
         values = self.values(outputs, targets).detach().cpu().double()
         if values.isinf().any():
@@ -114,21 +123,59 @@ class MeanMetric(Metric):
         return counted
 
     def compute(self) -> float:
-        """Mean over the items. Raises ValueError if none has entered."""
         if not self._values:
             raise ValueError(f"{type(self).__name__} has nothing to average")
         return math.fsum(self._values) / len(self._values)
 
-    def standard_deviation(self) -> float:
-        """Spread of the values over the items (divided by their number), as the papers print it."""
-        mean = self.compute()
-        squares = math.fsum((value - mean) ** 2 for value in self._values)
-        return math.sqrt(squares / len(self._values))
-
     def state(self) -> dict[str, Any]:
-        """The values taken in."""
         return {"values": list(self._values)}
 
     def merge_state(self, state: Mapping[str, Any]) -> None:
-        """Take in the `state` of a part."""
         self._values += state["values"]
+
+
+def check_images(
+    outputs: Tensor,  # [N, 3, H, W], in [-1, 1]
+    targets: Tensor,  # [N, 3, H, W], in [-1, 1]
+) -> None:
+    """Checks shape, type and range of a pair of image batches.
+
+    Raises:
+        ValueError: if shapes differ, or a value is NaN or beyond [-1, 1] by more than
+            `RANGE_TOLERANCE`. Images in [0, 1] cannot be told from bright ones.
+    """
+    if outputs.shape != targets.shape or not _are_images(outputs):
+        raise ValueError(
+            f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}: "
+            "expected one shape [N, 3, H, W]"
+        )
+    _check_range(outputs, name="outputs")
+    _check_range(targets, name="targets")
+
+
+def check_image_set(images: Tensor) -> None:
+    """Checks one batch of images as `check_images` does a pair. Raises ValueError."""
+    if not _are_images(images):
+        raise ValueError(f"images are {tuple(images.shape)}: expected [N, 3, H, W]")
+    _check_range(images, name="images")
+
+
+def exact(images: Tensor) -> Tensor:
+    """Converts images to float64, on their own device if it has that type (Apple's has not)."""
+    images = images.detach()
+    return (images.cpu() if images.device.type == "mps" else images).double()
+
+
+def _are_images(images: Tensor) -> bool:
+    return images.ndim == 4 and images.shape[1] == 3 and min(images.shape[-2:]) > 0
+
+
+def _check_range(images: Tensor, *, name: str) -> None:
+    if not images.is_floating_point():
+        raise ValueError(f"{name} are {images.dtype}: expected floating point in [-1, 1]")
+    if images.numel() == 0:
+        return
+    # NaN makes both ends NaN, and the comparison below fails as it should.
+    low, high = images.min().item(), images.max().item()
+    if not (low >= -1 - RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+        raise ValueError(f"{name} lie in [{low:.4g}, {high:.4g}]: expected [-1, 1] without NaN")

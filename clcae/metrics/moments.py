@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Moments:
-    """Count, mean and scatter matrix of the vectors taken in, float64 on the CPU.
+    """Accumulates count, mean and scatter matrix of vectors, float64 on the CPU.
 
     Args:
-        dimension: Length D of the vectors.
+        dimension: length D of the vectors.
     """
 
     def __init__(self, *, dimension: int) -> None:
@@ -24,13 +24,13 @@ class Moments:
         self,
         vectors: Tensor,  # [N, D]
     ) -> None:
-        """Take in a batch.
+        """Takes in a batch.
 
         Args:
-            vectors: Vectors [N, D] of any floating-point type on any device; N may be 0.
+            vectors: of any floating-point type on any device; N may be 0.
 
         Raises:
-            ValueError: If the vectors have another length, or are not finite.
+            ValueError: if the vectors have another length, or are not finite.
         """
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise ValueError(f"vectors are {tuple(vectors.shape)}: expected [N, {len(self.mean)}]")
@@ -44,13 +44,10 @@ class Moments:
         self._add(len(vectors), mean, centred.T @ centred)
 
     def merge(self, other: "Moments") -> None:
-        """Take in what another has taken in.
-
-        Args:
-            other: Moments of vectors of the same length.
+        """Takes in what another has taken in; the other is not changed.
 
         Raises:
-            ValueError: If the lengths differ.
+            ValueError: if the lengths differ.
         """
         if self.mean.shape != other.mean.shape:
             raise ValueError(
@@ -60,10 +57,10 @@ class Moments:
             self._add(other.count, other.mean, other.scatter)
 
     def covariance(self) -> Tensor:
-        """Return the unbiased covariance [D, D].
+        """Computes the unbiased covariance [D, D].
 
         Raises:
-            ValueError: If fewer than two vectors were taken in.
+            ValueError: if fewer than two vectors were taken in.
         """
         if self.count < 2:
             raise ValueError(f"{self.count} vectors: a covariance needs two or more")

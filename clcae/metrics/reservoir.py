@@ -1,4 +1,4 @@
-"""Vectors kept for metrics that need all pairs of them, in bounded memory.
+"""Reservoir sample of vectors for metrics that need all pairs, in bounded memory.
 
 What is kept does not depend on batches, on order or on how parts were merged: every vector has a
 rank, a hash of where it lies, and where there are more than `maximum` vectors those of lowest rank
@@ -20,7 +20,7 @@ CELL = 2.0**-12  # width of a coordinate's cells, for vectors of length one; rou
 
 @dataclass(frozen=True)
 class Kept:
-    """Vectors, and what orders them."""
+    """Vectors with the keys that rank and order them."""
 
     vectors: Tensor  # [M, D]
     ranks: Tensor  # [M], int64: which of them stay
@@ -34,16 +34,16 @@ class Kept:
 
 
 class Reservoir:
-    """At most `maximum` of the vectors taken in, on the CPU.
+    """Keeps a sample of at most `maximum` of the vectors taken in, on the CPU.
 
     Twice as many are held for a time, while they come in.
 
     Args:
-        dimension: Length D of the vectors.
-        maximum: How many are kept.
+        dimension: length D of the vectors.
+        maximum: how many are kept.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: if a number is not positive.
     """
 
     def __init__(self, *, dimension: int, maximum: int = DEFAULT_MAXIMUM) -> None:
@@ -64,13 +64,13 @@ class Reservoir:
         self,
         vectors: Tensor,  # [N, D]
     ) -> None:
-        """Take in a batch.
+        """Takes in a batch.
 
         Args:
-            vectors: Vectors [N, D]; half precision is kept as float32, anything else as it is.
+            vectors: half precision is kept as float32, anything else as it is.
 
         Raises:
-            ValueError: If the vectors have another length, or are not finite.
+            ValueError: if the vectors have another length, or are not finite.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
             raise ValueError(f"vectors are {tuple(vectors.shape)}: expected [N, {self.dimension}]")
@@ -84,10 +84,10 @@ class Reservoir:
             self._add(self._ordered(vectors))
 
     def merge(self, other: "Reservoir") -> None:
-        """Take in what another has taken in.
+        """Takes in what another has taken in.
 
         Raises:
-            ValueError: If lengths or maxima differ.
+            ValueError: if lengths or maxima differ.
         """
         if (self.dimension, self.maximum) != (other.dimension, other.maximum):
             raise ValueError(
@@ -99,7 +99,7 @@ class Reservoir:
             self._add(other._compact())
 
     def vectors(self) -> Tensor:
-        """The vectors kept [M, D], float64; M is the lesser of `count` and `maximum`.
+        """Returns the vectors kept [M, D], float64; M is the lesser of `count` and `maximum`.
 
         Their order, along a fixed direction, does not depend on how they came in either.
         """
@@ -109,7 +109,7 @@ class Reservoir:
         return kept.vectors[kept.heights.argsort(stable=True)].double()
 
     def _ordered(self, vectors: Tensor) -> Kept:
-        """The vectors with their ranks and heights, each by itself."""
+        """Computes rank and height of each vector, independently of the others."""
         coordinates = torch.stack(
             [(vectors.double() * direction).sum(dim=1) for direction in self._directions], dim=1
         )
@@ -126,7 +126,7 @@ class Reservoir:
             self._compact()
 
     def _compact(self) -> Kept:
-        """All parts as one, cut to the maximum."""
+        """Joins all parts and cuts them to the maximum."""
         if len(self._parts) > 1 or self._held > self.maximum:
             whole = Kept(
                 torch.cat([part.vectors for part in self._parts]),
@@ -140,6 +140,6 @@ class Reservoir:
 
 
 def _hash(row: Tensor) -> int:
-    """63 bits of a hash of whole numbers."""
+    """Returns 63 bits of a hash of integers."""
     digest = hashlib.blake2b(row.numpy().tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

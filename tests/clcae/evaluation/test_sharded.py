@@ -15,13 +15,14 @@ from clcae.evaluation.sharded import EvaluationPass
 from clcae.evaluation.states import Part, read_part, write_part
 from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally, evaluate
 from clcae.images import read_image
-from clcae.metrics.consistency import EditingConsistency, OfficialEditingConsistency
+from clcae.metrics.consistency import EditingConsistency
 from clcae.metrics.frechet import EditingFrechetDistance, FrechetDistance
 from clcae.metrics.identity import IdentitySimilarity
 from clcae.metrics.kernel import KernelDistance
 from clcae.metrics.manifold import Precision
 from clcae.metrics.metric import Metric
-from clcae.metrics.reconstruction import MeanSquaredError, StructuralSimilarity
+from clcae.metrics.reconstruction import MeanSquaredError
+from clcae.metrics.ssim import StructuralSimilarity
 
 COUNT = 61
 
@@ -59,11 +60,6 @@ MEASURES = {
         )
     ),
     "LEC": Measure(lambda: EditingConsistency(edit="e"), preparation=None, stream="codes"),
-    "official LEC": Measure(
-        lambda: OfficialEditingConsistency(edit="e", batch_size=4),
-        preparation=None,
-        stream="codes",
-    ),
 }
 
 

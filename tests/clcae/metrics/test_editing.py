@@ -28,11 +28,10 @@ def cosine(first: np.ndarray, second: np.ndarray) -> float:
 def test_effect_is_what_its_protocol_says(sign: int) -> None:
     edited, unedited, inputs = judged(0), judged(1), judged(2)
     deviations = np.array([0.5, 2.0, 1.5])
-    whole, other = (EditQuality(num_attributes=3, target=1, sign=sign) for _ in range(2))
-    for quality, rows in ((whole, slice(0, 13)), (other, slice(13, None))):
+    quality = EditQuality(num_attributes=3, target=1, sign=sign)
+    for rows in (slice(0, 13), slice(13, None)):
         quality.update(*(part(judgement, rows) for judgement in (edited, unedited, inputs)))
-    whole.merge(other)
-    effect = whole.compute(deviations)
+    effect = quality.compute(deviations)
     change = (edited.attributes - unedited.attributes).double().numpy() / deviations
     assert effect.count == 40
     assert effect.change == pytest.approx(change[:, 1].mean(), rel=1e-5)
@@ -69,5 +68,3 @@ def test_what_cannot_be_measured_is_refused() -> None:
     quality.update(judged(0), judged(1), judged(2))
     with pytest.raises(ValueError, match="expected 3 > 0"):
         quality.compute([1.0, 0.0, 1.0])
-    with pytest.raises(ValueError, match="two edits"):
-        quality.merge(EditQuality(num_attributes=3, target=1, sign=1))

@@ -3,36 +3,34 @@
 What `direction` promises is checked on real pictures: worse ones score worse, under every metric.
 """
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import pytest
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import clcae
 from clcae.data.sources import TensorImages
+from clcae.evaluation.networks import Cached
 from clcae.evaluation.rows import Row
 from clcae.evaluation.tally import evaluate
 from clcae.frozen.portraits import PortraitJudges
 from clcae.images import to_uint8
-from clcae.metrics.consistency import EditingConsistency, OfficialEditingConsistency, edit_and_undo
 from clcae.metrics.frechet import FrechetDistance
 from clcae.metrics.identity import IdentitySimilarity
 from clcae.metrics.kernel import KernelDistance, SubsetKernelDistance, Subsets
 from clcae.metrics.manifold import Precision, Recall
 from clcae.metrics.metric import Metric
-from clcae.metrics.multiscale import MultiscaleSimilarity, PortedMultiscaleSimilarity
-from clcae.metrics.perceptual import PerceptualDistance
 from clcae.metrics.reconstruction import (
-    UNIFORM_21,
     MeanSquaredError,
     PeakSignalToNoiseRatio,
+    PerceptualDistance,
+)
+from clcae.metrics.ssim import (
+    UNIFORM_21,
+    MultiscaleSimilarity,
+    PortedMultiscaleSimilarity,
     StructuralSimilarity,
 )
-from clcae.metrics.shared import Remembered
 from clcae.portraits import PortraitDataset
 from clcae.pretrained.assets import portraits_judges
 
@@ -47,23 +45,21 @@ def judges() -> PortraitJudges:
 @pytest.fixture(scope="module")
 def source() -> TensorImages:
     portraits = PortraitDataset("test", size=64, length=COUNT)
-    return TensorImages(
-        pixels=torch.stack([to_uint8(portraits[index].images) for index in range(COUNT)])
-    )
+    return TensorImages(pixels=to_uint8(portraits.batch(list(range(COUNT))).images))
 
 
 class Enlarged(MultiscaleSimilarity):
     """At 192 pixels: five scales need 176."""
 
-    def pixel_values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
         size = (192, 192)
         enlarged = [F.interpolate(x, size=size, mode="bilinear") for x in (outputs, targets)]
-        return super().pixel_values(*enlarged)
+        return super().values(*enlarged)
 
 
 def metrics_of(judges: PortraitJudges) -> dict[str, Callable[[], Metric]]:
     pooled = {
-        "features": Remembered(judges.pooled),
+        "features": Cached(judges.pooled),
         "features_name": "portraits identity embedder, pooled",
         "dimension": judges.pooled_dim,
     }
@@ -72,7 +68,7 @@ def metrics_of(judges: PortraitJudges) -> dict[str, Callable[[], Metric]]:
         "MSE": MeanSquaredError,
         "PSNR": PeakSignalToNoiseRatio,
         "SSIM": StructuralSimilarity,
-        "SSIM 21": lambda: StructuralSimilarity(window=UNIFORM_21, quantise=True),
+        "SSIM 21": lambda: StructuralSimilarity(window=UNIFORM_21),
         "MS-SSIM port": PortedMultiscaleSimilarity,
         "MS-SSIM": Enlarged,
         "perceptual": lambda: PerceptualDistance(
@@ -121,37 +117,3 @@ def test_worse_pictures_score_worse_under_every_metric(
     for space, row in rows.items():
         for name, value in row.metrics.items():
             assert again[space].metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
-
-
-def test_latent_editing_consistency_of_a_method(source: TensorImages) -> None:
-    method = clcae.load_method("portraits/clcae").with_output("W+").eval()
-    images = source.images(range(10))
-    step = 0.05 * torch.randn(1, generator=torch.Generator().manual_seed(0))
-    template = method.invert(images[:1])
-
-    def invert(pictures: Tensor) -> Tensor:
-        return method.invert(pictures).codes
-
-    def synthesize(codes: Tensor) -> Tensor:
-        return method.synthesize(replace(template, codes=codes))
-
-    def measure(batch_size: int, undo: float) -> tuple[float, float]:
-        plain = EditingConsistency(edit="all codes moved")
-        official = OfficialEditingConsistency(edit="all codes moved", batch_size=batch_size)
-        for part in images.split(batch_size):
-            pair = edit_and_undo(
-                part,
-                invert=invert,
-                synthesize=synthesize,
-                edit=lambda codes: codes + step,
-                undo=lambda codes: codes - undo * step,
-            )
-            for metric in (plain, official):
-                metric.update(*pair)
-        return plain.compute(), official.compute()
-
-    whole, parts = measure(10, undo=1), measure(5, undo=1)
-    assert whole[0] == pytest.approx(parts[0], rel=1e-4)  # it does not depend on the batch size
-    assert whole[0] == pytest.approx(whole[1], rel=1e-9)  # nor, with so few batches, the script
-    assert 0 < whole[0] < math.inf
-    assert measure(4, undo=1)[1] != pytest.approx(whole[1], rel=1e-3)  # the last two are dropped

@@ -14,11 +14,11 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-def fidelity(first: Tensor, second: Tensor, **settings: int) -> tuple[float, float]:
+def fidelity(first: Tensor, second: Tensor, **settings: int) -> float:
     result = metric_kid.kid_features_to_metric(
         first.double(), second.double(), verbose=False, **settings
     )
-    return result["kernel_inception_distance_mean"], result["kernel_inception_distance_std"]
+    return result["kernel_inception_distance_mean"]
 
 
 def metric(dimension: int = 12, maximum: int = 1000) -> KernelDistance:
@@ -32,7 +32,7 @@ def metric(dimension: int = 12, maximum: int = 1000) -> KernelDistance:
 
 def test_all_pairs_agree_with_torch_fidelity() -> None:
     first, second = torch.randn(200, 32), torch.randn(200, 32) * 1.3 + 0.2
-    expected, _ = fidelity(first, second, kid_subsets=1, kid_subset_size=200)
+    expected = fidelity(first, second, kid_subsets=1, kid_subset_size=200)
     assert kernel_distance(first, second) == pytest.approx(expected, rel=1e-9)
 
 
@@ -50,20 +50,6 @@ def test_sets_of_other_sizes_agree_with_the_definition() -> None:
     across = np.mean([kernel(a, b) for a in first for b in second])
     ours = kernel_distance(torch.from_numpy(first), torch.from_numpy(second))
     assert ours == pytest.approx(sum(within) - 2 * across, rel=1e-10)
-
-
-def test_more_vectors_than_a_block() -> None:
-    first, second = torch.randn(2500, 3), torch.randn(1100, 3) + 0.1
-    x, y = first.double(), second.double()
-
-    def matrix(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / 3 + 1) ** 3
-
-    within = sum(
-        (matrix(a, a).sum() - matrix(a, a).trace()) / (len(a) * (len(a) - 1)) for a in (x, y)
-    )
-    expected = float(within - 2 * matrix(x, y).mean())
-    assert kernel_distance(first, second) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_estimate_is_unbiased() -> None:
@@ -86,9 +72,8 @@ def test_subsets_agree_with_torch_fidelity() -> None:
     ours.update_outputs(torch.rand(90, 3, 2, 2))
     ours.update_targets(torch.rand(70, 3, 2, 2) ** 2)
     kept = ours.outputs.vectors(), ours.targets.vectors()
-    mean, deviation = fidelity(*kept, kid_subsets=7, kid_subset_size=40, rng_seed=2020)
-    assert ours.compute() == pytest.approx(mean, rel=1e-9)
-    assert ours.standard_deviation() == pytest.approx(deviation, rel=1e-9)
+    expected = fidelity(*kept, kid_subsets=7, kid_subset_size=40, rng_seed=2020)
+    assert ours.compute() == pytest.approx(expected, rel=1e-9)
     assert ours.protocol["estimate"].endswith("7 subsets of 40, seed 2020")
     with pytest.raises(ValueError, match="cannot merge"):
         ours.merge(metric())  # type: ignore[arg-type]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from clcae.metrics import blocks
-from clcae.metrics.blocks import ENTRIES, row_blocks
+from clcae.metrics import feature_sets
+from clcae.metrics.feature_sets import ENTRIES, row_blocks
 from clcae.metrics.kernel import kernel_distance
 from clcae.metrics.manifold import share_inside
 
@@ -23,7 +23,7 @@ def test_values_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     first = torch.randn(61, 5, dtype=torch.float64, generator=generator)
     second = torch.randn(47, 5, dtype=torch.float64, generator=generator) + 0.3
     whole = kernel_distance(first, second), share_inside(first, second)
-    monkeypatch.setattr(blocks, "ENTRIES", 150)
+    monkeypatch.setattr(feature_sets, "ENTRIES", 150)
     assert len(row_blocks(first, columns=47)) > 10
     parts = kernel_distance(first, second), share_inside(first, second)
     assert parts == pytest.approx(whole, rel=1e-12)

@@ -63,13 +63,6 @@ def test_copies_have_balls_of_no_size() -> None:
     assert share_inside(copies[:2] + 1e-3, copies) == 0
 
 
-def test_more_vectors_than_a_block() -> None:
-    outputs, targets = torch.randn(1500, 3).double(), torch.randn(2200, 3).double() + 0.5
-    expected = metric_prc.calculate_precision_recall_full(outputs, targets)
-    assert share_inside(outputs, targets) == pytest.approx(expected[0], rel=1e-6)
-    assert share_inside(targets, outputs) == pytest.approx(expected[1], rel=1e-6)
-
-
 def test_refusals() -> None:
     for metric in metrics():
         metric.update(torch.rand(3, 3, 2, 2), torch.rand(3, 3, 2, 2))

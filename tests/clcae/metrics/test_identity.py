@@ -1,16 +1,23 @@
 """Identity of detected faces, on the one photograph at hand and with MTCNN's own weights."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from facenet_pytorch.models.utils.detect_face import extract_face
+from scipy.spatial.distance import cosine
 from skimage import data
 from torch import Tensor
 
 from clcae.faces import Detector, Face, mtcnn_detector, recognition_crop
 from clcae.frozen.face_embedders import FaceEmbedder
-from clcae.metrics.face_identity import DetectedFaceEmbedder, box_crop, landmark_crop
-from clcae.metrics.identity import IdentitySimilarity
+from clcae.metrics.identity import (
+    DetectedFaceEmbedder,
+    IdentitySimilarity,
+    box_crop,
+    cosine_similarity,
+    landmark_crop,
+)
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +108,54 @@ def test_refusals(photograph: Tensor, detector: Detector) -> None:
     judge.network = lambda faces: torch.full((len(faces), 16), torch.nan)
     with pytest.raises(ValueError, match=r"gave \(1, 16\) for 1 faces: expected finite"):
         judge(photograph[None])
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Pixel embedding that finds no face in black images."""
+    embeddings = images.flatten(1) + 0.3
+    return torch.where((images == -1).all(dim=(1, 2, 3))[:, None], torch.nan, embeddings)
+
+
+def identity() -> IdentitySimilarity:
+    return IdentitySimilarity(embedder=pixels, embedder_name="pixels")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def test_cosine_agrees_with_scipy() -> None:
+    first, second = torch.randn(2, 5, 16).unbind()
+    expected = [1 - cosine(a, b) for a, b in zip(first.double(), second.double(), strict=True)]
+    np.testing.assert_allclose(cosine_similarity(first, second * 8), expected, rtol=1e-9)
+    assert cosine_similarity(first, first).max() <= 1
+
+
+def test_embedding_without_direction_is_nan() -> None:
+    first = torch.tensor([[0.0, 0.0], [1.0, torch.nan], [1e-20, 0.0]])
+    assert cosine_similarity(first, torch.ones(3, 2)).isnan().tolist() == [True, True, False]
+    with pytest.raises(ValueError, match=r"expected one \[N, D\]"):
+        cosine_similarity(first, torch.ones(3, 4))
+
+
+def test_images_without_a_face_do_not_count_and_are_told() -> None:
+    images = torch.rand(4, 3, 4, 4)
+    targets = images.clone()
+    targets[2] = -1
+    metric = identity()
+    assert metric.update(images, targets).tolist() == [True, True, False, True]
+    assert metric.num_counted == 3
+    assert metric.compute() == pytest.approx(1)
+
+
+def test_identity_merge_equals_whole() -> None:
+    outputs, targets = torch.rand(2, 7, 3, 4, 4).unbind()
+    outputs[3] = -1
+    whole, first, second = identity(), identity(), identity()
+    whole.update(outputs, targets)
+    first.update(outputs[:4], targets[:4])
+    second.update(outputs[4:], targets[4:])
+    first.merge_state(second.state())
+    assert first.num_counted == whole.num_counted == 6
+    assert first.compute() == pytest.approx(whole.compute(), rel=1e-12)

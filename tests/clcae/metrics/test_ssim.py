@@ -1,16 +1,23 @@
-"""MS-SSIM against the definition in numpy and scipy, scale by scale."""
+"""SSIM against scikit-image and scipy; MS-SSIM against its definition, scale by scale."""
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from skimage.metrics import structural_similarity as skimage_ssim
 from torch import Tensor
 
-from clcae.metrics.multiscale import (
+from clcae.metrics.ssim import (
+    GAUSSIAN_7,
+    GAUSSIAN_11,
+    UNIFORM_21,
     MultiscaleSimilarity,
     PortedMultiscaleSimilarity,
+    SsimWindow,
+    StructuralSimilarity,
     multiscale_similarity,
     ported_multiscale_similarity,
+    structural_similarity,
 )
 
 EXPONENTS = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]  # Wang et al. 2003, section 3.2
@@ -130,3 +137,71 @@ def test_small_images_and_wrong_ranges_are_refused(
     with pytest.raises(ValueError, match="expected one shape"):
         metric.update(fitting, fitting[:, :1])
     assert metric.num_counted == 1
+
+
+def unit(images: Tensor) -> list[np.ndarray]:
+    return list((images.double().permute(0, 2, 3, 1).numpy() + 1) / 2)
+
+
+@pytest.mark.parametrize("window", [GAUSSIAN_11, UNIFORM_21, SsimWindow(size=7, sigma=None)])
+def test_ssim_agrees_with_skimage(window: SsimWindow) -> None:
+    images = pair(40, 36)
+    kind = (
+        {"win_size": window.size}
+        if window.sigma is None
+        else {"gaussian_weights": True, "sigma": window.sigma, "use_sample_covariance": False}
+    )
+    expected = [
+        skimage_ssim(a, b, data_range=1, channel_axis=-1, **kind)
+        for a, b in zip(*map(unit, images), strict=True)
+    ]
+    np.testing.assert_allclose(structural_similarity(*images, window=window), expected, rtol=1e-9)
+
+
+def test_ssim_with_the_default_window_agrees_with_scipy() -> None:
+    """scikit-image derives the size of a Gaussian from its sigma, so 7x7 is checked with scipy."""
+
+    images = pair(40, 36)
+
+    def blur(channel: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(channel, 1.5, radius=3)[3:-3, 3:-3]
+
+    expected = []
+    for a, b in zip(*map(unit, images), strict=True):
+        channels = []
+        for x, y in zip(np.moveaxis(a, 2, 0), np.moveaxis(b, 2, 0), strict=True):
+            mx, my = blur(x), blur(y)
+            vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+            ratio = (2 * mx * my + 1e-4) * (2 * cov + 9e-4)
+            channels.append(np.mean(ratio / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))))
+        expected.append(np.mean(channels))
+    np.testing.assert_allclose(structural_similarity(*images), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        structural_similarity(*images, window=GAUSSIAN_7), structural_similarity(*images)
+    )
+
+
+def test_ssim_of_identical_images_is_one() -> None:
+    images = pair(40, 36)
+    torch.testing.assert_close(structural_similarity(images[1], images[1]), torch.ones(3).double())
+
+
+def test_protocols_differ_and_do_not_merge() -> None:
+    small, large = StructuralSimilarity(), StructuralSimilarity(window=UNIFORM_21)
+    assert small.protocol["window"] == "gaussian 7x7, sigma 1.5"
+    assert large.protocol["window"] == "uniform 21x21, sample covariance"
+    with pytest.raises(ValueError, match="cannot merge StructuralSimilarity"):
+        small.merge(large)
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(6, 1.5), (1, 1.5), (7, 0.0)])
+def test_windows_out_of_range(size: int, sigma: float) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        SsimWindow(size=size, sigma=sigma)
+
+
+def test_image_smaller_than_the_window() -> None:
+    with pytest.raises(ValueError, match="smaller than the 21 window"):
+        structural_similarity(
+            torch.zeros(1, 3, 20, 30), torch.zeros(1, 3, 20, 30), window=UNIFORM_21
+        )

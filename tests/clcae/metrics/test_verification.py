@@ -5,10 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import r2_score as sklearn_r2
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
 
-from clcae.metrics.metric import Metric
-from clcae.metrics.verification import R2Score, RocAuc, r2_score, roc_auc
+from clcae.metrics.verification import r2_score, roc_auc
 
 
 @pytest.fixture(autouse=True)
@@ -64,36 +62,3 @@ def test_r2_refusals() -> None:
         r2_score(torch.full((3, 2), torch.nan), torch.rand(3, 2))
     with pytest.raises(ValueError, match="differ"):
         r2_score(torch.rand(3, 1), torch.rand(3, 2))
-
-
-def _scores() -> tuple[Tensor, Tensor]:
-    return torch.randn(50), torch.arange(50) % 2
-
-
-def _estimates() -> tuple[Tensor, Tensor]:
-    return torch.randn(50, 3), torch.randn(50, 3)
-
-
-@pytest.mark.parametrize("kind", ["auc", "r2"])
-def test_merge_equals_whole(kind: str) -> None:
-    def make() -> Metric:
-        return RocAuc(task="same person") if kind == "auc" else R2Score(num_attributes=3)
-
-    outputs, targets = _scores() if kind == "auc" else _estimates()
-    whole, first, second = make(), make(), make()
-    assert whole.update(outputs, targets).all()
-    first.update(outputs[:13], targets[:13])
-    second.update(outputs[13:30], targets[13:30])
-    second.update(outputs[30:], targets[30:])
-    first.merge(second)
-    assert first.num_counted == whole.num_counted == 50
-    assert first.compute() == pytest.approx(whole.compute(), rel=1e-12)
-    assert second.num_counted == 37, "the part is left as it is"
-    assert whole.direction == "higher"
-
-
-def test_tasks_do_not_merge() -> None:
-    with pytest.raises(ValueError, match="cannot merge"):
-        RocAuc(task="one").merge(RocAuc(task="another"))
-    with pytest.raises(ValueError, match="no scores"):
-        RocAuc(task="one").compute()

@@ -1,12 +1,12 @@
-"""Features computed once for several metrics."""
+"""Judging networks: computed once for several metrics, missing ones named."""
 
 import pytest
 import torch
 from torch import Tensor
 
+from clcae.evaluation.networks import Cached
 from clcae.metrics.frechet import FrechetDistance
 from clcae.metrics.kernel import KernelDistance
-from clcae.metrics.shared import Remembered
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def test_two_metrics_over_two_spaces_compute_features_once() -> None:
         calls.append(len(images))
         return images.flatten(1)
 
-    kind = {"features": Remembered(features), "features_name": "pixels", "dimension": 12}
+    kind = {"features": Cached(features), "features_name": "pixels", "dimension": 12}
     targets = torch.rand(6, 3, 2, 2)
     values = []
     for _ in ("W", "W+"):
@@ -38,11 +38,11 @@ def test_two_metrics_over_two_spaces_compute_features_once() -> None:
 
 
 def test_images_changed_in_place_are_computed_again() -> None:
-    remembered = Remembered(lambda images: images.sum(dim=(1, 2, 3)), kept=1)
+    cached = Cached(lambda images: images.sum(dim=(1, 2, 3)), kept=1)
     images = torch.rand(2, 3, 4, 4)
-    first = remembered(images)
+    first = cached(images)
     images[0] += 1
-    assert not torch.equal(remembered(images), first)
-    assert torch.equal(remembered(images.double()), images.double().sum(dim=(1, 2, 3)))
+    assert not torch.equal(cached(images), first)
+    assert torch.equal(cached(images.double()), images.double().sum(dim=(1, 2, 3)))
     with pytest.raises(ValueError, match="0 batches"):
-        Remembered(torch.clone, kept=0)
+        Cached(torch.clone, kept=0)
