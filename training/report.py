@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from clcae.data.sources import ImageSource
 from clcae.evaluation.networks import Cached
