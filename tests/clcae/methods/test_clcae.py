@@ -1,7 +1,9 @@
 """What every form of CLCAE promises, on a generator of odd sizes."""
 
+import re
 from pathlib import Path
 
+import official
 import pytest
 import torch
 from small_methods import small_official
@@ -215,6 +217,14 @@ def test_official_encoder_learns_with_dropout() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_the_official_code_means_to_load_trunk_and_head() -> None:
+    tower, encoder = official.layout("clcae_align_image"), official.layout("clcae_1024")
+    keys = [key for key in tower["state_dict"] if key.startswith("encoder.")]
+    assert len(keys) == 399 and {*keys} <= {*encoder["state_dict"]}
+    parts = {re.match(r"encoder\.(input_layer|body|styles\.0|latlayer[12])\.", key) for key in keys}
+    assert None not in parts  # trunk, head, and 1x1 convolutions that stage 1 never trains
 
 
 def test_encoder_starts_from_an_aligners_tower() -> None:
