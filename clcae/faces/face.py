@@ -1,4 +1,4 @@
-"""A face in a picture: five landmarks, a box, a score; which faces are meant, and which will do.
+"""A face in a picture: five landmarks, a box, a score; the choice among several.
 
 Coordinates are pixels (x, y) of the upright picture, with the centre of the top left pixel at
 (0, 0). Left and right are the picture's, so that the left eye is the one nearer to its left side.
@@ -11,10 +11,6 @@ from typing import Literal
 from torch import Tensor
 
 Which = Literal["largest", "all"] | int
-
-SMALLEST_CROP = 48.0  # pixels of the picture; smaller faces are tiny
-LARGEST_TURN = 0.8  # how far the nose may lie from between the eyes, in eye distances
-SMALLEST_EYE_DISTANCE = 0.2  # of the width of the face's box; frontal faces have about 0.48
 
 
 @dataclass(frozen=True)
@@ -67,47 +63,3 @@ def choose(faces: Sequence[Face], which: Which) -> list[Face]:
             f"no face {which}: {len(ordered)} found, numbered from 0 at the left of the picture"
         )
     return [ordered[which]]
-
-
-def check_frontal(face: Face) -> None:
-    """Refuses a profile, of which a portrait's crop and its landmarks mean little.
-
-    A head counts as a profile where the nose lies more than 0.8 eye distances beside the middle
-    of the eyes, along the line of the eyes. With the nose standing out by as much as half the
-    distance of the pupils, that is a turn of about 58 degrees. It also does where the eyes are
-    closer than a fifth of the box: detectors put the eye they cannot see near the other.
-
-    Raises:
-        ValueError: It is a profile.
-    """
-    left, right, nose = face.landmarks[:3]
-    along = right - left
-    distance = float(along.norm())
-    width = float(face.box[2] - face.box[0])
-    if distance <= SMALLEST_EYE_DISTANCE * width:
-        raise ValueError(
-            f"a face in profile: its eyes are {distance:.0f} pixels apart in a face of {width:.0f}"
-        )
-    turn = abs(float((nose - (left + right) / 2) @ along)) / distance**2
-    if turn > LARGEST_TURN:
-        raise ValueError(
-            f"a face in profile: the nose lies {turn:.1f} eye distances beside the middle of the "
-            f"eyes, expected at most {LARGEST_TURN}"
-        )
-
-
-def check_size(quad: Tensor) -> None:
-    """Refuses a tiny face: a crop of fewer than 48 pixels of the picture has nothing to show.
-
-    Args:
-        quad: The crop's corners [4, 2] in the picture.
-
-    Raises:
-        ValueError: It is tiny.
-    """
-    side = float((quad[3] - quad[0]).norm())
-    if side < SMALLEST_CROP:
-        raise ValueError(
-            f"a tiny face: its crop takes {side:.0f} pixels of the picture, expected at least "
-            f"{SMALLEST_CROP:.0f}"
-        )
