@@ -6,31 +6,24 @@ Each continues where it was stopped, and so does the comparison.
 """
 
 import os
-import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clcae.images import labelled_grid, read_image, write_png
-from training.commandline import composed, key_of, override
+from training.commandline import Command, composed, key_of, override, run_program
 from training.environment import describe
 from training.errors import UsageError
 from training.run_state import RunState, differing_keys
-from training.subprocesses import Command
-from training.usage import explain
 
-NAME = "compare.py"
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
-TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1"
 # Keys of the comparison itself, which trainings do not receive.
 OWN = {"contestant", "seeds", "num_people", "protocol", "lists", "table", "run", "seed", "report"}
 SHOWN = 8  # pictures of the grid
@@ -214,29 +207,11 @@ def compare(cfg: DictConfig, *, table: str, overrides: Sequence[str]) -> Path:
         return comparison.run()
 
 
-def fail(error: BaseException) -> NoReturn:
-    """Ends the program with one line, or with the stack trace of a fault of ours."""
-    line, status = explain(error, configs=CONFIGS, arguments=[]) or (None, 1)
-    if TRACE or line is None:
-        traceback.print_exception(error)
-    elif line:
-        print(f"{NAME}: {line.replace('train.py', 'scripts/compare.py')}", file=sys.stderr)
-    sys.exit(status)
-
-
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="compare")
 def run(cfg: DictConfig) -> None:
     """Runs the composed configuration."""
-    try:
-        given = HydraConfig.get()
-        compare(cfg, table=given.runtime.choices["table"], overrides=given.overrides.task)
-    except (Exception, KeyboardInterrupt) as error:
-        fail(error)
+    given = HydraConfig.get()
+    compare(cfg, table=given.runtime.choices["table"], overrides=given.overrides.task)
 
 
 if __name__ == "__main__":
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its own errors, for `fail`
-    try:
-        run()
-    except Exception as error:
-        fail(error)
+    run_program(run, name="scripts/compare.py", configs=CONFIGS, primary="compare")

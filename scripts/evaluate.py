@@ -51,13 +51,11 @@ from clcae.methods.inversion_file import weights_digest
 from clcae.ops.memory import keep_freed_memory
 from clcae.portraits import ATTRIBUTES
 from clcae.stylegan2.compilation import compiled
-from clcae.tables.comparison import rows_sheet
-from clcae.tables.formats import markdown_table
+from clcae.tables.markdown import markdown_table
 from editing import Direction, load_directions, move_of
 from training import distributed
-from training.errors import UsageError
+from training.errors import UsageError, explain
 from training.parts import Parts
-from training.usage import explain
 
 NAME = "evaluate.py"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -165,8 +163,7 @@ def evaluate(config: Mapping[str, Any], *, data: str) -> list[Row]:
 
 def report(rows: Sequence[Row], results: str) -> int:
     """Prints the table and all that is missing from it; the exit status."""
-    sheet = rows_sheet(rows, metrics=list(rows[0].metrics), decimals=DECIMALS)
-    print(markdown_table(sheet))
+    print(markdown_table(rows, metrics=list(rows[0].metrics), decimals=DECIMALS))
     print(f"{rows[0].num_images} images of {rows[0].extra['images']}; rows in {results}")
     said = set[str]()
     for row in rows:
@@ -434,7 +431,9 @@ def _unknown_key(error: BaseException) -> str | None:
 
 def fail(error: BaseException) -> NoReturn:
     """Ends the program with one line, or with the stack trace where it is asked for or deserved."""
-    line, status = explain(error, configs=CONFIGS, arguments=[]) or (None, 1)
+    line, status = explain(
+        error, name=f"scripts/{NAME}", configs=CONFIGS, primary="evaluate", arguments=[]
+    ) or (None, 1)
     line = _unknown_key(error) or _missing_key(error) or line
     if line is None and isinstance(error, OSError) and error.filename:
         line = f"{error.filename}: {error.strerror}"

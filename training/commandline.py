@@ -1,16 +1,196 @@
-"""Writes and reads the command lines of Hydra."""
+"""Command lines of train.py, scripts/evaluate.py and scripts/compare.py: reads, writes, runs them.
 
+Hydra reads VALUE of KEY=VALUE by a grammar of its own: 1e3 and 2024_11_28 are numbers, brackets are
+lists, a second = is an error. `rewritten` quotes names and paths, so that they stay the text that
+was typed, and lets a file stand where a choice of a group is expected.
+"""
+
+import logging
+import os
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
+from clcae.ops.memory import keep_freed_memory
+from training.errors import StoppedError, UsageError, UserError, choices_of, explain
+from training.trainer import Interrupts
+
+# Root key of a group -> the choice that loads a file, and the key of that file.
+FILES = {
+    "method": ("file", "source"),
+    "generator": ("file", "source"),
+    "data": ("folder", "root"),
+    "validation": ("folder", "root"),
+    "test": ("folder", "root"),
+}
+SHIPPED = "portraits/"  # of clcae.load_method: "portraits/NAME" is a shipped file
+# Keys whose values are names or paths: whole keys, last parts of keys, and sections of paths.
+TEXT_KEYS = {"run", "results", "save", "images", "reconstructions", "originals"}
+TEXT_ENDINGS = {"source", "root", "split", "name", "suffix", "labels", "directions", "lpips_trunk"}
+TEXT_SECTIONS = {"paths", "weights"}
+POLL = 0.2  # seconds between two looks at a subprocess
 # What Hydra reads as a text without quotes.
 _PLAIN = re.compile(r"(?!(?i:null|true|false|nan|inf)$)\.{0,2}[A-Za-z_/][\w./+-]*")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A Python script with its arguments.
+
+    Args:
+        label: what the command does, for messages.
+        script: path of the script.
+        arguments: arguments of the script.
+        leaves: file that exists once a training is finished; None for other commands, whose
+            stdout is dropped.
+    """
+
+    label: str
+    script: Path
+    arguments: Sequence[str]
+    leaves: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.script.name} {shlex.join(self.arguments)}"
+
+    def run(self) -> None:
+        """Runs the command to its end; after SIGTERM or SIGINT waits until it has stopped.
+
+        Raises:
+            StoppedError: if a signal came.
+            UserError: if the command failed.
+        """
+        with Interrupts() as interrupts:
+            status = self._wait(interrupts)
+        if interrupts.received:
+            raise StoppedError(
+                f"stopped by {signal.Signals(interrupts.received).name}; "
+                "the same command goes on from here",
+                signal_number=interrupts.received,
+            )
+        if status:
+            raise UserError(
+                f"{self.label}: {self.script.name} ended with status {status}, for the reason "
+                "above; the same command goes on from there"
+            )
+
+    def _wait(self, interrupts: Interrupts) -> int:
+        # train.py and its like set it for themselves; the child would print stack traces.
+        environment = {key: text for key, text in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+        process = subprocess.Popen(
+            [sys.executable, str(self.script), *self.arguments],
+            env=environment,
+            process_group=0,  # a signal of the terminal reaches it once, from here
+            stdout=None if self.leaves else subprocess.DEVNULL,
+        )
+        handed = False
+        try:
+            while process.poll() is None:
+                try:
+                    process.wait(timeout=POLL)
+                except subprocess.TimeoutExpired:
+                    if interrupts.received and not handed:
+                        process.send_signal(interrupts.received)
+                        handed = True
+        finally:
+            if process.poll() is None:
+                process.kill()
+        return process.wait()
+
+
+def run_program(
+    function: Callable[[DictConfig], int | None], *, name: str, configs: Path, primary: str
+) -> NoReturn:
+    """Runs a function on the configuration that the command line composes, and exits.
+
+    A mistake of the user ends with one line on stderr; HYDRA_FULL_ERROR=1 or trainer.debug shows
+    the stack trace.
+
+    Args:
+        function: the program; returns the exit status, None for 0.
+        name: the script, relative to the repository, for messages.
+        configs: folder of the configurations.
+        primary: name of the primary configuration.
+    """
+    trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
+    keep_freed_memory()
+    arguments = sys.argv[1:]
+
+    def fail(error: BaseException, *, trace: bool) -> NoReturn:
+        line, status = explain(
+            error, name=name, configs=configs, primary=primary, arguments=sys.argv[1:]
+        ) or (None, 1)
+        if trace or line is None:
+            traceback.print_exception(error)
+        elif line:
+            print(f"{Path(name).name}: {line}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.exit(status)
+
+    def run(cfg: DictConfig) -> None:
+        first = os.environ.get("RANK", "0") == "0"  # one process of several is enough to read
+        logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s")
+        try:
+            status = function(cfg)
+        except (Exception, KeyboardInterrupt) as error:
+            fail(error, trace=trace or bool(cfg.get("trainer", {}).get("debug")))
+        if not first:
+            # Rank 0 holds every open file. In the others gloo's threads sometimes abort the exit of
+            # the interpreter (torch 2.15), which torchrun would report as a failed run.
+            sys.stdout.flush()
+            os._exit(0)
+        if status:
+            sys.exit(status)
+
+    try:
+        sys.argv[1:] = rewritten(arguments, configs=configs)
+        hydra.main(version_base="1.3", config_path=str(configs), config_name=primary)(run)()
+    except Exception as error:
+        fail(error, trace=trace)
+    sys.exit(0)
+
+
+def rewritten(arguments: Sequence[str], *, configs: Path) -> list[str]:
+    """Rewrites GROUP=FILE for Hydra and quotes names and paths.
+
+    method=FILE becomes method=file method.source='FILE', unless FILE is a choice of the group. In a
+    sweep (--multirun) values with commas or parentheses are left to Hydra.
+
+    Args:
+        arguments: the arguments as typed.
+        configs: folder of the configurations.
+
+    Raises:
+        UsageError: if GROUP=VALUE names neither a choice nor a file.
+    """
+    sweep = bool({"-m", "--multirun"} & set(arguments))
+    result = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        swept = sweep and bool(set(value) & set(",()"))
+        if not equals or key.startswith("-") or swept or _is_hydra_syntax(value):
+            result.append(argument)
+        elif key.partition("@")[0] in FILES:
+            result += _chosen(key, value, configs=configs)
+        elif _is_text(key) and not (key.endswith("directions") and value.startswith("[")):
+            result.append(override(key, value))
+        else:
+            result.append(argument)
+    return result
 
 
 def override(key: str, value: Any) -> str:
@@ -25,10 +205,41 @@ def key_of(argument: str) -> str:
 
 def composed(configs: Path, primary: str, arguments: Sequence[str]) -> DictConfig:
     """Composes the configuration of a command; inside a Hydra program, with its search path."""
+    arguments = rewritten(arguments, configs=configs)
     if GlobalHydra.instance().is_initialized():
-        return compose(primary, overrides=list(arguments))
+        return compose(primary, overrides=arguments)
     with initialize_config_dir(config_dir=str(configs), version_base="1.3"):
-        return compose(primary, overrides=list(arguments))
+        return compose(primary, overrides=arguments)
+
+
+def _chosen(key: str, value: str, *, configs: Path) -> list[str]:
+    """Returns the arguments that choose a group, or a file in its place."""
+    group, _, package = key.partition("@")
+    package = package or group
+    group = "data" if FILES[group][0] == "folder" else group
+    key = group if package == group else f"{group}@{package}"
+    choices = choices_of(configs, group)
+    if value in choices:
+        return [f"{key}={value}"]
+    shipped = group == "method" and value.startswith(SHIPPED)
+    if not shipped and not Path(value).exists():
+        names = ", ".join(choices)
+        raise UsageError(f"{package}={value} is neither a file nor one of {names}")
+    choice, file_key = FILES[group]
+    return [f"{key}={choice}", override(f"{package}.{file_key}", value)]
+
+
+def _is_hydra_syntax(value: str) -> bool:
+    """Whether a value is null, an interpolation, or quoted already."""
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value in ("", "null") or quoted or value.startswith("${")
+
+
+def _is_text(key: str) -> bool:
+    section, _, rest = key.lstrip("+").partition(".")
+    if not rest:
+        return section in TEXT_KEYS
+    return section in TEXT_SECTIONS or rest.rpartition(".")[2] in TEXT_ENDINGS
 
 
 def _literal(value: Any) -> str:
@@ -39,6 +250,5 @@ def _literal(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(map(_literal, value)) + "]"
     if isinstance(value, str) and not _PLAIN.fullmatch(value):
-        quoted = value.replace("'", "\\'")
-        return f"'{quoted}'"
+        return str(QuotedString(text=value, quote=Quote.single).with_quotes())
     return str(value)

@@ -1,4 +1,27 @@
-"""Errors that a user can act on: printed as one line, without a stack trace."""
+"""Errors that a user can act on, and the one line that each of them becomes."""
+
+import difflib
+import re
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from clcae.files import FULL_DISK
+
+OURS = ("clcae", "editing", "training", "scripts")  # packages whose ValueErrors are about input
 
 
 class UserError(Exception):
@@ -31,3 +54,106 @@ class StoppedError(UserError):
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)
         self.status = 128 + signal_number
+
+
+def explain(
+    error: BaseException, *, name: str, configs: Path, primary: str, arguments: Sequence[str]
+) -> tuple[str, int] | None:
+    """Turns an error into one line and an exit status.
+
+    Args:
+        error: the error.
+        name: the script, for messages.
+        configs: folder of the configurations.
+        primary: name of the primary configuration.
+        arguments: the command line.
+
+    Returns:
+        The line, empty if nothing is to be said, and the status: 2 for usage, 1 for failure; None
+        for an error that deserves its stack trace.
+    """
+    if isinstance(error, UserError):
+        return str(error), error.status
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; the same command continues", 130
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}, expected KEY=VALUE ({name} --help)", 2
+    if isinstance(error, MissingMandatoryValue) and error.full_key:
+        return f"{error.full_key} is not given: write {error.full_key}=VALUE ({name} --help)", 2
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        line = _explain_config(error, configs=configs, primary=primary, arguments=arguments)
+        return line.replace("--help", f"{name} --help"), 2
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory: give a smaller batch_size", 1
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        return f"cannot write {error.filename or 'a file'}: {error.strerror}", 1
+    if isinstance(error, OSError) and error.filename and not isinstance(error, FileNotFoundError):
+        return f"{error.filename}: {error.strerror}", 1
+    if isinstance(error, FileNotFoundError) or (isinstance(error, ValueError) and _is_ours(error)):
+        return one_line(str(error)), 1
+    return None
+
+
+def one_line(text: str) -> str:
+    """Joins lines into one."""
+    return " ".join(text.split())
+
+
+def choices_of(configs: Path, group: str) -> list[str]:
+    """Lists the choices of a configuration group."""
+    return sorted(path.stem for path in (configs / group).glob("*.yaml"))
+
+
+def _explain_config(
+    error: Exception, *, configs: Path, primary: str, arguments: Sequence[str]
+) -> str:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        choices = ", ".join(error.options or choices_of(configs, group))
+        return f"there is no {group or 'configuration'} {choice!r}; there are {choices}"
+    wrong = re.search(r"Could not override '([^']+)'", str(error))
+    if isinstance(error, ConfigCompositionException) and wrong:
+        return _explain_key(wrong[1], configs=configs, primary=primary, arguments=arguments)
+    return one_line(str(error))
+
+
+def _explain_key(key: str, *, configs: Path, primary: str, arguments: Sequence[str]) -> str:
+    """Says why a key cannot be set, with the keys that are like it."""
+    if (configs / key).is_dir():
+        choices = ", ".join(choices_of(configs, key))
+        return f"{key} is added with a plus: +{key}=NAME, one of {choices}"
+    added = [argument for argument in arguments if argument.startswith("+experiment=")]
+    keys = _known_keys(configs, primary, added)
+    close = difflib.get_close_matches(key, keys, n=3)
+    siblings = [known for known in keys if known.rpartition(".")[0] == key.rpartition(".")[0]]
+    if not siblings:
+        siblings = [known for known in keys if "." not in known]
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"there is no key {key!r}; {meant}There are {', '.join(siblings)} (--help)"
+
+
+def _known_keys(configs: Path, primary: str, overrides: list[str]) -> list[str]:
+    """Lists all dotted keys of the composed configuration, or none if it does not compose."""
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(configs), version_base="1.3"):
+            config = compose(config_name=primary, overrides=overrides)
+    except HydraException:
+        return []
+    return list(_dotted(OmegaConf.to_container(config, resolve=False), ""))
+
+
+def _dotted(value: Any, prefix: str) -> Iterable[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(inner, f"{prefix}{key}.")
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether one of our own lines raised the error, and not a library."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames:
+        return False
+    module = str(frames[-1][0].f_globals.get("__name__", ""))
+    return module.split(".")[0] in OURS

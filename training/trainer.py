@@ -5,10 +5,12 @@ inside an iteration is in ``training.iteration``.
 """
 
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any, Literal
 
 import torch
@@ -20,7 +22,6 @@ from training.ema import ExponentialAverage
 from training.environment import peak_memory
 from training.errors import StoppedError
 from training.files import load_checkpoint
-from training.interrupts import Interrupts
 from training.iteration import Iteration
 from training.logger import Logger
 from training.means import Means
@@ -29,6 +30,8 @@ from training.run_state import StageState
 from training.schedules import Schedule
 from training.seeds import derive_seed
 from training.task import Task
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # that ask a run to stop
 
 
 class Trainer:
@@ -304,3 +307,36 @@ def load_finished(task: Task, *, ema: ExponentialAverage, path: Path) -> None:
     ema.copy_to_modules()
     for module in modules.values():
         module.eval()
+
+
+class Interrupts:
+    """Inside this context SIGTERM and SIGINT are noted in ``received``; a second one acts at once.
+
+    Signals reach only the main thread, so in any other nothing is installed.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from clcae.pretrained.archives import read_torch_file, reading
 from clcae.pretrained.pickles import Network, is_nvidia_pickle, read_nvidia_pickle
-from clcae.pretrained.torch_file import read_torch_file, reading
-from clcae.pretrained.unpickle import Array, Attributes
+from clcae.pretrained.stand_ins import Array, Attributes
 
 GROWTH = 2  # the tensors of a section are at most so many times the file, beside some megabytes
 SPARE = 1 << 24
@@ -105,7 +106,7 @@ class Contents:
     @staticmethod
     def _tensor(key: str, value: Any) -> Tensor:
         if isinstance(value, Array):
-            return value.tensor
+            return torch.from_numpy(value.value.astype(value.value.dtype.newbyteorder("=")))
         if not isinstance(value, Tensor):
             raise ValueError(f"{key[:80]} is a {type(value).__name__}, expected a tensor")
         return value

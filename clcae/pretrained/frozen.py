@@ -16,8 +16,8 @@ from clcae.frozen.judges import PaperJudges
 from clcae.frozen.moco import MoCo
 from clcae.frozen.perceptual import LPIPS, Classifier
 from clcae.nn.trunk import ResidualUnit, SqueezeExcitation, Trunk
+from clcae.pretrained.archives import read_torch_file
 from clcae.pretrained.keymap import Entry, KeyMap
-from clcae.pretrained.torch_file import read_torch_file
 
 ARCFACE = "ArcFace IR-SE50 (model_ir_se50.pth)"
 CURRICULARFACE = "CurricularFace IR-101 (CurricularFace_Backbone.pth)"

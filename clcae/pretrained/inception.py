@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from clcae.frozen.inception import FaceNet, TFInception, TorchvisionInception
+from clcae.pretrained.archives import read_torch_file
 from clcae.pretrained.contents import sha256
 from clcae.pretrained.keymap import Entry, KeyMap
-from clcae.pretrained.torch_file import read_torch_file
 
 _COUNTER = "num_batches_tracked"  # of batch normalisation; evaluation does not read it
 

@@ -3,8 +3,8 @@
 Such a file pickles each network with the Python source of its class, which NVIDIA's loader runs;
 and the memory of each tensor as a file of torch.save within the pickle, which torch loads without
 weights_only: two ways to run a stranger's code. Here the source is never compiled nor kept, and the
-inner files go through `torch_file`. What remains of a network is its class's name, what it was made
-with, and its state dict.
+inner files go through the reader of `archives`. What remains of a network is its class's name, what
+it was made with, and its state dict.
 """
 
 import io
@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
-from clcae.pretrained.torch_file import peek, read_stream, reading, refusal
-from clcae.pretrained.unpickle import Budget, Call, Storage, Unpickler, allowed_names, ordered_dict
+from clcae.pretrained.archives import read_stream, reading, telltale
+from clcae.pretrained.machine import Call, Machine
+from clcae.pretrained.stand_ins import Budget, Storage, names, ordered_dict
 
 MAX_MODULES = 10_000
 MAX_TENSORS = 100_000
@@ -57,18 +58,21 @@ def read_nvidia_pickle(path: str | Path) -> dict[str, Network]:
         ValueError: it is no such pickle, is damaged, or asks for anything but data; one line.
     """
     with reading(path) as file:
-        start, size = peek(file), Path(path).stat().st_size
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        start = file.read(64)
+        file.seek(0)
         if start[:1] != pickle.PROTO:
-            raise ValueError(refusal(start))
+            raise ValueError(telltale(start))
         budget = Budget(size)
-        table = allowed_names(budget) | {
+        table = names(budget) | {
             "dnnlib.util.EasyDict": Call(lambda *pairs: ordered_dict(budget, *pairs)),
             "dnnlib.EasyDict": Call(lambda *pairs: ordered_dict(budget, *pairs)),
             "torch_utils.persistence._reconstruct_persistent_obj": Call(_persistent),
             "torch.storage._load_from_bytes": Call(lambda data: _storage(data, budget)),
         }
         try:
-            content = Unpickler(file, size=size, names=table).load()
+            content = Machine(file, size=size, names=table).run()
         except ValueError as error:
             if "dnnlib.tflib" in str(error):
                 raise ValueError(

@@ -15,9 +15,8 @@ from real_runs import ENVIRONMENT, ROOT
 
 from clcae.images import read_image
 from scripts.compare import CONFIGS, Comparison, compare, is_finished
-from training.commandline import composed, override
+from training.commandline import Command, composed, override
 from training.errors import UsageError
-from training.subprocesses import Command
 
 METHODS = sorted(path.stem for path in (CONFIGS / "contestant").glob("*.yaml"))
 OWN = {"contestant", "seeds", "num_people", "protocol", "lists", "table"}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from toy_runs import ROOT, command, run_python
 
+from training.errors import choices_of, explain
 from training.optim import Ranger
-from training.usage import experiments, explain
 
 CONFIGS = ROOT / "configs"
 
@@ -20,7 +20,7 @@ def assert_one_line(arguments: list[str], *words: str, status: int, folder: Path
 
 
 def test_an_unknown_experiment() -> None:
-    words = ["no experiment 'nonsense'", *experiments(CONFIGS)]
+    words = ["no experiment 'nonsense'", *choices_of(CONFIGS, "experiment")]
     assert_one_line([str(ROOT / "train.py"), "+experiment=nonsense"], *words, status=2)
 
 
@@ -43,6 +43,10 @@ def test_help_teaches() -> None:
         assert word in done.stdout
 
 
+def explained_here(error: Exception) -> tuple[str, int] | None:
+    return explain(error, name="train.py", configs=CONFIGS, primary="train", arguments=[])
+
+
 def raised_here() -> None:
     raise ValueError("of somebody else")
 
@@ -52,13 +56,13 @@ def test_only_our_own_value_errors_are_explained() -> None:
         Ranger([], period=0)
     with pytest.raises(ValueError) as theirs:
         raised_here()
-    explained = explain(ours.value, configs=CONFIGS, arguments=[])
+    explained = explained_here(ours.value)
     assert explained is not None
     assert explained[1] == 1
-    assert explain(theirs.value, configs=CONFIGS, arguments=[]) is None
+    assert explained_here(theirs.value) is None
 
 
 def test_a_missing_file_is_explained() -> None:
     error = FileNotFoundError(2, "No such file or directory", "faces.pt")
-    assert explain(error, configs=CONFIGS, arguments=[]) == (str(error), 1)
+    assert explained_here(error) == (str(error), 1)
     assert "faces.pt" in str(error)

@@ -1,0 +1,65 @@
+"""What is typed on a command line reaches the configuration as it was typed."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from toy_runs import ROOT
+
+from training.commandline import rewritten
+from training.errors import UsageError
+
+CONFIGS = ROOT / "configs"
+NAMES = [
+    *("plain", "two words", "a=b", "a=b=c", "[2024] x,y", "{a: b}", "it's", 'say "x"', "tail\\"),
+    *("2024_11_28", "1e3", "007", "nan", "true", "-1", "a\\'b", "x$y", "(1)", "ünï", "a#b", "~x"),
+]
+
+
+def composed(*arguments: str) -> DictConfig:
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+        return compose("train", overrides=rewritten(arguments, configs=CONFIGS))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_and_paths_stay_the_text_that_was_typed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    keys = ("run", "paths.runs", "paths.cache", "trainer.suffix")
+    config = composed(*(f"{key}={name}" for key in keys), f"data={name}", f"method={name}")
+    assert [OmegaConf.select(config, key) for key in keys] == [name] * 4
+    assert (config.data._target_, config.data.root) == ("clcae.data.folder.ImageFolder", name)
+    assert (config.method._target_, config.method.source) == ("clcae.load_method", name)
+
+
+def test_every_group_that_takes_files(tmp_path: Path) -> None:
+    file = str(tmp_path / "some 1e3.pkl")
+    Path(file).touch()
+    groups = {"generator": "source", "data": "root", "validation": "root", "test": "root"}
+    config = composed(*(f"{group}={file}" for group in groups), "method=portraits/clcae")
+    assert all(config[group][key] == file for group, key in groups.items())
+    assert config.method.source == "portraits/clcae"
+    assert config.method.generator == file
+    assert composed(f"data@test={file}").test.root == file
+
+
+def test_choices_and_what_is_hydra_s_own_are_left_alone(tmp_path: Path) -> None:
+    given = [
+        *("method=clcae_official", "data@test=portraits_plain", "trainer=debug", "optim.lr=1e-3"),
+        *("run='a b'", "paths.cache=${paths.runs}", "+experiment=ffhq", "~report", "--cfg", "job"),
+        *("data.size=[64,64]", "generator=null", "stages.clcae.task.images={_part_: test}"),
+    ]
+    assert rewritten(given, configs=CONFIGS) == given
+    again = rewritten([f"data={tmp_path}"], configs=CONFIGS)
+    assert rewritten(again, configs=CONFIGS) == again
+    assert rewritten(["test=portraits_plain"], configs=CONFIGS) == ["data@test=portraits_plain"]
+    sweep = ["--multirun", "run=a,b", "method=clcae_official,clcae_portraits"]
+    assert rewritten(sweep, configs=CONFIGS) == sweep
+
+
+def test_neither_a_choice_nor_a_file() -> None:
+    with pytest.raises(UsageError, match=r"method=clcae_ffgq is neither a file nor one of clcae_"):
+        rewritten(["method=clcae_ffgq"], configs=CONFIGS)
