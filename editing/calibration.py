@@ -51,7 +51,7 @@ def judged(
     found = []
     for strength in strengths:
         moved = rows + direction.shift(rows, strength)
-        latent = generator.map(moved) if direction.space.value.startswith("Z") else moved
+        latent = moved if direction.space.is_mapped else generator.map(moved)
         pictures = (generator.synthesize(part).clamp(-1, 1) for part in latent.split(step))
         found.append(torch.cat([judge(part).cpu() for part in pictures]))
     return torch.stack(found)

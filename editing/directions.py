@@ -191,7 +191,7 @@ class Direction:
         Raises:
             ValueError: it is of another width or has other rows, in one line.
         """
-        width = generator.z_dim if self.space.value.startswith("Z") else generator.w_dim
+        width = generator.w_dim if self.space.is_mapped else generator.z_dim
         if width != self.width:
             raise ValueError(
                 f"direction {self.name} is {self.width} wide, the generator's {self.space} is "

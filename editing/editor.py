@@ -3,6 +3,11 @@
 Edits add up: each is computed from the codes as they are before any, so that their order does not
 matter and the sum of two increments is one (e4e's authors give it as the way to combine
 directions). A coordinate is reached exactly where it is the only edit on its component.
+
+Directions of Z act on codes of Z and Z+. Codes are not put back on the sphere after a move, since
+the mapping network normalises them (F/Z+, arXiv 2307.08995, does so after each small step). To act
+on codes of Z or Z+, directions of W wait for the mapping network: the result is of W or W+.
+Directions of Z cannot act on codes of W.
 """
 
 import logging
@@ -43,7 +48,7 @@ class Watch:
 
         Directions of Z have no statistics here and pass too.
         """
-        if direction.name in self._warned or direction.space.value.startswith("Z"):
+        if direction.name in self._warned or not direction.space.is_mapped:
             return
         distances = self.statistics.distances(direction, after)
         far = distances[distances > self.statistics.distances(direction, before) + 1e-3]
@@ -118,20 +123,29 @@ def edit_inversion(
     *,
     watch: Watch | None = None,
 ) -> Inversion:
-    """The inversion edited by the method's own rule.
+    """Edits an inversion by the method's own rule.
+
+    Returns:
+        An inversion in the space that its codes are of after all edits: directions of Z act first,
+        and codes are mapped before directions of W act on them.
 
     Raises:
-        ValueError: a direction fits neither the generator nor the space of the codes; one line.
+        ValueError: if a direction fits neither the generator nor the space of the codes.
     """
     for direction, _ in edits:
         direction.check(method.generator)
-        mapped = {space.value.startswith("W") for space in (direction.space, inversion.space)}
-        if len(mapped) != 1:
+        if inversion.space.is_mapped and not direction.space.is_mapped:
             raise ValueError(
                 f"direction {direction.name} was found in {direction.space}, the codes are of "
-                f"{inversion.space}: one does not serve the other"
+                f"{inversion.space}, which has no way back: take a direction of W"
             )
-    return method.edit(inversion, move_of(edits, watch=watch))
+    of_z = [edit for edit in edits if not edit[0].space.is_mapped]
+    of_w = [edit for edit in edits if edit[0].space.is_mapped]
+    if of_z or not edits:
+        inversion = method.edit(inversion, move_of(of_z, watch=watch))
+    if of_w:
+        inversion = method.edit(method.mapped(inversion), move_of(of_w, watch=watch))
+    return inversion
 
 
 def parse_edit(text: str) -> tuple[str, float]:

@@ -171,7 +171,7 @@ def strip(
     columns = {}
     for strength, move in zip(strengths, sweep(direction, strengths, watch=watch), strict=True):
         moved = move(rows.to(generator.w_average))
-        latent = generator.map(moved) if direction.space.value.startswith("Z") else moved
+        latent = moved if direction.space.is_mapped else generator.map(moved)
         parts = latent.split(generator.at_once)
         columns[f"{strength:g}"] = torch.cat([generator.synthesize(part).cpu() for part in parts])
     return labelled_grid(columns, scale=max(1, SMALLEST_CELL // generator.resolution))

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clcae.images import labelled_grid, read_image, write_png
+from clcae.methods.interface import OUTPUTS
 from training.commandline import Command, composed, key_of, override, run_program
 from training.environment import describe
 from training.errors import UsageError
@@ -27,7 +28,6 @@ CONFIGS = ROOT / "configs"
 # Keys of the comparison itself, which trainings do not receive.
 OWN = {"contestant", "seeds", "num_people", "protocol", "lists", "table", "run", "seed", "report"}
 SHOWN = 8  # pictures of the grid
-SPACES = ("W", "W+", "F")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ class Comparison:
         shown = range(min(SHOWN, len(source)))
         columns = {"input": source.images(shown)}
         for contestant in self.contestants:
-            for space in SPACES:
+            for space in OUTPUTS:
                 folder = self._pictures(contestant) / space
                 files = [folder / f"{source.name(index)}.png" for index in shown]
                 if all(file.is_file() for file in files):

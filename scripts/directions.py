@@ -81,7 +81,7 @@ def _sample(options: argparse.Namespace) -> None:
             generator, space=options.space, count=count, rng=rng, truncation=options.truncation
         )
         with torch.no_grad():
-            latent = generator.map(codes) if options.space.value.startswith("Z") else codes
+            latent = codes if options.space.is_mapped else generator.map(codes)
             pictures = generator.synthesize(latent).cpu()
         for index, picture in enumerate(pictures):
             write_png(picture, options.out / "pictures" / f"{first + index:06d}.png")

@@ -299,7 +299,8 @@ def _moves(
     direction.check(method.generator)
     if direction.semantics != "increment":
         raise ValueError(f"direction {direction.name} sets a coordinate, which cannot be undone")
-    return EditMoves(move_of([(direction, spec.strength)]), move_of([(direction, -spec.strength)]))
+    there, back = (move_of([(direction, sign * spec.strength)]) for sign in (1, -1))
+    return EditMoves(there, back, direction.space)
 
 
 def _label(spec: EditSpec, protocol: Protocol, subject: Subject, networks: Networks) -> Label:

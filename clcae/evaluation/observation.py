@@ -17,14 +17,22 @@ from clcae.evaluation.preparation import Size
 from clcae.evaluation.tally import RECONSTRUCTION, Observations, Pair
 from clcae.images import read_image
 from clcae.methods.interface import Inversion, InversionMethod, Move
+from clcae.stylegan2 import LatentSpace
 
 
 @dataclass(frozen=True)
 class EditMoves:
-    """An edit of codes, and what takes it back."""
+    """An edit of codes, and what takes it back.
+
+    Args:
+        move: the edit.
+        undo: its inverse.
+        space: where both were found; codes of Z are mapped before a move of W.
+    """
 
     move: Move
     undo: Move
+    space: LatentSpace = LatentSpace.W
 
 
 class MethodObserver:
@@ -99,13 +107,15 @@ class MethodObserver:
         streams: dict[str, Pair] = {}
         unedited = unedited.clamp(-1, 1)  # as outputs are, which it is compared with
         for name, edit in self.edits.items():
-            picture = method.synthesize(method.edit(inversion, edit.move))
+            before = method.mapped_for(inversion, edit.space)
+            picture = method.synthesize(method.edit(before, edit.move))
             shown = at_input_size(picture, images.shape[-2:])
             streams[name] = (shown, images)
             streams[unedited_of(name)] = (shown, unedited)
             if self.second_look:
                 again = method.invert(at_input_size(picture, self.shape))
-                streams[codes_of(name)] = (edit.undo(again.codes), inversion.codes)
+                codes = method.mapped_for(again, edit.space).codes
+                streams[codes_of(name)] = (edit.undo(codes), before.codes)
         return streams
 
 

@@ -114,6 +114,22 @@ class InversionMethod(nn.Module, ABC):
         codes = broadcast_rows(w, self.generator.num_codes)
         return replace(inversion, codes=codes, space=LatentSpace.W)
 
+    def mapped_for(self, inversion: Inversion, space: LatentSpace) -> Inversion:
+        """Maps codes of Z and Z+ where a move of W or W+ is to act on them.
+
+        Args:
+            inversion: codes of any space.
+            space: where the move was found.
+
+        Raises:
+            ValueError: if the move is of Z and the codes are of W: the mapping has no inverse.
+        """
+        if space.is_mapped:
+            return self.mapped(inversion)
+        if inversion.space.is_mapped:
+            raise ValueError(f"a move of {space} cannot act on codes of {inversion.space}")
+        return inversion
+
     def edit(self, inversion: Inversion, move: Move) -> Inversion:
         """Applies a move to the codes; a feature follows by the method's own rule.
 

@@ -284,7 +284,7 @@ def test_other_methods_have_other_outputs(here: Path) -> None:
 
 def test_a_method_without_a_file_is_built_around_the_generator(here: Path) -> None:
     build = "method.build={_target_: clcae.methods.projection.Projection, steps: %d}"
-    given = [*PIXELS, "data.num_people=3", "protocol.time=null"]
+    given = [*PIXELS, "data.num_people=3", "protocol.time=null", "outputs=[W,W+]"]
     rows = rows_of(build % 4, *given, "method.seed=7")
     assert [(row.method, row.space) for row in rows] == [("Projection", "W"), ("Projection", "W+")]
     generator = clcae.load_generator("portraits")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clcae.frozen.portraits import PortraitJudges
 from clcae.images import labelled_grid, make_grid, write_png
-from clcae.methods.optimization import project
+from clcae.methods.projection import project
 from clcae.metrics.frechet import FrechetDistance
 from clcae.portraits import PortraitImages
 from clcae.serialization import save

@@ -16,11 +16,12 @@ from small_methods import (
 from clcae.methods.clcae import CLCAE
 from clcae.methods.e4e import E4E, PSP
 from clcae.methods.foundation import FoundationInversion
-from clcae.methods.interface import InversionMethod
+from clcae.methods.interface import OUTPUTS, InversionMethod
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.methods.projection import Projection
 from clcae.pretrained import doors
-from editing import Direction, move_of
+from clcae.stylegan2 import LatentSpace
+from editing import Direction, edit_inversion, move_of
 
 METHODS = {
     CLCAE: small_clcae,
@@ -30,9 +31,16 @@ METHODS = {
     Projection: small_projection,
 }
 IMAGES = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
-DIRECTION = Direction(
-    name="any", vector=torch.randn(1, 20, generator=torch.Generator().manual_seed(2)), unit=0.5
-)
+WIDTHS = {space: 20 if space.is_mapped else 12 for space in LatentSpace}
+DIRECTIONS = {
+    space: Direction(
+        name=f"of {space}",
+        vector=torch.randn(1, width, generator=torch.Generator().manual_seed(2)),
+        space=space,
+        unit=0.5,
+    )
+    for space, width in WIDTHS.items()
+}
 
 
 def cases() -> Iterator[tuple[str, InversionMethod]]:
@@ -50,9 +58,79 @@ def cases() -> Iterator[tuple[str, InversionMethod]]:
 CASES = dict(cases())
 
 
+def direction_for(method: InversionMethod) -> Direction:
+    return DIRECTIONS[LatentSpace.W_PLUS if method.output == "F" else LatentSpace(method.output)]
+
+
 def test_every_method_is_here() -> None:
     known = {cls for cls in doors._KNOWN if issubclass(cls, InversionMethod)}
-    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 2
+    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 4
+    spaces = [method.invert(IMAGES).space for method in CASES.values()]
+    assert {space: spaces.count(space) for space in LatentSpace} == {
+        LatentSpace.Z: 1,
+        LatentSpace.Z_PLUS: 1,
+        LatentSpace.W: 2 * 2 + 1,
+        LatentSpace.W_PLUS: 2 * 4 + 2 + 1,
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_inversions_and_reconstructions(name: str) -> None:
+    method = CASES[name]
+    assert method.image_shape == (SIDE, SIDE)
+    assert {*method.outputs} <= {*OUTPUTS} and method.output in method.outputs
+    assert method.device == IMAGES.device
+    inversion = method.invert(IMAGES)
+    space = inversion.space
+    assert space == (LatentSpace.W_PLUS if method.output == "F" else method.output)
+    assert inversion.codes.shape == (3, method.generator.num_codes, WIDTHS[space])
+    assert space.has_rows or bool((inversion.codes == inversion.codes[:, :1]).all())
+    together = method.reconstructions(IMAGES)
+    assert [*together] == [*method.outputs]
+    alone = method.reconstruct(IMAGES)
+    assert alone.shape == IMAGES.shape
+    torch.testing.assert_close(together[method.output], alone, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"output is 'S', .* has .*W\+"):
+        method.reconstruct(IMAGES, "S")
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_directions_act_where_their_space_fits(name: str) -> None:
+    method = CASES[name]
+    inversion = method.invert(IMAGES)
+    of_z, of_w = (DIRECTIONS[space] for space in (LatentSpace.Z, LatentSpace.W))
+    assert edit_inversion(method, inversion, []).space is inversion.space
+    moved = edit_inversion(method, inversion, [(of_w, 1.0)])
+    assert moved.space.is_mapped and moved.space.has_rows is inversion.space.has_rows
+    mapped = method.mapped(inversion)
+    torch.testing.assert_close(method.synthesize(mapped), method.synthesize(inversion))
+    if inversion.space.is_mapped:
+        assert mapped is inversion
+        with pytest.raises(ValueError, match="direction of Z was found in Z, the codes are of W"):
+            edit_inversion(method, inversion, [(of_z, 1.0)])
+    else:
+        torch.testing.assert_close(moved.codes, mapped.codes + 0.5 * of_w.vector)
+        both = edit_inversion(method, inversion, [(of_w, 1.0), (of_z, 1.0)])
+        first = method.mapped(edit_inversion(method, inversion, [(of_z, 1.0)]))
+        torch.testing.assert_close(both.codes, first.codes + 0.5 * of_w.vector)
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_a_move_of_single_rows_leaves_the_space_of_one_row(name: str) -> None:
+    method = CASES[name]
+    inversion = method.invert(IMAGES)
+    some = DIRECTIONS[inversion.space].with_layers(2, 4)
+    if name.endswith("foundation") and inversion.space.has_rows:
+        with pytest.raises(ValueError, match="one row for all layers"):  # the foundation code
+            edit_inversion(method, inversion, [(some, 1.0)])
+        return
+    there = edit_inversion(method, inversion, [(some, 1.0)])
+    assert there.space is inversion.space.with_rows
+    back = edit_inversion(method, there, [(some, -1.0)])
+    torch.testing.assert_close(back.codes, inversion.codes, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -60,20 +138,20 @@ def test_every_method_is_here() -> None:
 def test_edits(name: str) -> None:
     method = CASES[name]
     inversion = method.invert(IMAGES)
+    direction = DIRECTIONS[inversion.space]
     picture = method.synthesize(inversion)
-    assert inversion.codes.shape == (3, method.generator.num_codes, method.generator.w_dim)
 
-    still = method.edit(inversion, move_of([(DIRECTION, 0.0)]))
+    still = method.edit(inversion, move_of([(direction, 0.0)]))
     torch.testing.assert_close(method.synthesize(still), picture, rtol=0, atol=1e-5)
 
-    there = method.edit(inversion, move_of([(DIRECTION, 2.0)]))
+    there = method.edit(inversion, move_of([(direction, 2.0)]))
     assert (method.synthesize(there) - picture).abs().max() > 1e-2
-    back = method.edit(there, move_of([(DIRECTION, -2.0)]))
+    back = method.edit(there, move_of([(direction, -2.0)]))
     torch.testing.assert_close(back.codes, inversion.codes, rtol=0, atol=1e-4)
     torch.testing.assert_close(method.synthesize(back), picture, rtol=0, atol=1e-3)
 
-    half = method.edit(inversion, move_of([(DIRECTION, 1.0)]))
-    twice = method.edit(half, move_of([(DIRECTION, 1.0)]))
+    half = method.edit(inversion, move_of([(direction, 1.0)]))
+    twice = method.edit(half, move_of([(direction, 1.0)]))
     torch.testing.assert_close(twice.codes, there.codes, rtol=0, atol=1e-4)
 
 
@@ -81,7 +159,7 @@ def test_edits(name: str) -> None:
 @torch.no_grad()
 def test_pictures_do_not_depend_on_the_batch(name: str) -> None:
     method = CASES[name]
-    move = move_of([(DIRECTION, 1.0)])
+    move = move_of([(direction_for(method), 1.0)])
     whole = method.synthesize(method.edit(method.invert(IMAGES), move))
     alone = method.synthesize(method.edit(method.invert(IMAGES[1:2]), move))
     torch.testing.assert_close(alone, whole[1:2], rtol=0, atol=1e-4)
@@ -91,7 +169,7 @@ def test_pictures_do_not_depend_on_the_batch(name: str) -> None:
 @torch.no_grad()
 def test_what_is_derived_follows_from_the_rest(name: str) -> None:
     method = CASES[name]
-    there, back = (move_of([(DIRECTION, strength)]) for strength in (2.0, -2.0))
+    there, back = (move_of([(direction_for(method), strength)]) for strength in (2.0, -2.0))
     edited = method.edit(method.invert(IMAGES), there)
     reduced = method.reduced(edited)
     assert not {*reduced.context} & {*method.derived}
@@ -109,7 +187,7 @@ def test_the_form_for_inference_makes_the_same_pictures(name: str) -> None:
     for edited in (False, True):
         first, second = (each.invert(IMAGES) for each in (method, fast))
         if edited:
-            move = move_of([(DIRECTION, 1.0)])
+            move = move_of([(direction_for(method), 1.0)])
             first, second = method.edit(first, move), fast.edit(second, move)
         torch.testing.assert_close(
             method.synthesize(first), fast.synthesize(second), rtol=0, atol=1e-4

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from clcae.methods.interface import Inversion
-from clcae.methods.optimization import project
-from clcae.methods.projection import Projection
+from clcae.methods.projection import Projection, project
 from clcae.serialization import load, save
 from clcae.stylegan2 import Generator, LatentSpace
 
@@ -32,12 +31,40 @@ def error(method: Projection, inversion: Inversion, images: torch.Tensor) -> flo
 
 def test_it_finds_what_the_search_finds(generator: Generator, images: torch.Tensor) -> None:
     method = Projection(generator=generator, steps=30)
-    assert (method.outputs, method.output, method.image_shape) == (("W", "W+"), "W+", (16, 16))
-    for output, space in (("W", LatentSpace.W), ("W+", LatentSpace.W_PLUS)):
-        inversion = method.with_output(output).invert(images)
+    assert (method.outputs, method.output) == (("Z", "Z+", "W", "W+"), "W+")
+    for space in LatentSpace:
+        inversion = method.with_output(space.value).invert(images)
         codes = project(generator, images, space=space, steps=30)
         expected = codes if codes.ndim == 3 else codes[:, None].expand(-1, 6, -1)
         assert inversion.space is space and torch.equal(inversion.codes, expected)
+
+
+@pytest.mark.parametrize("space", LatentSpace)
+def test_pictures_of_the_generator_are_found(generator: Generator, space: LatentSpace) -> None:
+    images = generator.synthesize(
+        generator.map(torch.randn(3, 8, generator=torch.Generator().manual_seed(1)))
+    )
+    errors = []
+    for method in (
+        Projection(generator=generator, steps=0, output="W"),
+        Projection(generator=generator, steps=200, output=space.value),
+    ):
+        error = method.synthesize(method.invert(images)) - images
+        errors.append(error.square().mean(dim=(1, 2, 3)))
+    rest = 0.02 if space.is_mapped else 0.4  # from a random start some minima are local
+    assert bool((errors[1] < rest * errors[0]).all())
+
+
+def test_codes_of_z_start_alike_and_end_on_the_sphere(
+    generator: Generator, images: torch.Tensor
+) -> None:
+    for space, rows in ((LatentSpace.Z, 1), (LatentSpace.Z_PLUS, 6)):
+        start = project(generator, images, space=space, steps=0).reshape(3, rows, 8)
+        assert torch.equal(start, start[:1].expand(3, -1, -1))
+        found = project(generator, images, space=space, steps=10).reshape(3, rows, 8)
+        assert not torch.equal(found, start)
+        for codes in (start, found):
+            torch.testing.assert_close(codes.square().mean(dim=-1), torch.ones(3, rows))
 
 
 def test_more_steps_come_nearer_and_none_is_the_average(
@@ -66,13 +93,13 @@ def test_gradients_are_found_where_nobody_else_wants_them(
     assert not expected.requires_grad and all(p.grad is None for p in generator.parameters())
 
 
-@pytest.mark.parametrize("output", ["W", "W+"])
+@pytest.mark.parametrize("output", ["Z", "Z+", "W", "W+"])
 def test_edits_and_batches(output: str, generator: Generator, images: torch.Tensor) -> None:
     method = Projection(generator=generator, steps=20, output=output)
     inversion = method.invert(images)
     still = method.edit(inversion, lambda codes: codes)
     assert torch.equal(method.synthesize(still), method.synthesize(inversion))
-    vector = torch.randn(1, 10, generator=torch.Generator().manual_seed(2))
+    vector = torch.randn(1, inversion.codes.shape[2], generator=torch.Generator().manual_seed(2))
     there = method.edit(inversion, lambda codes: codes + vector)
     assert (method.synthesize(there) - method.synthesize(inversion)).abs().max() > 1e-2
     back = method.edit(there, lambda codes: codes - vector)
@@ -94,7 +121,7 @@ def test_bad_input(generator: Generator) -> None:
         Projection(generator=generator, steps=-1)
     with pytest.raises(ValueError, match="learning rate of 0"):
         Projection(generator=generator, lr=0)
-    with pytest.raises(ValueError, match="output is 'F', Projection has W, W\\+"):
+    with pytest.raises(ValueError, match="output is 'F', Projection has Z, Z\\+, W, W\\+"):
         Projection(generator=generator, output="F")
     with pytest.raises(ValueError, match="makes 16x16"):
         Projection(generator=generator).invert(torch.zeros(1, 3, 32, 32))
