@@ -1,7 +1,7 @@
-"""The four operators StyleGAN2 is made of: any device, differentiable twice.
+"""The four operators of StyleGAN2, on any device, differentiable twice.
 
-Each is defined by its reference in torch's own operators; on a GPU bias_act and upfirdn2d run as
-kernels of our own where they can be built (kernels.py), with the same results.
+Each is defined by a reference in torch's own operators; on a GPU bias_act and upfirdn2d run as CUDA
+kernels of this project where they can be built (kernels.py), with the same results.
 """
 
 from clcae.ops.bias_act import bias_act, bias_act_

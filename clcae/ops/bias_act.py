@@ -2,7 +2,7 @@
 
 StyleGAN2 (Karras et al. 2020), appendix B. Matches `fused_leaky_relu` of stylegan2-pytorch
 (activation "lrelu", its default gain) and `bias_act` of stylegan2-ada-pytorch ("linear", "lrelu").
-On a GPU one kernel of our own does it all (csrc/bias_act.h) where it can be built.
+On a GPU it is one fused kernel (csrc/bias_act.h) where that can be built.
 """
 
 import math
@@ -32,22 +32,22 @@ def bias_act(
     dim: int = 1,
     noise: Tensor | None = None,  # [N or 1, 1, H, W] where x is [N, C, H, W]
 ) -> Tensor:
-    """clamp(gain * activation(x + noise + bias)).
+    """Computes clamp(gain * activation(x + noise + bias)), of the shape of `x`.
 
     Args:
-        x: the input.
-        bias: one value a channel; None adds nothing.
+        x: input.
+        bias: one value a channel; None: zero.
         activation: "linear", or "lrelu" with slope 0.2.
-        gain: factor after the activation; None means the activation's own (1, sqrt 2).
-        clamp: values end up within [-clamp, clamp]; None means no limit.
-        dim: the axis of the channels.
-        noise: one value a pixel, at its strength, the same for all channels; None adds nothing.
+        gain: factor after the activation; None: the activation's default (1, sqrt 2).
+        clamp: limits the result to [-clamp, clamp]; None: no limit.
+        dim: axis of the channels.
+        noise: one value a pixel, already scaled, shared by the channels; None: zero.
 
     Returns:
-        A tensor of the shape of `x`, of the type that the sum of the inputs has.
+        A tensor of the type to which `x`, bias and noise promote.
 
     Raises:
-        ValueError: an unknown activation, or a bias or noise that does not fit.
+        ValueError: if the activation is unknown, or the shape of bias or noise does not fit.
     """
     _check(x, bias, activation, dim, noise)
     gain = DEFAULT_GAIN[activation] if gain is None else gain
@@ -65,10 +65,10 @@ def bias_act_(
     gain: float | None = None,
     noise: Tensor | None = None,  # [N or 1, 1, H, W] where x is [N, C, H, W]
 ) -> Tensor:
-    """`bias_act` of what nobody else needs: `x` may be overwritten, also while gradients are kept.
+    """In-place variant of `bias_act`; may overwrite `x`, also while autograd records.
 
-    On a CPU new memory is slower than all the arithmetic here. The gain is positive: it acts before
-    the activation, whose result autograd keeps.
+    On a CPU allocating the result costs more than all the arithmetic. The gain must be positive: it
+    is applied before the activation, whose result autograd keeps.
     """
     if kernels.usable(x):
         return bias_act(x, bias, activation=activation, gain=gain, noise=noise)
@@ -84,7 +84,7 @@ def bias_act_(
 
 
 def _add_(x: Tensor, term: Tensor) -> Tensor:
-    """In place, unless the sum is of a wider type."""
+    """Adds in place, unless the sum has a wider type."""
     return x.add_(term) if torch.promote_types(x.dtype, term.dtype) == x.dtype else x + term
 
 
@@ -117,7 +117,7 @@ def bias_act_reference(
     clamp: float | None,
     dim: int,
 ) -> Tensor:
-    """`bias_act` in torch's own operators: what defines it, on every device."""
+    """Defines `bias_act` in torch's own operators, for every device."""
     if noise is not None:
         x = x + noise
     if bias is not None:
@@ -142,7 +142,7 @@ def _bias_act_kernel(
 ) -> Tensor:
     from clcae.ops import library
 
-    dtype = x.dtype  # as a sum of the three would have it
+    dtype = x.dtype
     for other in (bias, noise):
         dtype = dtype if other is None else torch.promote_types(dtype, other.dtype)
     bias, noise = (other if other is None else other.to(dtype) for other in (bias, noise))

@@ -1,4 +1,4 @@
-"""torch.compile where it works, the same function where it does not."""
+"""Compiles functions by torch.compile, with the plain function as fallback."""
 
 import logging
 from collections.abc import Callable
@@ -14,15 +14,15 @@ _log = logging.getLogger(__name__)
 def compiled_or_plain(
     function: Callable[..., Result], *, enabled: bool = True, dynamic: bool | None = None
 ) -> Callable[..., Result]:
-    """`function`, compiled at its first call.
+    """Compiles a function at its first call; runs it plainly if compilation fails.
 
-    Without a compiler on the machine (or for a function that cannot be compiled) the function runs
-    as it is; the reason is logged once. Never for what is differentiated twice (R1, path length).
+    The reason of a failure is logged once. Functions that are differentiated twice (R1, path
+    length) must not be compiled.
 
     Args:
-        function: of tensors; its modules may change their weights in between.
+        function: function of tensors; its modules may change their weights between calls.
         enabled: False returns the function itself.
-        dynamic: one program for tensors of every size; None is torch's own choice.
+        dynamic: compile once for tensors of every size; None: torch decides.
     """
     if not enabled:
         return function

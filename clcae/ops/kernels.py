@@ -1,10 +1,10 @@
-"""Builds the CUDA kernels at the first call that can use them, and says why where it cannot.
+"""Builds and loads the CUDA kernels at the first call that can use them.
 
-Nothing happens at import. The compiled library is kept in a folder named by the digest of its
+Nothing happens at import. The compiled library is cached in a folder named by the digest of its
 sources, the versions of torch and CUDA, and the architectures of the GPUs at hand; one process
-builds it and the others on the machine wait. Where there is no toolchain, or it fails, the
-references run instead: the reason is logged once and `status` gives it. The environment variable
-CLCAE_KERNELS=reference asks for the references.
+builds it and the others on the machine wait. If the toolchain is missing or fails, the references
+run instead: the reason is logged once and `status` returns it. The environment variable
+CLCAE_KERNELS=reference disables the kernels.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-CHOICE = "CLCAE_KERNELS"  # "reference" turns the kernels off
+CHOICE = "CLCAE_KERNELS"  # environment variable; "reference" disables the kernels
 SOURCES = Path(__file__).parent / "csrc"
 COMPILED = ("library.cpp", "bias_act.cu", "upfirdn2d.cu")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -35,33 +35,33 @@ _status: "Status | None" = None
 
 @dataclass(frozen=True)
 class Status:
-    """What runs where a tensor lies on a GPU, and why."""
+    """Whether the kernels run on GPU tensors, and why."""
 
     usable: bool
-    reason: str  # the folder of the library, or why there is none
+    reason: str  # folder of the library, or why there is none
 
 
 class BuildError(Exception):
-    """The toolchain is missing or failed, in one line."""
+    """The toolchain is missing or failed; the message is one line."""
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels take this tensor; builds them at the first one that they could take."""
+    """Returns whether the kernels support this tensor; builds them at the first one."""
     return x.is_cuda and x.dtype in DTYPES and ready()
 
 
 def ready() -> bool:
-    """Whether the kernels run in this process; builds them at the first call."""
+    """Returns whether the kernels run in this process; builds them at the first call."""
     return status().usable
 
 
-# What torch.compiler.assume_constant_result sets: the compiler calls `ready` instead of reading it.
-# Calling that function here would import the compiler, for seconds.
+# As torch.compiler.assume_constant_result does: the compiler calls `ready` instead of tracing it.
+# Calling that function here would import the compiler, which takes seconds.
 ready._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def status() -> Status:
-    """What was decided, deciding (and building) now if nothing has been."""
+    """Returns whether kernels run, and why; decides (and builds) at the first call."""
     global _status
     with _lock:
         if _status is None:
@@ -94,7 +94,7 @@ def _decide() -> Status:
 
 
 def _hindrance() -> str | None:
-    """Why nothing is even tried; None where there is a GPU and no objection."""
+    """Returns why no build is tried; None if one is."""
     if os.environ.get(CHOICE) == "reference":
         return f"{CHOICE}=reference"
     if torch.version.cuda is None:
@@ -105,13 +105,13 @@ def _hindrance() -> str | None:
 
 
 def architectures() -> list[str]:
-    """The compute capabilities of the GPUs at hand, "90" for 9.0."""
+    """Lists the compute capabilities of the GPUs at hand, "90" for 9.0."""
     devices = range(torch.cuda.device_count())
     return sorted({"{}{}".format(*torch.cuda.get_device_capability(index)) for index in devices})
 
 
 def folder(architectures: Sequence[str]) -> Path:
-    """Where the library for these architectures is kept, from these sources, for this torch."""
+    """Returns the cache folder of the library, by sources, torch version and architectures."""
     digest = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
@@ -122,10 +122,10 @@ def folder(architectures: Sequence[str]) -> Path:
 
 
 def built(architectures: Sequence[str]) -> Path:
-    """The library for these architectures, built unless it was before.
+    """Builds the library for these architectures, unless it is cached; returns its path.
 
     Raises:
-        BuildError: the toolchain is missing or failed.
+        BuildError: if the toolchain is missing or fails.
     """
     place = folder(architectures)
     library, note = place / "clcae_kernels.so", place / "failed.txt"
@@ -150,7 +150,7 @@ def built(architectures: Sequence[str]) -> Path:
 
 @contextmanager
 def _alone(place: Path) -> Iterator[None]:
-    """One process at a time; a lock that a killed process leaves behind is gone with it."""
+    """Locks a folder against other processes; the system releases the lock of a killed one."""
     import fcntl
 
     with (place / "lock").open("w") as file:
@@ -160,19 +160,19 @@ def _alone(place: Path) -> Iterator[None]:
 
 def _compile(place: Path, library: Path, architectures: Sequence[str]) -> None:
     home, compiler = toolkit(), os.environ.get("CXX", "c++")
-    beside = str(Path(sys.executable).parent)  # ninja of an environment that is not activated
+    beside = str(Path(sys.executable).parent)  # holds ninja if the environment is not activated
     path = os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])
     for tool in ("ninja", compiler):
         if shutil.which(tool, path=path) is None:
             advice = " (pip install -e '.[cuda]')" if tool == "ninja" else ""
             raise BuildError(f"there is no {tool}{advice}")
-    shutil.rmtree(place / "build", ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(place / "build", ignore_errors=True)  # left by a killed process
     (place / "build").mkdir()
     try:
         _build_and_load(place / "build", home, path, architectures)
     except (RuntimeError, ValueError, ImportError, subprocess.SubprocessError) as error:
         raise BuildError(_told(str(error))) from error
-    # Whole or not at all; a loaded library may be moved.
+    # Atomic; a loaded library may be moved.
     (place / "build" / library.name).replace(library)
     shutil.rmtree(place / "build", ignore_errors=True)
 
@@ -183,9 +183,7 @@ def _build_and_load(place: Path, home: Path, path: str, architectures: Sequence[
     try:
         from torch.utils import cpp_extension
 
-        cpp_extension.CUDA_HOME = str(
-            home
-        )  # it may have been imported before, and looked elsewhere
+        cpp_extension.CUDA_HOME = str(home)  # set at import, which may have been earlier
         cpp_extension.load(
             "clcae_kernels",
             [str(SOURCES / name) for name in COMPILED],
@@ -205,7 +203,11 @@ def _build_and_load(place: Path, home: Path, path: str, architectures: Sequence[
 
 
 def toolkit() -> Path:
-    """The CUDA toolkit: CUDA_HOME, CUDA_PATH, the folder above nvcc, /usr/local/cuda."""
+    """Finds the CUDA toolkit: CUDA_HOME, CUDA_PATH, the folder above nvcc, /usr/local/cuda.
+
+    Raises:
+        BuildError: if there is none.
+    """
     named = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     candidates = [Path(name) for name in named if name]
     nvcc = shutil.which("nvcc")
@@ -218,14 +220,14 @@ def toolkit() -> Path:
 
 
 def _told(output: str) -> str:
-    """The first line that names an error, of a compiler's many."""
+    """Extracts the first line of a compiler's output that names an error."""
     lines = [" ".join(line.split()) for line in output.splitlines() if line.strip()]
     errors = [line for line in lines[1:] if "error" in line.lower()]
     return (errors or lines or ["no reason given"])[0]
 
 
 def _load(library: Path) -> None:
-    """Defines the operators and gives them their CUDA implementations, once a process."""
+    """Registers the operators and their CUDA implementations, once in a process."""
     import clcae.ops.library  # noqa: F401
 
     try:

@@ -1,8 +1,8 @@
-"""The CUDA kernels as torch.library operators: schema, shape and layout, derivatives.
+"""Registers the CUDA kernels as torch.library operators, with shapes and derivatives.
 
-Imported when the kernels are loaded, not before. `csrc/library.cpp` implements them for CUDA; the
-compiler sees shapes and derivatives from here. Every derivative is made of the same operators (and
-of sums), so that they can be taken again.
+Imported only when the kernels are loaded. `csrc/library.cpp` implements the operators for CUDA; the
+compiler takes shapes and derivatives from here. Derivatives consist of the same operators and of
+sums, so that they are differentiable again.
 """
 
 from collections.abc import Sequence
@@ -39,10 +39,10 @@ def bias_act(
     gain: float,
     clamp: float | None,
 ) -> Tensor:
-    """clamp(gain * leaky(x + noise + bias)), of the shape of x.
+    """Computes clamp(gain * leaky(x + noise + bias)), of the shape of x.
 
     Deviation from the reference in the derivative: a result exactly at the clamp passes no
-    gradient, because it is told from y alone, which is at hand anyway.
+    gradient, because the derivative is computed from the result alone.
     """
     result: Tensor = torch.ops.clcae.bias_act(x, bias, noise, dim, slope, gain, clamp)
     return result
@@ -57,13 +57,13 @@ def upfirdn2d(
     gain: float,
     flip: bool,  # False: a convolution (taps reversed); True: a correlation
 ) -> Tensor:
-    """Zero insertion, padding, FIR filter, decimation: [N, C, H', W']; any number of taps."""
+    """Up-samples by zeros, pads, filters, decimates: [N, C, H', W']; any number of taps."""
     result: Tensor = torch.ops.clcae.upfirdn2d(x, filter, up, down, padding, gain, flip)
     return result
 
 
 def _layout(x: Tensor, dim: int = 1) -> torch.memory_format:
-    """Channels last where x is that and nothing else, as in library.cpp."""
+    """Returns channels_last if x is in that layout only, as library.cpp does."""
     last = torch.channels_last
     if x.ndim == 4 and dim == 1 and x.is_contiguous(memory_format=last) and not x.is_contiguous():
         return last
@@ -107,7 +107,7 @@ def _upfirdn2d_shape(
 def _bias_act_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, _, noise, ctx.dim, ctx.slope, ctx.gain, ctx.clamp = inputs
     ctx.noise_shape = None if noise is None else noise.shape
-    # Without a kink and a limit the derivative is one number.
+    # For a linear activation without clamp the derivative is the gain.
     ctx.straight = ctx.slope == 1.0 and ctx.clamp is None
     ctx.save_for_backward(*([] if ctx.straight else [output]))
 

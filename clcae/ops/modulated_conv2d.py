@@ -2,10 +2,10 @@
 
 StyleGAN2 (Karras et al. 2020), section 2.2, equations 1-3; `ModulatedConv2d` of stylegan2-pytorch,
 `modulated_conv2d` of stylegan2-ada-pytorch. Deviation: the official codes scale the weights and run
-one grouped convolution a sample; here the activations are scaled on the way in (style) and out
-(demodulation), which is the same linear map, shares one convolution over the batch and is faster
-on every device. Weights are scaled where that is less: a single sample without gradients, whose
-weights are fewer than its activations, and the 1x1 convolution to RGB.
+one grouped convolution a sample; here the activations are scaled before (style) and after the
+convolution (demodulation), which is the same linear map, shares one convolution over the batch and
+is faster on every device. Weights are scaled for a single sample without gradients, if they are
+fewer than its activations, and in the 1x1 convolution to RGB.
 """
 
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ from clcae.ops.conv2d_resample import Resample, conv2d_resample
 
 @dataclass(frozen=True)
 class Prepared:
-    """What depends on the weights alone, for those that do not train."""
+    """Terms that depend on the weights alone, precomputed for frozen weights."""
 
-    squares: Tensor  # [C_out, C_in], summed over the kernel
-    weight: Tensor  # the weights, laid out as the convolution reads them
-    winograd: Tensor | None  # [4 * C_out, C_in, 3, 1], where that is the faster convolution
+    squares: Tensor  # [C_out, C_in], squared weights summed over the kernel
+    weight: Tensor  # weights in the memory layout of the convolution
+    winograd: Tensor | None  # [4 * C_out, C_in, 3, 1], if that convolution is faster
 
 
 def prepared(
     weight: Tensor,  # [C_out, C_in, K, K]
     resample: Resample = "none",
 ) -> Prepared:
-    """For `modulated_conv2d`; without gradients."""
+    """Precomputes the weight-only terms of `modulated_conv2d`, without gradients."""
     weight = weight.detach()
     plain = resample == "none"
-    in_order = weight if plain else weight.transpose(0, 1)  # as a transposed convolution has them
+    in_order = weight if plain else weight.transpose(0, 1)  # order of a transposed convolution
     in_order = in_order.contiguous(memory_format=torch.channels_last)
     return Prepared(
         squares=squared_norms(weight),
@@ -53,16 +53,16 @@ def modulated_conv2d(
     frozen: Prepared | None = None,
     gain: float = 1.0,
 ) -> Tensor:
-    """gain conv(x; w') with w'[n, o, i] = styles[n, i] * weight[o, i], each w'[n, o] of unit norm.
+    """Computes gain * conv(x; w'), w'[n, o, i] = styles[n, i] * weight[o, i], w'[n, o] normalised.
 
     Args:
-        x: the features.
-        weight: shared by all samples.
+        x: features.
+        weight: weights shared by all samples.
         styles: one scale a sample and input channel.
         demodulate: divide by the norm of the scaled weights (equation 3); to-RGB does not.
         resample: as in conv2d_resample.
         filter: as in conv2d_resample.
-        frozen: what was prepared from `weight`, which has no gradient then; None prepares nothing.
+        frozen: precomputed terms of `weight`, which gets no gradient then; None: computed here.
         gain: factor on the result.
 
     Returns:
@@ -93,9 +93,7 @@ def modulated_conv2d(
         x = winograd.winograd_conv2d(x, weight)
     else:
         x = conv2d_resample(x, weight, resample=resample, filter=filter)
-    if by_weight:
-        return x
-    if scales is None:
+    if by_weight or scales is None:
         return x
     scales = scales[:, :, None, None]
     wider = torch.promote_types(x.dtype, scales.dtype) != x.dtype
@@ -105,7 +103,7 @@ def modulated_conv2d(
 def squared_norms(
     weight: Tensor,  # [C_out, C_in, K, K]
 ) -> Tensor:
-    """Squares of the weights, summed over the kernel: [C_out, C_in]; what demodulation needs."""
+    """Sums squared weights over the kernel, for demodulation: [C_out, C_in]."""
     return weight.square().sum(dim=(2, 3))
 
 
@@ -115,7 +113,7 @@ def _pointwise(
     styles: Tensor,  # [N, C_in]
     scales: Tensor | None,  # [N, C_out]
 ) -> Tensor:
-    """A matrix product a sample: nothing as large as the activations is made, or kept."""
+    """Computes a 1x1 convolution as one matrix product a sample; no copy of the activations."""
     matrices = styles[:, None] * weight.flatten(1)  # [N, C_out, C_in]
     if scales is not None:
         matrices = matrices * scales[:, :, None]
@@ -124,5 +122,5 @@ def _pointwise(
 
 
 def _recorded(*tensors: Tensor) -> bool:
-    """Whether autograd keeps something for one of them."""
+    """Returns whether autograd records one of the tensors."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

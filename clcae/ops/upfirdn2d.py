@@ -2,8 +2,8 @@
 
 Karras et al. 2020, appendix B; the operator of stylegan2-pytorch and stylegan2-ada-pytorch.
 Up-sampling inserts `up - 1` zeros after every sample, the filter is applied as a true convolution
-(taps flipped), down-sampling keeps every `down`-th sample. On a GPU a kernel of our own does it
-(csrc/upfirdn2d.h) where it can be built. Deviation: the filter is one axis of a separable kernel;
+(taps flipped), down-sampling keeps every `down`-th sample. On a GPU it is one fused kernel
+(csrc/upfirdn2d.h) where that can be built. Deviation: the filter is one axis of a separable kernel;
 every published StyleGAN2 uses the separable [1, 3, 3, 1].
 """
 
@@ -17,11 +17,15 @@ from clcae.ops import kernels
 
 Padding = tuple[int, int]  # (before, after), the same on both axes; negative crops
 
-AT_ONCE = 8  # taps up to which the kernel filters both axes in one pass; more: one after the other
+AT_ONCE = 8  # most taps for which the kernel filters both axes in one pass
 
 
 def low_pass(taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> Tensor:
-    """The taps as a float32 vector of sum one. Raises ValueError if they sum to zero."""
+    """Normalises taps to a float32 vector of sum one.
+
+    Raises:
+        ValueError: if the taps are no row of numbers, or sum to zero.
+    """
     filter = torch.tensor(taps, dtype=torch.float32)
     if filter.ndim != 1 or not filter.numel() or float(filter.sum()) == 0.0:
         raise ValueError(f"taps {list(taps)!r} are no low-pass filter: a non-empty row, sum not 0")
@@ -37,14 +41,14 @@ def upfirdn2d(
     padding: Padding = (0, 0),
     gain: float = 1.0,
 ) -> Tensor:
-    """Zero insertion, padding, separable filter, decimation.
+    """Up-samples by zeros, pads, filters along both axes, decimates.
 
-    Under autocast the result is of its type, as a convolution's is; half precision is summed in
-    float32 by the kernel.
+    Under autocast the result has autocast's type, as a convolution's does; the kernel sums half
+    precision in float32.
 
     Args:
-        x: the images or features.
-        filter: the taps, applied along both axes.
+        x: images or features.
+        filter: taps, applied along both axes.
         up: up-sampling factor.
         down: down-sampling factor.
         padding: zeros before and after, counted on the up-sampled grid; negative crops.
@@ -54,7 +58,7 @@ def upfirdn2d(
         [N, C, H', W'] with H' = (H * up + sum(padding) - T) // down + 1.
 
     Raises:
-        ValueError: the padded input is smaller than the filter.
+        ValueError: if the padded input is smaller than the filter.
     """
     size = filter.numel()
     height, width = (side * up + sum(padding) for side in x.shape[2:])
@@ -73,7 +77,7 @@ def upfirdn2d_reference(
     padding: Padding,
     gain: float,
 ) -> Tensor:
-    """`upfirdn2d` as torch's own convolutions: what defines it, on every device."""
+    """Defines `upfirdn2d` by torch's own convolutions, for every device."""
     size = filter.numel()
     kernel = (torch.outer(filter, filter) * gain).to(x.dtype).expand(x.shape[1], 1, size, size)
     if up == 1:
@@ -100,7 +104,7 @@ def _upfirdn2d_kernel(
 
 
 def _filter_and_decimate(x: Tensor, kernel: Tensor, down: int, padding: Padding) -> Tensor:
-    """Depthwise convolution with a stride: kept samples only."""
+    """Filters by a strided depthwise convolution, which computes the kept samples only."""
     shared = max(min(padding), 0)
     if padding != (shared, shared):
         x = F.pad(x, (padding[0] - shared, padding[1] - shared) * 2)
@@ -109,7 +113,7 @@ def _filter_and_decimate(x: Tensor, kernel: Tensor, down: int, padding: Padding)
 
 
 def _interpolate(x: Tensor, kernel: Tensor, up: int, padding: Padding) -> Tensor:
-    """Transposed depthwise convolution: zeros are never inserted, nor multiplied."""
+    """Up-samples by a transposed depthwise convolution, without inserting zeros."""
     size = kernel.shape[-1]
     # The full result starts size - 1 samples before an unpadded one; it lacks trailing zeros.
     before, after = size - 1 - padding[0], size - up - padding[1]
@@ -121,12 +125,12 @@ def _interpolate(x: Tensor, kernel: Tensor, up: int, padding: Padding) -> Tensor
 
 
 def upsample2d(x: Tensor, filter: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, 2H, 2W]: the skip connection of the synthesis network."""
+    """Doubles the resolution, as the synthesis network's skip does: [N, C, 2H, 2W]."""
     size = filter.numel()
     return upfirdn2d(x, filter, up=2, padding=((size + 1) // 2, (size - 2) // 2), gain=4.0)
 
 
 def downsample2d(x: Tensor, filter: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, H/2, W/2]: the skip connection of the discriminator."""
+    """Halves the resolution, as the discriminator's skip does: [N, C, H/2, W/2]."""
     size = filter.numel()
     return upfirdn2d(x, filter, down=2, padding=((size - 1) // 2, (size - 2) // 2))

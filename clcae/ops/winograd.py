@@ -1,13 +1,12 @@
-"""The 3x3 convolution with four products for two pixels of a row where six are plain: F(2, 3).
+"""Winograd's 3x3 convolution F(2, 3): four products for two pixels of a row in place of six.
 
 Winograd 1980; Lavin and Gray 2016 ("Fast Algorithms for Convolutional Neural Networks"), section
-4.1, along the width only. Every window of four columns and every row of a kernel are transformed,
-four convolutions with 3x1 kernels follow, each on half of the columns, and two pixels are
-transformed back. For a CPU, for weights that do not change and where no gradient is kept: 0.75 to
-0.9 of the time of a convolution of 256 or 512 channels; with fewer the transforms cost what the
-products save. As exact as the plain sum in float32. The form in both axes saves more products, but
-has them as matrices of 16 kinds: measured, it wins on maps of 512 channels and at most 32 pixels,
-and loses half as much again on 256 channels and several samples.
+4.1, along the width only. Windows of four columns and rows of the kernel are transformed, four
+convolutions with 3x1 kernels follow, each on half of the columns, and pixels are transformed back
+in pairs. For frozen weights on a CPU, without gradients: 0.75 to 0.9 of the time of a convolution
+of 256 or 512 channels; with fewer channels the transforms cost what the products save. Rounding is
+that of a plain convolution in float32. The form along both axes was measured too: faster on maps
+of 512 channels and at most 32 pixels, 1.5 times slower on 256 channels and several samples.
 """
 
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FEWEST_CHANNELS = 256
+FEWEST_CHANNELS = 256  # below, the plain convolution is faster
 
 _disabled = False
 
@@ -36,7 +35,7 @@ def disabled() -> Iterator[None]:
 def pays(
     weight: Tensor,  # [C_out, C_in, K, K]
 ) -> bool:
-    """Whether these weights are worth transforming: 3x3, wide, float32 on a CPU."""
+    """Returns whether these weights are worth transforming: 3x3, wide, float32 on a CPU."""
     if weight.shape[2:] != (3, 3) or min(weight.shape[:2]) < FEWEST_CHANNELS:
         return False
     return weight.device.type == "cpu" and weight.dtype == torch.float32
@@ -45,7 +44,7 @@ def pays(
 def takes(
     x: Tensor,  # [N, C, H, W]
 ) -> bool:
-    """Whether `winograd_conv2d` can read this: float32, an even width of at least 8."""
+    """Returns whether `winograd_conv2d` supports x: float32, an even width of at least 8."""
     even = x.shape[3] % 2 == 0 and x.shape[3] >= 8 and not _disabled
     return even and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
@@ -53,7 +52,7 @@ def takes(
 def transformed(
     weight: Tensor,  # [C_out, C_in, 3, 3]
 ) -> Tensor:
-    """[4 * C_out, C_in, 3, 1], channels last: g G^T of every row of a kernel."""
+    """Transforms every row g of the kernels to g G^T: [4 * C_out, C_in, 3, 1], channels last."""
     left, middle, right = weight.unbind(3)
     outer = left + right
     columns = torch.cat([left, (outer + middle) / 2, (outer - middle) / 2, right])
@@ -64,7 +63,7 @@ def winograd_conv2d(
     x: Tensor,  # [N, C_in, H, W], W even; fast where channels are last
     weight: Tensor,  # [4 * C_out, C_in, 3, 1], `transformed`
 ) -> Tensor:
-    """conv2d(x, weight, padding=1) without a graph: [N, C_out, H, W], channels last."""
+    """Computes conv2d(x, weight, padding=1) without gradients: [N, C_out, H, W], channels last."""
     samples, _, height, width = x.shape
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1))  # [N, H, W + 2, C_in]
     even, odd = padded.unflatten(2, (-1, 2)).unbind(3)
@@ -82,7 +81,7 @@ def winograd_conv2d(
 
 
 def _transformed(first: Tensor, second: Tensor, third: Tensor, fourth: Tensor) -> Iterator[Tensor]:
-    """B^T d of windows of four columns, each made when it is asked for."""
+    """Yields the four parts of B^T d, d being windows of four columns."""
     yield first - third
     yield second + third
     yield third - second
