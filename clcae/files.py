@@ -38,6 +38,10 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         partial.replace(target)
         if durable:
             _synchronize(target.parent)
+    except OSError as error:
+        if error.filename is None:  # a failed write does not name its file
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

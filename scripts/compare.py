@@ -19,9 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from clcae.images import labelled_grid, read_image, write_png
 from clcae.methods.interface import OUTPUTS
 from training.commandline import Command, composed, key_of, override, run_program
-from training.environment import describe
 from training.errors import UsageError
-from training.run_state import RunState, differing_keys
+from training.run_state import RunState, describe, differing_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"

@@ -1,25 +1,62 @@
-"""From running objects to a checkpoint and back, strictly.
+"""Checkpoints: from running objects to a file and back, strictly.
 
 A checkpoint is a dictionary of tensors and plain values: the stage, the step, the best validation
 value, the state of modules, averages, optimizers and schedules, and the means that are being
 collected for the log. It holds no random state: that derives from the step.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
-from training.ema import ExponentialAverage
+from clcae.files import FULL_DISK, replacing
 from training.errors import UserError
-from training.means import Means
+from training.logger import Means
+from training.optim import ExponentialAverage
 from training.schedules import Schedule
 
 
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes tensors and plain values with torch.save, whole or not at all.
+
+    Raises:
+        UserError: if the disk is full; an older file is untouched.
+    """
+    watched: _WatchedFile | None = None
+    try:
+        with replacing(path, durable=True) as partial, partial.open("wb") as file:
+            watched = _WatchedFile(file)
+            torch.save(dict(content), watched)  # type: ignore[arg-type]
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else watched and watched.error
+        if isinstance(cause, OSError) and cause.errno in FULL_DISK:
+            kept = "the former one is intact" if path.exists() else "nothing was written"
+            raise UserError(f"cannot write {path}: {os.strerror(cause.errno)} ({kept})") from error
+        raise
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"there is no checkpoint {path}") from None
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot read the checkpoint {path}: {reason}") from error
+    return content
+
+
 def weights_of(modules: Mapping[str, nn.Module], ema: ExponentialAverage) -> dict[str, Any]:
-    """The entries of a checkpoint that hold weights."""
+    """Returns the entries of a checkpoint that hold weights."""
     return {
         "modules": {name: dict(module.state_dict()) for name, module in modules.items()},
         "ema": ema.state_dict(),
@@ -33,16 +70,16 @@ def load_weights(
     modules: Mapping[str, nn.Module],
     ema: ExponentialAverage,
 ) -> None:
-    """Loads the modules and their averages.
+    """Loads modules and their averages from a checkpoint.
 
     Args:
         content: the checkpoint.
-        path: where it came from, for messages.
+        path: its file, for messages.
         modules: name -> module, exactly those of the checkpoint.
         ema: averages of some of them.
 
     Raises:
-        UserError: names or shapes differ.
+        UserError: if names or shapes differ.
     """
     _check_names(content["modules"], modules, path=path, kind="modules")
     _check_names(content["ema"], ema.values, path=path, kind="averaged modules")
@@ -68,7 +105,7 @@ def capture(
     schedules: Mapping[str, Schedule],
     means: Means,
 ) -> dict[str, Any]:
-    """Everything that resuming needs."""
+    """Collects everything that resuming needs."""
     return {
         "stage": stage,
         "step": step,
@@ -91,13 +128,10 @@ def restore(
     schedules: Mapping[str, Schedule],
     means: Means,
 ) -> tuple[int, float | None]:
-    """Puts back what ``capture`` took.
-
-    Returns:
-        The step and the best validation value.
+    """Loads everything that `capture` collected; returns the step and the best validation value.
 
     Raises:
-        UserError: the checkpoint is of another stage, or names or shapes differ.
+        UserError: if the checkpoint is of another stage, or names or shapes differ.
     """
     if content.get("stage") != stage:
         raise UserError(
@@ -117,15 +151,15 @@ def restore(
 
 
 def check_state(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, what: str) -> None:
-    """Compares the names and shapes of two state dicts.
+    """Checks that a state dict has the expected names and shapes.
 
     Args:
-        given: what a file holds.
-        expected: what the module holds.
-        what: of what, for the message.
+        given: state dict of a file.
+        expected: state dict of the module.
+        what: file and module, for the message.
 
     Raises:
-        UserError: they differ; names the first differences of each kind.
+        UserError: if they differ, with the first differences.
     """
     problems = [
         f"{key} is {list(given[key].shape)}, expected {list(value.shape)}"
@@ -144,3 +178,21 @@ def _check_names(
 ) -> None:
     if set(given) != set(expected):
         raise UserError(f"{path} holds the {kind} {sorted(given)}, expected {sorted(expected)}")
+
+
+class _WatchedFile:
+    """Remembers the error of a failed write, which torch.save turns into a RuntimeError."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()

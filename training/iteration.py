@@ -7,17 +7,18 @@ fits hooks that fire once per backward.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from training import distributed
-from training.guard import check_finite, gradient_norm
-from training.precision import Precision, autocast
-from training.seeds import derive_seed
-from training.task import Phase, StepContext, Task
+from training.errors import NonFiniteError
+from training.task import Phase, StepContext, Task, derive_seed
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Iteration:
@@ -170,3 +171,80 @@ class Iteration:
         torch.manual_seed(
             derive_seed(self.seed, context.step, context.micro, purpose, context.rank)
         )
+
+
+def bfloat16_lacking(device: torch.device) -> str | None:
+    """Why bfloat16 is no use on the device, or None where it is."""
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return None
+        return f"{torch.cuda.get_device_name(device)} has no bfloat16"
+    if device.type == "cpu":
+        # Without these instructions it runs, at less than half the speed of float32.
+        features = torch.cpu.get_capabilities()
+        if features.get("avx512_bf16") or features.get("amx_bf16") or features.get("amx_tile"):
+            return None
+        return "this CPU has no bfloat16 instructions"
+    return f"autocast to bfloat16 is not used on {device.type}"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The context in which losses are computed."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The Euclidean norm of all gradients together, []; not finite where one of them is not."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def check_finite(
+    terms: Mapping[str, float],
+    *,
+    norm: float,
+    parameters: Iterable[nn.Parameter],
+    modules: Mapping[str, nn.Module],
+    where: str,
+) -> None:
+    """Raises, in every process or in none, where a term or a gradient is not finite.
+
+    Args:
+        terms: name -> value, averaged over the processes.
+        norm: the norm of the averaged gradients.
+        parameters: those that the phase trains.
+        modules: where their names come from.
+        where: stage, step and phase, for the message.
+
+    Raises:
+        NonFiniteError: names the terms, or else the parameters.
+    """
+    finite = all(_is_finite(value) for value in [*terms.values(), norm])
+    if not distributed.any_rank(not finite):
+        return
+    bad = [f"term {name!r} is {value}" for name, value in terms.items() if not _is_finite(value)]
+    if not bad:
+        bad = [f"the gradient of {name}" for name in _bad_gradients(parameters, modules)]
+        bad = [", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")]
+        bad[0] = f"{bad[0] or 'a gradient of another process'} is not finite (norm {norm})"
+    raise NonFiniteError(f"{where}: {', '.join(bad)}; the step was not taken")
+
+
+def _is_finite(value: float) -> bool:
+    return float("-inf") < value < float("inf")
+
+
+def _bad_gradients(
+    parameters: Iterable[nn.Parameter], modules: Mapping[str, nn.Module]
+) -> list[str]:
+    names = {
+        id(parameter): f"{module_name}.{name}"
+        for module_name, module in modules.items()
+        for name, parameter in module.named_parameters()
+    }
+    return [
+        names.get(id(parameter), "a parameter outside the task's modules")
+        for parameter in parameters
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
+    ]

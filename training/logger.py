@@ -1,4 +1,4 @@
-"""What a run says: metrics.jsonl, TensorBoard, sample pictures, and the progress on the screen."""
+"""Logs a run: metrics.jsonl, TensorBoard, sample pictures, and progress on the screen."""
 
 import json
 import os
@@ -8,22 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from training.files import write_text, write_whole
+from clcae.files import write_text
+from clcae.images import to_uint8, write_png
 
 PLAIN_SECONDS = 10.0  # between two progress lines where the output is not a terminal
 
 
 class Logger:
-    """Writes the log of a run; in every process but the first it does nothing.
+    """Writes the log of a run, in rank 0 alone.
 
     Args:
-        folder: the run folder.
-        enabled: whether this is the process that speaks.
-        progress: whether to show progress at all.
+        folder: run folder.
+        enabled: False in every other process, where nothing is written.
+        progress: show progress on the screen.
     """
 
     def __init__(self, *, folder: Path, enabled: bool = True, progress: bool = True) -> None:
@@ -40,12 +40,12 @@ class Logger:
         self._board: Any = None
 
     def start_stage(self, *, stage: str, step: int, steps: int) -> None:
-        """Begins a stage, or continues it: what was logged of it after ``step`` is dropped.
+        """Opens the log of a stage; drops what was logged after the step that it continues from.
 
         Args:
-            stage: its name.
-            step: steps that are done.
-            steps: steps of the stage.
+            stage: name of the stage.
+            step: steps done so far.
+            steps: steps of the whole stage.
         """
         self.stage, self.steps, self._first = stage, steps, step
         self._started = time.monotonic()
@@ -76,13 +76,13 @@ class Logger:
         rates: Mapping[str, float],
         seconds: float,
     ) -> None:
-        """Logs means of terms.
+        """Logs one line of training.
 
         Args:
-            step: steps that are done.
+            step: steps done so far.
             terms: name -> mean since the last line.
             rates: optimizer -> learning rate.
-            seconds: of a step, on average.
+            seconds: mean duration of a step.
         """
         self._write(
             {"step": step, "terms": dict(terms), "lr": dict(rates), "seconds": round(seconds, 5)}
@@ -97,28 +97,15 @@ class Logger:
         self.line(f"{self.stage} {step}/{self.steps}  validation  {shown}")
 
     def picture(self, *, step: int, image: Tensor) -> None:
-        """Writes a picture to samples/STAGE and to TensorBoard.
-
-        Args:
-            step: steps that are done.
-            image: [3, H, W] in [-1, 1]; what lies outside is clipped.
-        """
+        """Writes a picture [3, H, W] in [-1, 1] to samples/STAGE and to TensorBoard."""
         if not self.enabled:
             return
-        pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
-        path = self.folder / "samples" / self.stage / f"{step:06d}.png"
-        write_whole(
-            path, lambda file: Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "PNG")
-        )
-        self._board.add_image("samples", pixels, step)
+        image = image.detach().float().cpu().nan_to_num()
+        write_png(image, self.folder / "samples" / self.stage / f"{step:06d}.png")
+        self._board.add_image("samples", to_uint8(image), step)
 
     def progress(self, *, step: int, terms: Mapping[str, float]) -> None:
-        """Shows where the run is: a bar on a terminal, elsewhere a line every ten seconds.
-
-        Args:
-            step: steps that are done.
-            terms: the values of this step; the losses among them are shown.
-        """
+        """Shows progress and losses: a bar on a terminal, elsewhere a line every ten seconds."""
         if not self.show_progress:
             return
         losses = {name: value for name, value in terms.items() if name.endswith("loss")}
@@ -140,7 +127,7 @@ class Logger:
             sys.stdout.flush()
 
     def flush(self) -> None:
-        """Puts what was logged on the disk, before a checkpoint that stands for it."""
+        """Synchronises the log with the disk, so that no checkpoint is ahead of it."""
         if self.enabled and self.metrics.exists():
             with self.metrics.open("rb") as file:
                 os.fsync(file.fileno())
@@ -158,7 +145,7 @@ class Logger:
                 self._board.add_scalar(name, value, step)
 
     def _forget_after(self, step: int) -> None:
-        """Drops the lines of this stage beyond ``step``, and one that was cut off."""
+        """Drops lines of this stage after a step, and a line that was cut off."""
         if not self.metrics.exists():
             return
         kept = []
@@ -169,10 +156,36 @@ class Logger:
                 continue
             if record["stage"] != self.stage or record["step"] <= step:
                 kept.append(line + "\n")
-        write_text(self.metrics, "".join(kept))
+        write_text(self.metrics, "".join(kept), durable=True)
 
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+
+
+class Means:
+    """Accumulates means of named numbers; checkpoints store their state."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Adds one value per name."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """Returns the mean of each name since the last call, and starts anew."""
+        means = {name: self.sums[name] / self.counts[name] for name in self.sums}
+        self.sums, self.counts = {}, {}
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self.sums), "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])

@@ -15,7 +15,7 @@ from hydra.utils import get_object
 from torch import nn
 
 from training.errors import UsageError
-from training.seeds import derive_seed
+from training.task import derive_seed
 
 
 class Parts:

@@ -9,16 +9,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from training import distributed
-from training.ema import ExponentialAverage
-from training.environment import describe
 from training.errors import UsageError
 from training.logger import Logger
+from training.optim import ExponentialAverage
 from training.parts import Parts
-from training.run_state import RunState
+from training.run_state import RunState, describe
 from training.schedules import Schedule
-from training.seeds import derive_seed
 from training.settings import RunSettings, StageSettings, run_settings, stage_settings
-from training.task import Task
+from training.task import Task, derive_seed
 from training.trainer import Trainer, load_finished
 
 # Root keys that the run reads itself; every other root key describes a part.

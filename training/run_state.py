@@ -13,17 +13,23 @@ previous ones.
 import fcntl
 import json
 import os
+import platform
+import resource
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
-from clcae.files import leftovers
+from clcae.evaluation.rows import source_commit
+from clcae.files import leftovers, write_text
+from training import distributed
+from training.checkpoint import save_checkpoint
 from training.errors import UsageError, UserError
-from training.files import save_checkpoint, write_text
 
 # Keys that a run may change when it continues: they do not change what it computes.
 FREE_KEYS = {"run", "device", "paths"}
@@ -75,8 +81,9 @@ class RunState:
                     f"{self.folder} holds a run with another configuration (differs in "
                     f"{', '.join(differing)}): use run=NAME for another folder, or delete it"
                 )
-        write_text(path, OmegaConf.to_yaml(config, resolve=True))
-        write_text(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+        write_text(path, OmegaConf.to_yaml(config, resolve=True), durable=True)
+        facts = json.dumps(environment, indent=2) + "\n"
+        write_text(self.folder / "environment.json", facts, durable=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -151,7 +158,8 @@ class StageState:
             report: what the stage reports, as JSON can hold it.
         """
         record = {"weights": weights.name, "report": report}
-        write_text(self._finished, json.dumps(record, indent=2, default=float) + "\n")
+        text = json.dumps(record, indent=2, default=float) + "\n"
+        write_text(self._finished, text, durable=True)
 
 
 def differing_keys(old: Any, new: DictConfig) -> list[str]:
@@ -181,3 +189,28 @@ def _is_free(key: str) -> bool:
     if names[0] == "stages" and len(names) > 3 and names[2] == "trainer":
         return names[3] in FREE_TRAINER_KEYS
     return names[0] in FREE_KEYS
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Facts that help to repeat a run elsewhere."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "commit": source_commit(),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": str(device),
+        "device_name": name,
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": distributed.world_size(),
+    }
+
+
+def peak_memory(device: torch.device) -> str:
+    """The most memory that this process has held so far, in words."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    text = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
+    if device.type == "cuda":
+        text += f", {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB of the GPU"
+    return text

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from training.errors import UsageError
-from training.precision import Precision
+from training.iteration import Precision
 
 OPTIONAL_COUNTS = {
     "validate_every",

@@ -4,6 +4,7 @@ A task is one stage of a run. It holds the parts it was given, knows how to draw
 turn it into losses, and leaves the loop, its order and everything about files to the trainer.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-
-from training.seeds import derive_seed
 
 
 @dataclass(frozen=True)
@@ -179,3 +178,16 @@ class Task(ABC):
             A report of the stage that JSON can hold.
         """
         return {}
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed that depends on nothing but its arguments: the same in every process and version.
+
+    Args:
+        parts: what the seed stands for, such as ``(7, "noise", 1200)``.
+
+    Returns:
+        An integer in [0, 2**63), as ``torch.Generator.manual_seed`` takes it.
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

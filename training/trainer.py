@@ -17,19 +17,20 @@ import torch
 
 from clcae.ops.memory import release_freed_memory
 from training import distributed
-from training.checkpoint import capture, load_weights, restore, weights_of
-from training.ema import ExponentialAverage
-from training.environment import peak_memory
+from training.checkpoint import (
+    capture,
+    load_checkpoint,
+    load_weights,
+    restore,
+    weights_of,
+)
 from training.errors import StoppedError
-from training.files import load_checkpoint
-from training.iteration import Iteration
-from training.logger import Logger
-from training.means import Means
-from training.precision import Precision, bfloat16_lacking
-from training.run_state import StageState
+from training.iteration import Iteration, Precision, bfloat16_lacking
+from training.logger import Logger, Means
+from training.optim import ExponentialAverage
+from training.run_state import StageState, peak_memory
 from training.schedules import Schedule
-from training.seeds import derive_seed
-from training.task import Task
+from training.task import Task, derive_seed
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # that ask a run to stop
 

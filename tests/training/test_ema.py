@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.ema import ExponentialAverage
+from training.optim import ExponentialAverage
 
 
 def network() -> nn.Module:

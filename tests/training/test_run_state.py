@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from training.checkpoint import load_checkpoint
 from training.errors import UsageError, UserError
-from training.files import load_checkpoint
 from training.run_state import RunState, differing_keys
 
 

@@ -5,15 +5,13 @@ import multiprocessing
 import os
 import resource
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import torch
 
-from training import files
-from training.checkpoint import check_state
+from training.checkpoint import check_state, load_checkpoint, save_checkpoint
 from training.errors import UserError
-from training.files import load_checkpoint, save_checkpoint
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
@@ -61,15 +59,6 @@ def test_no_space_while_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     assert load_checkpoint(path)["step"] == 1
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_other_failures_are_not_disguised(tmp_path: Path) -> None:
-    def broken(file: IO[bytes]) -> None:
-        raise KeyError("a fault of the program")
-
-    with pytest.raises(KeyError):
-        files.write_whole(tmp_path / "file", broken)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint"])
