@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.data.sampler import shuffled
-from clcae.images import make_grid
 from clcae.losses import logistic_discriminator, logistic_generator, r1_penalty
 from clcae.losses.adversarial import path_lengths
 from clcae.ops.compilation import compiled_or_plain
@@ -100,10 +99,12 @@ class GeneratorTask(Task):
 
     def samples(self) -> Tensor:
         """An 8x8 grid of random samples, the same z every time."""
+        from torchvision.utils import make_grid  # slow to import
+
         rng = torch.Generator().manual_seed(0)
         z = torch.randn(SHOWN, self.generator.z_dim, generator=rng).to(self.device)
         images = self.generator.synthesize(self.generator.map(z))
-        return make_grid(images.float().cpu().clamp(-1, 1), columns=8)
+        return make_grid(images.float().cpu().clamp(-1, 1), nrow=8, pad_value=1.0)
 
     def finish(self, folder: Path) -> Mapping[str, Any]:
         """Sets the mean latent, measures, and writes the generator with its card."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clcae.frozen.portraits import PortraitJudges
-from clcae.images import labelled_grid, make_grid, write_png
+from clcae.images import labelled_grid, write_png
 from clcae.methods.projection import project
 from clcae.metrics.frechet import FrechetDistance
 from clcae.portraits import PortraitImages
@@ -81,6 +81,8 @@ class GeneratorReport:
             folder: where.
             curve: the run's metrics.jsonl.
         """
+        from torchvision.utils import make_grid  # slow to import
+
         figures: dict[str, Any] = self.quick(generator)
         pictures = {"target": self.plain_images.images(torch.arange(self.num_projected))}
         for space in (LatentSpace.W, LatentSpace.W_PLUS):
@@ -92,7 +94,7 @@ class GeneratorReport:
         rng = torch.Generator().manual_seed(0)
         z = torch.randn(64, generator.z_dim, generator=rng).to(self._device(generator))
         samples = generator.synthesize(generator.map(z)).cpu().clamp(-1, 1)
-        write_png(make_grid(samples, columns=8), folder / "samples.png")
+        write_png(make_grid(samples, nrow=8, pad_value=1.0), folder / "samples.png")
         path = folder / "generator.safetensors"
         provenance = {"command": self.command, **figures}
         save(generator, path, provenance=provenance, half=True)
