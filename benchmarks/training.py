@@ -222,5 +222,8 @@ def _iteration(
         seed=0,
         total_steps=1000,
         batch_size=BATCH,
+        accumulate=1,
+        precision="float32",
+        clip_norm=None,
     )
     return lambda: iteration.run(0)

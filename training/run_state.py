@@ -113,7 +113,7 @@ class RunState:
                 ) from error
             yield
 
-    def stage(self, name: str, *, keep_last: int = 1) -> "StageState":
+    def stage(self, name: str, *, keep_last: int) -> "StageState":
         """The files of one stage; see ``StageState``."""
         return StageState(run_folder=self.folder, name=name, keep_last=keep_last)
 
@@ -128,7 +128,7 @@ class StageState:
             others.
     """
 
-    def __init__(self, *, run_folder: Path, name: str, keep_last: int = 1) -> None:
+    def __init__(self, *, run_folder: Path, name: str, keep_last: int) -> None:
         self.run_folder = run_folder
         self.name = name
         self.keep_last = keep_last

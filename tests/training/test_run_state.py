@@ -27,7 +27,7 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
 def test_another_configuration_is_refused(tmp_path: Path) -> None:
     state = RunState(folder=tmp_path / "toy")
     state.prepare(OmegaConf.create({"seed": 1, "optim": {"lr": 0.1}}), {})
-    state.stage("fit").save_last({"step": 1})
+    state.stage("fit", keep_last=1).save_last({"step": 1})
     with pytest.raises(UsageError, match=r"optim\.lr.*seed.*use run=NAME.*delete"):
         state.prepare(OmegaConf.create({"seed": 2, "optim": {"lr": 0.2}}), {})
 
