@@ -45,7 +45,7 @@ class StageSettings:
     accumulate: int
     precision: Precision
     clip_norm: float | None
-    ema: Mapping[str, float | None]  # arguments of ExponentialAverage
+    ema: Mapping[str, Any]  # half_life and rampup of ExponentialAverage
     finish_with: Literal["last", "best"]
     log_every: int
     validate_every: int | None
