@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clcae.methods.clcae import CLCAE
 from clcae.methods.foundation import FoundationInversion
-from clcae.pretrained.doors import load_generator, load_method
+from clcae.pretrained.loading import load_generator, load_method
 from clcae.stylegan2 import Generator
 
 PORTRAITS = 64  # pixels; generator and encoder of this size are those that are shipped

@@ -220,11 +220,9 @@ def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Mod
     settings, given = _with_references(metadata.settings, path)
     _check_settings(metadata.settings, path)
     description = {_CLASS_KEY: metadata.class_name, "settings": settings}
-    largest = max((entry.shape.numel() for entry in entries.values()), default=0)
+    sizes = [entry.shape.numel() for entry in entries.values()]
     with torch.random.fork_rng(devices=[]):
-        module = without_weights(
-            lambda: _build(description, path), most=2 * len(entries), largest=4 * largest
-        )
+        module = without_weights(lambda: _build(description, path), sizes=sizes)
     own = {key: value for key, value in module.state_dict().items() if key not in given}
     _check_fit(type(module).__name__, own, entries, path)
     converted = [entry for key, entry in entries.items() if entry.dtype != own[key].dtype]

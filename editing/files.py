@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clcae.pretrained.archives import read_torch_file
 from clcae.pretrained.assets import asset_path, portraits_generator
-from clcae.pretrained.contents import GROWTH, SPARE
-from clcae.pretrained.stand_ins import Array
+from clcae.pretrained.layouts import GROWTH, SPARE
+from clcae.pretrained.torch_file import read_torch_file
+from clcae.pretrained.unpickle import Array
 from clcae.serialization import is_native, load
 from clcae.stylegan2 import Generator, LatentSpace
 from editing import sefa

@@ -215,8 +215,8 @@ def configured() -> list[str]:
 
 def assets() -> Section:
     """The shipped files: what they hold, or why they do not load."""
-    import editing  # noqa: F401  # registers what files may hold, as doors does
-    from clcae.pretrained import doors  # noqa: F401
+    import editing  # noqa: F401  # registers what files may hold, as clcae does
+    from clcae.pretrained import loading  # noqa: F401
     from clcae.pretrained.assets import FOLDER
     from clcae.serialization import load
 

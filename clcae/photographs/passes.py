@@ -21,7 +21,7 @@ from clcae.methods.interface import InversionMethod
 from clcae.methods.inversion_file import Maker, weights_digest
 from clcae.photographs.account import Account, read_ahead
 from clcae.photographs.reader import Photograph, Stored
-from clcae.pretrained.doors import SHIPPED, load_method
+from clcae.pretrained.loading import SHIPPED, load_method
 from clcae.stylegan2.compilation import compiled
 
 FAST = 1  # zlib level of pictures; the usual one takes longer than the model

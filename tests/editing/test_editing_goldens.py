@@ -10,7 +10,7 @@ import torch
 from goldens import Golden, checkpoint, relative_error
 from torch import Tensor
 
-from clcae.pretrained.importer import import_checkpoint
+from clcae.pretrained.loading import import_checkpoint
 from clcae.stylegan2 import Generator
 from editing import interfacegan, move_of, sefa
 from editing.ganspace import PrincipalComponents

@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_listed(contents: dict[str, Any]) -> None:
 
 
 def test_files_that_say_too_little(contents: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"encoder_type is None.*kind='psp'"):
+    with pytest.raises(ValueError, match=r"encoder_type is None.*which='psp'"):
         e4e_from_checkpoint(contents)
     with pytest.raises(ValueError, match="'SingleStyleCodeEncoder'"):
         e4e_from_checkpoint({**contents, "opts": {"encoder_type": "SingleStyleCodeEncoder"}})
