@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from training.optim import ExponentialAverage, Ranger, centralize_gradients
 
-GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "ranger.npz"
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "functions" / "ranger.npz"
 TOLERANCE = 1e-5  # of the root mean square; from the README of the fixtures
 TRAINED = ("a", "W", "K")
 
