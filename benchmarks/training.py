@@ -38,6 +38,7 @@ class NoJudges:
     """Judges that look at nothing, where their terms weigh nothing."""
 
     identity_name = distance_name = "none"
+    identity_trunk = None
 
     def features(self, images: Tensor) -> list[Tensor]:
         """[N, 1] for each picture."""
@@ -50,14 +51,6 @@ class NoJudges:
     def distance(self, features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
         """Zeros [N]."""
         return features[0][:, 0]
-
-    def embed_images(self, images: Tensor) -> Tensor:
-        """Zeros [N, 1]."""
-        return self.features(images)[0]
-
-    def distance_of_images(self, images: Tensor, others: Tensor) -> Tensor:
-        """Zeros [N]."""
-        return self.embed_images(images)[:, 0]
 
 
 def training_cases(

@@ -68,7 +68,7 @@ def _measured(
 
     def judge(images: Tensor) -> Judgement:
         images = images.clamp(-1, 1)
-        return Judgement(judges.attributes(images), judges.embed_images(images))
+        return Judgement(judges.attributes(images), judges.identity(images))
 
     with tqdm(disable=not sys.stderr.isatty(), unit="batch", desc="edits") as bar:
 

@@ -1,7 +1,7 @@
-"""Figures of tables: distortion against editability, and curves over the strength of an edit.
+"""Draws figures of tables: distortion against editability, and curves over an edit's strength.
 
-They are drawn by matplotlib, which is imported here only (`pip install -e '.[eval]'`), for light or
-dark paper with a transparent ground. Text is drawn as it is, never read as a formula.
+Needs matplotlib (`pip install -e '.[eval]'`), which nothing else imports. Figures are for light or
+dark paper, on a transparent ground; text is drawn as it is, never read as a formula.
 """
 
 import io
@@ -36,17 +36,17 @@ _PLACES = (
 
 @dataclass(frozen=True)
 class Point:
-    """One method: x is distortion, y editability."""
+    """One method of a figure."""
 
     name: str
-    x: float
-    y: float
+    x: float  # distortion
+    y: float  # editability
     measured: bool = False
     comparable: bool = True
 
 
 def points_of(sheet: Sheet, axes: tuple[str, str]) -> list[Point]:
-    """The lines of a sheet that have both columns; what is not comparable is told so."""
+    """Collects the lines that have both columns, with whether their protocols are the table's."""
     names = [heading.name for heading in sheet.headings]
     columns = [names.index(axis) for axis in axes]
     published = any(line.measured for line in sheet.lines)  # then the others are
@@ -63,17 +63,17 @@ def points_of(sheet: Sheet, axes: tuple[str, str]) -> list[Point]:
 
 
 def tradeoff(points: Sequence[Point], sheet: Sheet, axes: tuple[str, str], *, paper: Paper) -> Any:
-    """A figure of points, measured ones in another colour and hollow if not comparable.
+    """Draws points, measured ones in another colour and hollow if not comparable.
 
     Args:
-        points: One or more.
-        sheet: Whose headings say which way is better.
-        axes: Columns of distortion and editability.
-        paper: What it will lie on.
+        points: one or more.
+        sheet: the table, whose headings say which direction is better.
+        axes: columns of distortion and editability.
+        paper: the ground that the figure will lie on.
 
     Raises:
-        ValueError: There is no point.
-        ImportError: matplotlib is not installed.
+        ValueError: if there is no point.
+        ImportError: if matplotlib is not installed.
     """
     if not points:
         raise ValueError(f"no row has both {axes[0]} and {axes[1]}: nothing to draw")
@@ -102,16 +102,16 @@ def strength_curves(
     quantity: str,
     paper: Paper = "light",
 ) -> Any:
-    """A figure of curves over the strength of an edit.
+    """Draws curves over the strength of an edit.
 
     Args:
-        curves: Name -> (strength, value) in any order; values that are NaN leave a gap.
-        quantity: What the values are, in words.
-        paper: What it will lie on.
+        curves: name -> (strength, value) in any order; NaN leaves a gap.
+        quantity: name of the values.
+        paper: the ground that the figure will lie on.
 
     Raises:
-        ValueError: There is no curve, or one has no point.
-        ImportError: matplotlib is not installed.
+        ValueError: if there is no curve, or one has no point.
+        ImportError: if matplotlib is not installed.
     """
     if not curves or not all(curves.values()):
         raise ValueError(f"{len(curves)} curves of {quantity}, or one without points: no figure")
@@ -135,18 +135,18 @@ def strength_curves(
 def edit_curves(
     path: str | Path, quantities: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, list[tuple[float, float]]]]:
-    """What `scripts/edit_quality.py` measured, as curves over the strength.
+    """Reads the measurements of `scripts/edit_quality.py` as curves over the strength.
 
     Args:
-        path: Its edits.json.
-        quantities: Such as "change" and "identity".
+        path: its edits.json.
+        quantities: keys of its rows, such as "change" and "identity".
 
     Returns:
         (direction, quantity) -> method -> (strength, value), NaN where there is none.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is another file, or lacks a quantity.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is another file, or lacks a quantity.
     """
     path = Path(path)
     if not path.is_file():
@@ -164,7 +164,7 @@ def edit_curves(
 
 
 def figure_bytes(figure: Any, suffix: str) -> bytes:
-    """A figure as a file of ".png" or ".svg"; letters become outlines in the latter."""
+    """Encodes a figure as ".png" or ".svg"; in the latter letters become outlines."""
     import matplotlib
 
     data = io.BytesIO()
@@ -175,27 +175,17 @@ def figure_bytes(figure: Any, suffix: str) -> bytes:
     return data.getvalue()
 
 
-def write_figure(figure: Any, path: str | Path) -> None:
-    """Writes a figure as PNG on white or as SVG, by its suffix; complete or not at all.
+def write_figure(figure: Any, path: Path) -> None:
+    """Writes a figure on white, as PNG or SVG by the suffix; complete or not at all.
 
     Raises:
-        ValueError: The suffix is another.
-    """
-    path = Path(path)
-    check_suffix(path)
-    figure.patch.set(facecolor="white", alpha=1)
-    with replacing(path) as partial:
-        partial.write_bytes(figure_bytes(figure, path.suffix.lower()))
-
-
-def check_suffix(path: Path) -> None:
-    """Whether a file can hold a figure.
-
-    Raises:
-        ValueError: Its suffix is neither of a PNG nor of an SVG.
+        ValueError: if the suffix is another.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: a figure is written as {' or '.join(SUFFIXES)}")
+    figure.patch.set(facecolor="white", alpha=1)
+    with replacing(path) as partial:
+        partial.write_bytes(figure_bytes(figure, path.suffix.lower()))
 
 
 def _figure(paper: Paper) -> tuple[Any, Any]:
@@ -220,45 +210,39 @@ def _figure(paper: Paper) -> tuple[Any, Any]:
 
 
 def _label(panel: Any, points: Sequence[Point], ink: str) -> None:
-    """Names beside their dots, each where it covers the least of dots and earlier names."""
+    """Writes names beside their dots, each where it covers the least of dots and other names."""
+    from matplotlib.transforms import Bbox
+
     figure = panel.figure
     figure.draw_without_rendering()  # settles the axes, in which places are measured
     renderer = figure.canvas.get_renderer()
-    taken = [_around(panel.transData.transform((point.x, point.y))) for point in points]
+    centres = [panel.transData.transform((point.x, point.y)) for point in points]
+    taken = [Bbox([[x - 4, y - 4], [x + 4, y + 4]]) for x, y in centres]
     frame = panel.get_window_extent(renderer)
     for point in points:
-        name = point.name if point.comparable else f"{point.name} †"
-        best = None
-        for x, y, horizontal, vertical in _PLACES:
-            text = panel.annotate(
-                name,
-                (point.x, point.y),
-                xytext=(x, y),
-                textcoords="offset points",
-                ha=horizontal,
-                va=vertical,
-                fontsize=8,
-                color=ink,
-                parse_math=False,
-            )
-            box = text.get_window_extent(renderer)
-            cost = sum(_overlap(box, other) for other in taken)
-            cost += box.width * box.height - _overlap(box, frame)
-            if best is None or cost < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = (cost, text, box)
-            else:
-                text.remove()
-        if best is not None:
-            taken.append(best[2])
+        text = panel.annotate(
+            point.name if point.comparable else f"{point.name} †",
+            (point.x, point.y),
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=8,
+            color=ink,
+            parse_math=False,
+        )
+
+        def cost(place: tuple[int, int, str, str], text: Any = text) -> float:
+            box = _move(text, place).get_window_extent(renderer)
+            covered = sum(_overlap(box, other) for other in taken)
+            return covered + float(box.width * box.height) - _overlap(box, frame)
+
+        _move(text, min(_PLACES, key=cost))
+        taken.append(text.get_window_extent(renderer))
 
 
-def _around(centre: tuple[float, float]) -> Any:
-    from matplotlib.transforms import Bbox
-
-    x, y = centre
-    return Bbox([[x - 4, y - 4], [x + 4, y + 4]])
+def _move(text: Any, place: tuple[int, int, str, str]) -> Any:
+    x, y, horizontal, vertical = place
+    text.set(position=(x, y), ha=horizontal, va=vertical)
+    return text
 
 
 def _overlap(first: Any, second: Any) -> float:

@@ -140,8 +140,9 @@ def test_the_portraits_network_computes_once_and_answers_as_the_judges() -> None
     judges: Any = network.module
     x, y = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert network.distance and network.embed and network.pooled
-    torch.testing.assert_close(network.distance(x, y), judges.distance_of_images(x, y))
-    torch.testing.assert_close(network.embed(x), judges.embed_images(x))
+    expected = judges.distance(judges.features(x), judges.features(y))
+    torch.testing.assert_close(network.distance(x, y), expected)
+    torch.testing.assert_close(network.embed(x), judges.identity(x))
     torch.testing.assert_close(network.pooled(x), judges.pooled(x))
     assert network.pooled(x).shape[1] == network.dimension
     assert network.sha256() == Networks({}, torch.device("cpu")).get("portraits").sha256()
