@@ -87,12 +87,12 @@ def _paper(table: PaperTable, options: argparse.Namespace) -> tuple[list[Sheet],
     if options.figure:
         if table.axes is None:
             raise ValueError(f"{options.name} has no columns of distortion and editability")
-        write_figure(tradeoff(points, sheet, table.axes, paper="light"), options.figure)
+        write_figure(tradeoff(points, sheet, table.axes), options.figure)
     if _format(options) != "html":
         if options.edits:
             raise ValueError("--edits draws curves on a page: give --format html")
         return [sheet], ""
-    figures: dict[str, Callable[..., Any]] = {}
+    figures: dict[str, Callable[[], Any]] = {}
     if table.axes and points:
         caption = f"distortion ({table.axes[0]}) against editability ({table.axes[1]})"
         figures[caption] = partial(tradeoff, points, sheet, table.axes)
@@ -105,14 +105,10 @@ def _paper(table: PaperTable, options: argparse.Namespace) -> tuple[list[Sheet],
     return [sheet], page([sheet], figures=_drawn(figures), pictures=_pictures(found))
 
 
-def _drawn(figures: dict[str, Callable[..., Any]]) -> dict[str, tuple[bytes, bytes]]:
-    """Draws figures for light and dark paper; without matplotlib none, and a line says so."""
-
-    def svg(draw: Callable[..., Any], paper: str) -> bytes:
-        return figure_bytes(draw(paper=paper), ".svg")
-
+def _drawn(figures: dict[str, Callable[[], Any]]) -> dict[str, bytes]:
+    """Draws figures as SVG; without matplotlib none, and a line says so."""
     try:
-        return {name: (svg(draw, "light"), svg(draw, "dark")) for name, draw in figures.items()}
+        return {caption: figure_bytes(draw(), ".svg") for caption, draw in figures.items()}
     except ImportError as error:
         print(f"{NAME}: the page has no figures: {error}", file=sys.stderr)
         return {}
@@ -133,7 +129,7 @@ def _measured(
         if len(kept) < len(rows):
             left = f"{len(rows) - len(kept)} of {len(rows)} rows have none of its metrics"
             print(f"{NAME}: {path}: {left}: left out", file=sys.stderr)
-        beside = path.parent if table.results else None  # a benchmark's folder has a grid
+        beside = path.parent if table.results else None  # the folder of a comparison has a grid
         found += [(MeasuredRow(row, str(path)), beside) for row in kept]
     if options.runs and not options.runs.is_dir():
         raise FileNotFoundError(f"{options.runs}: no such folder of runs")

@@ -15,60 +15,22 @@ from clcae.tables.sheet import Cell, Mark, Sheet, plain
 
 BLANK = "-"
 
+# fmt: off
 _LATEX = {
-    "\\": "\\textbackslash{}",
-    "&": "\\&",
-    "%": "\\%",
-    "$": "\\$",
-    "#": "\\#",
-    "_": "\\_",
-    "{": "\\{",
-    "}": "\\}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-    "|": "\\textbar{}",
-    "[": "{[}",  # after \\ it would begin an argument
-    "*": "{*}",  # and this would change its meaning
-    '"': "''",
-    "`": "\\textasciigrave{}",
-    "±": "$\\pm$",
-    "×": "$\\times$",
-    "↑": "$\\uparrow$",
-    "↓": "$\\downarrow$",
-    "†": "$\\dagger$",
-    "‡": "$\\ddagger$",
-    "σ": "$\\sigma$",
-    "–": "--",
-    "—": "---",
-    "‘": "`",
-    "’": "'",
-    "“": "``",
-    "”": "''",
-    "…": "\\ldots{}",
-    "ß": "\\ss{}",
-    "æ": "\\ae{}",
-    "Æ": "\\AE{}",
-    "ø": "\\o{}",
-    "Ø": "\\O{}",
-    "ł": "\\l{}",
-    "Ł": "\\L{}",
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_",
+    "{": "\\{", "}": "\\}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
+    "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "`": "\\textasciigrave{}",
+    "[": "{[}", "*": "{*}",  # after \\ the first would begin an argument, the second change it
+    "±": "$\\pm$", "×": "$\\times$", "↑": "$\\uparrow$", "↓": "$\\downarrow$",
+    "†": "$\\dagger$", "‡": "$\\ddagger$", "σ": "$\\sigma$", "–": "--", "—": "---",
+    '"': "''", "‘": "`", "’": "'", "“": "``", "”": "''", "…": "\\ldots{}", "ß": "\\ss{}",
+    "æ": "\\ae{}", "Æ": "\\AE{}", "ø": "\\o{}", "Ø": "\\O{}", "ł": "\\l{}", "Ł": "\\L{}",
 }
 _ACCENTS = {  # combining character -> LaTeX's command
-    "\u0300": "`",
-    "\u0301": "'",
-    "\u0302": "^",
-    "\u0303": "~",
-    "\u0304": "=",
-    "\u0306": "u",
-    "\u0307": ".",
-    "\u0308": '"',
-    "\u030a": "r",
-    "\u030b": "H",
-    "\u030c": "v",
-    "\u0327": "c",
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u",
+    "\u0307": ".", "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
 }
+# fmt: on
 _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would compute
 
 

@@ -54,7 +54,7 @@ sup a { color: var(--mark); text-decoration: none; font-size: .75rem; padding-le
 .figures { display: grid; gap: 1.5rem; margin: 1.5rem 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; }
-figure img { max-width: 100%; height: auto; border-radius: .3rem; }
+figure img { max-width: 100%; height: auto; border-radius: .3rem; background: #fff; }
 figcaption { color: var(--soft); font-size: .9rem; }
 """
 
@@ -86,20 +86,20 @@ document.querySelectorAll("thead button").forEach(function (button) {
 def page(
     sheets: Sequence[Sheet],
     *,
-    figures: Mapping[str, tuple[bytes, bytes]],
+    figures: Mapping[str, bytes],
     pictures: Mapping[str, bytes],
 ) -> str:
     """Writes one HTML page.
 
     Args:
         sheets: tables, one or more; the first gives the title.
-        figures: caption -> SVG for light and for dark paper.
+        figures: caption -> SVG.
         pictures: caption -> PNG.
 
     Raises:
         ValueError: if a picture is of another type.
     """
-    shown = [_figure(caption, "image/svg+xml", *drawn) for caption, drawn in figures.items()]
+    shown = [_figure(caption, "image/svg+xml", data) for caption, data in figures.items()]
     shown += [_figure(caption, "image/png", data) for caption, data in pictures.items()]
     parts = list[str]()
     for number, sheet in enumerate(sheets):
@@ -188,14 +188,9 @@ def _list(title: str, texts: Sequence[str]) -> str:
     return f"<details open><summary>{title}</summary>\n<ul>\n{items}</ul>\n</details>\n"
 
 
-def _figure(caption: str, kind: str, light: bytes, dark: bytes | None = None) -> str:
-    text = _text(caption)
-    picture = f'<img src="{data_uri(light, kind, name=caption)}" alt="{text}">'
-    if dark is not None:
-        on_dark = data_uri(dark, kind, name=caption)
-        source = f'<source media="(prefers-color-scheme: dark)" srcset="{on_dark}">'
-        picture = f"<picture>{source}{picture}</picture>"
-    return f"<figure>{picture}\n<figcaption>{text}</figcaption></figure>\n"
+def _figure(caption: str, kind: str, data: bytes) -> str:
+    source, text = data_uri(data, kind, name=caption), _text(caption)
+    return f'<figure><img src="{source}" alt="{text}">\n<figcaption>{text}</figcaption></figure>\n'
 
 
 def _text(text: str) -> str:
