@@ -2,9 +2,9 @@
 
 from editing.direction_set import save_directions
 from editing.directions import Direction
-from editing.editor import chosen_edits, edit_inversion, move_of, parse_edit
+from editing.editor import Watch, chosen_edits, edit_inversion, move_of, parse_edit, sweep
 from editing.files import directions_for, load_directions
-from editing.statistics import LatentStatistics, Watch
+from editing.statistics import LatentStatistics
 
 __all__ = [
     "Direction",
@@ -17,4 +17,5 @@ __all__ = [
     "move_of",
     "parse_edit",
     "save_directions",
+    "sweep",
 ]

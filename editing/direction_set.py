@@ -1,4 +1,8 @@
-"""The native file of directions: vectors as buffers, all else as settings, checked strictly."""
+"""Several directions in one native file: vectors as buffers, all else as settings.
+
+The native checkpoint (`clcae.serialization`) is JSON and numbers, read strictly; here every field
+is compared with the form that `DirectionSet.of` writes, and `Direction` refuses what is not finite.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,13 +25,14 @@ _FIELDS = {
 
 @register("directions")
 class DirectionSet(nn.Module):
-    """Holds directions as a module, so that a native checkpoint can store them.
+    """Several directions as a module, so that the native checkpoint holds them.
 
     Args:
-        entries: of each direction a dict of its fields, without the vectors, which are buffers.
+        entries: a dict for each direction, of all its fields but the vectors, which are buffers;
+            as `of` writes them.
 
     Raises:
-        ValueError: if an entry has another form than `of` writes.
+        ValueError: an entry is of another form.
     """
 
     def __init__(self, *, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -62,10 +67,10 @@ class DirectionSet(nn.Module):
 
     @classmethod
     def of(cls, directions: Sequence[Direction]) -> "DirectionSet":
-        """Builds the module of directions.
+        """The module that holds them.
 
         Raises:
-            ValueError: if two share a name.
+            ValueError: two have the same name.
         """
         names = [direction.name for direction in directions]
         if len({*names}) != len(names):
@@ -94,10 +99,10 @@ class DirectionSet(nn.Module):
         return module
 
     def directions(self) -> dict[str, Direction]:
-        """Returns the directions by name.
+        """The directions by name.
 
         Raises:
-            ValueError: if one is not sound, or two share a name.
+            ValueError: one is not sound, or two share a name.
         """
         found: dict[str, Direction] = {}
         for index, entry in enumerate(self.entries):
@@ -131,10 +136,10 @@ def _are(kind: type | tuple[type, ...], values: object, count: int) -> bool:
 def save_directions(
     directions: Mapping[str, Direction], path: str | Path, *, provenance: Mapping[str, Any]
 ) -> None:
-    """Writes directions as a native file.
+    """Writes directions as a native file, complete or not at all.
 
     Raises:
-        ValueError: if there are none, or their provenance does not fit JSON.
+        ValueError: there are none, or their provenance does not fit JSON.
     """
     if not directions:
         raise ValueError("there are no directions to write")

@@ -127,8 +127,8 @@ class Comparison:
         for contestant, seed in self._entries():
             for data, further in config["lists"].items():
                 arguments = [
-                    override("method.name", contestant.name),
-                    override("method.seed", seed),
+                    override("name", contestant.name),
+                    override("seed", seed),
                     f"data={data}",
                     f"data.num_people={config['num_people']}",
                     override("results", str(self.results)),

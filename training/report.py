@@ -11,7 +11,8 @@ from clcae.data.sources import ImageSource
 from clcae.evaluation.networks import Cached
 from clcae.evaluation.preparation import Preparation
 from clcae.evaluation.rows import Row, write_rows
-from clcae.evaluation.tally import Measure, evaluate
+from clcae.evaluation.sharded import evaluate
+from clcae.evaluation.tally import Measure
 from clcae.files import replacing
 from clcae.frozen.judges import Judges
 from clcae.images import write_png
@@ -24,8 +25,7 @@ from clcae.metrics.reconstruction import (
     PerceptualDistance,
 )
 from clcae.metrics.ssim import StructuralSimilarity
-from clcae.tables.comparison import rows_sheet
-from clcae.tables.formats import markdown_table
+from clcae.tables.markdown import markdown_table
 from training.tasks.encoder import reconstruction_grid
 
 COLUMNS = {"MSE": 4, "PSNR": 2, "SSIM": 3, "perceptual": 3, "identity": 3, "ms": 1}
@@ -51,7 +51,7 @@ class InversionReport:
         """
         rows = list(self.rows().values())
         write_rows(rows, folder / "table.json")
-        table = markdown_table(rows_sheet(rows, metrics=list(COLUMNS), decimals=COLUMNS))
+        table = markdown_table(rows, metrics=list(COLUMNS), decimals=COLUMNS)
         with replacing(folder / "table.md") as unfinished:
             unfinished.write_text(table)
         write_png(reconstruction_grid(self.method, self.test_images), folder / "grid.png")
@@ -66,17 +66,21 @@ class InversionReport:
             self.method.reconstructions,
             self.test_images,
             method=type(self.method).__name__,
-            metrics={
+            measures={
                 "MSE": Measure(MeanSquaredError, as_files),
                 "PSNR": Measure(PeakSignalToNoiseRatio, as_files),
                 "SSIM": Measure(StructuralSimilarity, as_files),
-                "perceptual": lambda: PerceptualDistance(
-                    distance=lambda x, y: judges.distance(features(x), features(y)),
-                    distance_name=judges.distance_name,
+                "perceptual": Measure(
+                    lambda: PerceptualDistance(
+                        distance=lambda x, y: judges.distance(features(x), features(y)),
+                        distance_name=judges.distance_name,
+                    )
                 ),
-                "identity": lambda: IdentitySimilarity(
-                    embedder=lambda x: judges.embed(features(x)),
-                    embedder_name=judges.identity_name,
+                "identity": Measure(
+                    lambda: IdentitySimilarity(
+                        embedder=lambda x: judges.embed(features(x)),
+                        embedder_name=judges.identity_name,
+                    )
                 ),
             },
             batch_size=min(BATCH, self.method.generator.at_once),

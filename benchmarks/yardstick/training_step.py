@@ -1,8 +1,8 @@
-"""A training step of CLCAE's second stage written plainly: three whole syntheses.
+"""A step of CLCAE's second stage written plainly: three pictures, three whole syntheses.
 
-CLCAE section 3.3 with the squared error alone. Unlike `training.tasks.clcae` it shares nothing: the
-generator's own feature and the beginning of G(w+, F) are computed again, and the generator's
-weights, which no optimizer touches, have gradients.
+CLCAE section 3.3 with the squared error alone. What `training.tasks.clcae` shares or leaves out is
+done here: the generator's own feature and the beginning of G(w+, F) are computed again, and the
+generator's weights, which no optimizer touches, have gradients.
 """
 
 import torch
@@ -13,7 +13,7 @@ from clcae.methods.foundation import FoundationInversion
 
 
 class PlainStep:
-    """Trains an encoder under the textbook's synthesis, all of which has gradients."""
+    """One encoder, its optimizer, and the textbook's synthesis with gradients."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class PlainStep:
         self,
         images: Tensor,  # [N, 3, H, W]
     ) -> Tensor:
-        """Adds the squared errors of G(w), G(w+) and G(w+, F), []."""
+        """The squared errors of G(w), G(w+) and G(w+, F), added, []."""
         encoding = self.method.encode(images)
         layer = self.method.layer.index
         own = self.textbook.features(encoding.w_plus, layer, noise=self.noise)
@@ -49,7 +49,7 @@ class PlainStep:
         return total
 
     def run(self, images: Tensor) -> float:
-        """Takes a step; returns its loss."""
+        """The step; returns its loss."""
         for module in self.method.encoder_modules().values():
             module.train().requires_grad_(True)
         loss = self.loss(images)

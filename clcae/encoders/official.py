@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.encoders.pyramid import Pyramid
-from clcae.encoders.w_plus import RowHeads
+from clcae.encoders.w_plus import level_of_row
 from clcae.nn.attention import OneTokenAttention
 from clcae.nn.batch_norm import BatchNorm2d
 from clcae.nn.equalized import EqualizedLinear
+from clcae.nn.style_head import StyleHead
 
 
 class OneTokenLayer(nn.Module):
@@ -54,7 +55,7 @@ class OneTokenLayer(nn.Module):
         return self.norm2(x + self._drop(self.feed_forward(x)))
 
     def _attended(self, token: Tensor, num_queries: int) -> Tensor:
-        """Computes what attention adds to every query, [N, Q, dim]; its dropout drops heads."""
+        """What every query receives, [N, Q, dim]; attention's dropout drops heads of queries."""
         value = self.attention.value(token)[:, None]
         if self.training and self.dropout:
             kept = self._drop(value.new_ones(len(token), num_queries, self.num_heads, 1))
@@ -66,13 +67,22 @@ class OneTokenLayer(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
 
-class OfficialRows(RowHeads):
-    """A layer for every row, whose token is w for the first and the vector of a head for others."""
+class OfficialRows(nn.Module):
+    """A map2style head for every row but the first, whose token is w itself; a layer for each."""
 
     def __init__(
         self, *, pyramid: Pyramid, num_rows: int, w_dim: int, image_size: int, dropout: float
     ) -> None:
-        super().__init__(pyramid=pyramid, num_rows=num_rows, w_dim=w_dim, side=image_size, first=1)
+        super().__init__()
+        self.levels = [
+            level_of_row(row, num_rows, pyramid.num_levels) for row in range(1, num_rows)
+        ]
+        self.heads = nn.ModuleList(
+            StyleHead(
+                in_channels=pyramid.width, out_dim=w_dim, side=pyramid.side(level, image_size)
+            )
+            for level in self.levels
+        )
         self.layers = nn.ModuleList(
             OneTokenLayer(dim=w_dim, token_dim=w_dim, dropout=dropout) for _ in range(num_rows)
         )
@@ -82,9 +92,14 @@ class OfficialRows(RowHeads):
         offset: Tensor,  # [N, w_dim], w minus its average
         levels: Sequence[Tensor],  # pyramid, coarsest first
     ) -> Tensor:
-        """Computes what is added to w, [N, num_rows, w_dim]; it holds w once already."""
-        tokens = zip(self.layers, [offset, *self.vectors(levels)], strict=True)
-        return torch.cat([layer(offset[:, None], token) for layer, token in tokens], dim=1)
+        """What is added to w, [N, num_rows, w_dim]; w is within it once already."""
+        tokens = [offset]
+        for level, head in zip(self.levels, self.heads, strict=True):
+            tokens.append(head(levels[level]))
+        rows = [
+            layer(offset[:, None], token) for layer, token in zip(self.layers, tokens, strict=True)
+        ]
+        return torch.cat(rows, dim=1)
 
 
 class OfficialFeature(nn.Module):
@@ -131,7 +146,7 @@ class OfficialFeature(nn.Module):
 
 
 def initialize_officially(module: nn.Module) -> None:
-    """Initializes the weights of a module as the official encoders do, at a scale of 0.02.
+    """The official encoders' start: all of it at a scale of 0.02, without face weights.
 
     Normal values for convolutions, truncated ones for linear layers (equalised ones too, which
     makes codes start near the mean), gains around 1 for norms. Biases stay as they are built.

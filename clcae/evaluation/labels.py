@@ -1,4 +1,4 @@
-"""Attributes of photographs by annotation, as CelebA's and CelebA-HQ's files give them.
+"""Who has an attribute: by an annotation such as CelebA's, or by the portraits' regressor.
 
     30000                                      {"0.jpg": {"Smiling": 1, "Young": -1}, ...}
     5_o_Clock_Shadow Arched_Eyebrows ...
@@ -10,29 +10,88 @@ files, endings and folders aside.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from torch import Tensor
+
+from clcae.evaluation.networks import JudgingNetwork
+from clcae.portraits import ATTRIBUTES
 
 _NOT = "not "  # before the name of an attribute: who lacks it
 _VALUES: Mapping[object, float] = {1: 1.0, 0: 0.0, -1: 0.0, "1": 1.0, "0": 0.0, "-1": 0.0}
 
 
-def read_labels(path: str | Path, *, attribute: str, names: Iterable[str]) -> dict[str, float]:
-    """Who of some pictures has an attribute.
+@dataclass(frozen=True)
+class Label:
+    """Says which pictures have what an edit gives.
 
     Args:
-        path: The file of annotations.
-        attribute: Name of one of its attributes; with "not " before it, who lacks it.
-        names: Of the pictures, as an image source gives them.
+        of: images [N, 3, H, W] to [N], 1 for those who have it, 0 for the others, NaN where that is
+            unknown; or the same number by the names of the images.
+        words: the attribute and what says who has it.
+        amount: images to [N], how much of it they have, counted the way of the edit; None where
+            nothing can say.
+        unit: of the amount, in words.
+    """
+
+    of: Callable[[Tensor], Tensor] | Mapping[str, float]
+    words: str
+    amount: Callable[[Tensor], Tensor] | None = None
+    unit: str = ""
+
+
+def label_of(
+    *,
+    attribute: str,
+    strength: float,
+    threshold: float,
+    annotations: str | None,
+    names: Sequence[str],
+    network: Callable[[str], JudgingNetwork],
+) -> Label:
+    """Labels pictures by what an edit of this strength gives them.
+
+    Args:
+        attribute: what the edit changes; an annotation has "not " before it for its absence.
+        strength: of the edit; below 0 the label says who lacks the attribute.
+        threshold: who is above it has the attribute, where the portraits' regressor judges.
+        annotations: file that says who has it; None asks the regressor.
+        names: of the pictures.
+        network: gives a network by its name, or raises MissingNetworkError.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if nothing says who has the attribute, or as `read_labels`.
+    """
+    if annotations is not None:
+        return _annotated(annotations, attribute, strength, names)
+    if attribute not in ATTRIBUTES:
+        raise ValueError(
+            f"nothing says who has {attribute!r}: protocol.labels=FILE names annotations such "
+            f"as CelebAMask-HQ-attribute-anno.txt (portraits have {', '.join(ATTRIBUTES)})"
+        )
+    judge = network("portraits").answers["attributes"].function
+    return _judged(judge, attribute, strength, threshold)
+
+
+def read_labels(path: str | Path, *, attribute: str, names: Iterable[str]) -> dict[str, float]:
+    """Reads which of some pictures have an attribute.
+
+    Args:
+        path: file of annotations.
+        attribute: name of one of its attributes; with "not " before it, who lacks it.
+        names: of the pictures, as an image source gives them.
 
     Returns:
         Name -> 1 for those who have it, 0 for the others; those the file does not know are left
         out.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no such file, has no such attribute, or knows none of the pictures; in one
-            line.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such file, has no such attribute, or knows none of the pictures; in
+            one line.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,8 +115,36 @@ def read_labels(path: str | Path, *, attribute: str, names: Iterable[str]) -> di
     return found
 
 
+def _annotated(path: str | Path, attribute: str, strength: float, names: Sequence[str]) -> Label:
+    known, having = read_labels(path, attribute=attribute, names=names), "with"
+    if strength < 0:
+        known, having = {name: 1.0 - value for name, value in known.items()}, "without"
+    return Label(known, f"{having} {attribute} in {Path(path).name}")
+
+
+def _judged(
+    judge: Callable[[Tensor], Tensor], attribute: str, strength: float, threshold: float
+) -> Label:
+    column, gives = ATTRIBUTES.index(attribute), strength > 0
+
+    def having(images: Tensor) -> Tensor:
+        above = judge(images)[:, column] > threshold
+        return (above if gives else ~above).float()
+
+    def amount(images: Tensor) -> Tensor:
+        return judge(images)[:, column] * (1 if gives else -1)
+
+    sign = "above" if gives else "not above"
+    return Label(
+        having,
+        f"{attribute} {sign} {threshold:g} for the portraits' regressor",
+        amount=amount,
+        unit=f"{attribute}, in the units of the portraits' regressor",
+    )
+
+
 def _entries(path: Path, attribute: str) -> Iterator[tuple[str, float]]:
-    """Stem of a picture and whether it has the attribute."""
+    """Yields the stem of each picture and whether it has the attribute."""
     text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("{"):
         for picture, values in json.loads(text).items():

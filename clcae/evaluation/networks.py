@@ -1,11 +1,10 @@
-"""The networks that metrics read with, by the names that protocols call them.
+"""Networks that judge pictures, by the names that protocols call them.
 
 A network is loaded once, whatever number of metrics asks for it, and computes once for the same
 pictures. Weights that are not there are named with where to get them, so that the other metrics go
 on; nothing is downloaded.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +15,11 @@ from torch import Tensor, nn
 
 from clcae.faces import mtcnn_detector
 from clcae.frozen.face_embedders import FaceEmbedder
-from clcae.frozen.inception import FACE_SIZE, FaceNet
+from clcae.frozen.inception import FACE_SIZE, FaceNet, TFInception, TorchvisionInception
 from clcae.metrics.identity import DetectedFaceEmbedder, FaceCrop, box_crop, landmark_crop
 from clcae.pretrained.assets import portraits_judges
 from clcae.pretrained.frozen import load_arcface, load_curricularface, load_lpips
 from clcae.pretrained.inception import load_facenet, load_tf_inception, load_torchvision_inception
-from clcae.weight_file import update_digest
 
 Images = Tensor  # [N, 3, H, W], in [-1, 1]
 WeightPath = str | Path | None
@@ -72,38 +70,39 @@ class MissingNetworkError(ValueError):
 
 
 @dataclass(frozen=True)
-class JudgingNetwork:
-    """What a network answers; None what it is not asked.
+class Answer:
+    """One question that a network answers.
 
     Args:
-        module: Its weights.
-        distance: Two batches of images to distances [N].
-        embed: Images to embeddings [N, D] of whom they show; NaN where nobody is found.
-        pooled: Images to features [N, `dimension`] of a set's distribution.
-        dimension: Length of the features.
-        attributes: Images to judged attributes [N, A].
-        details: What a row says of it besides its name.
+        function: the answer. "distance" maps two batches of images to distances [N]; "embed"
+            images to embeddings [N, D] of whom they show, NaN where nobody is found; "pooled"
+            images to features [N, `dimension`] of a set's distribution; "attributes" images to
+            judged attributes [N, A].
+        dimension: length of the features.
+    """
+
+    function: Callable[..., Tensor]
+    dimension: int = 0
+
+
+@dataclass(frozen=True)
+class JudgingNetwork:
+    """A loaded network and the questions that it answers.
+
+    Args:
+        module: its weights.
+        answers: question -> answer.
+        details: what a row says of it besides its name.
     """
 
     module: nn.Module
-    distance: Callable[[Images, Images], Tensor] | None = None
-    embed: Callable[[Images], Tensor] | None = None
-    pooled: Callable[[Images], Tensor] | None = None
-    dimension: int = 0
-    attributes: Callable[[Images], Tensor] | None = None
+    answers: Mapping[str, Answer]
     details: str = ""
-
-    def sha256(self) -> str:
-        """Over names, types, shapes and bytes of all weights."""
-        digest = hashlib.sha256()
-        for key, value in sorted(self.module.state_dict().items()):
-            update_digest(digest, key, value.detach().cpu().contiguous())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class NetworkKind:
-    """How a network is loaded, and what rows call it for what it is asked."""
+    """How a network is loaded, and its name in rows for each question that it answers."""
 
     load: Callable[[WeightPath, torch.device], JudgingNetwork]
     words: Mapping[str, str]  # "distance", "embed", "pooled", "attributes" -> name in rows
@@ -111,12 +110,12 @@ class NetworkKind:
 
 @dataclass
 class Networks:
-    """The networks of an evaluation, each loaded when it is first asked for.
+    """Loads the networks of an evaluation, each when it is first asked for.
 
     Args:
-        paths: Name of a network -> file of its weights; None, or no entry, is where it is
+        paths: name of a network -> file of its weights; None, or no entry, is where it is
             customarily found.
-        device: Where they compute.
+        device: where they compute.
     """
 
     paths: Mapping[str, WeightPath]
@@ -125,11 +124,11 @@ class Networks:
     missing: dict[str, str] = field(default_factory=dict)  # name -> why
 
     def get(self, name: str) -> JudgingNetwork:
-        """A network.
+        """Returns a network.
 
         Raises:
-            MissingNetworkError: If it cannot be loaded, in one line.
-            ValueError: If there is none of this name.
+            MissingNetworkError: if it cannot be loaded, in one line.
+            ValueError: if there is none of this name.
         """
         if name not in NETWORKS:
             raise ValueError(f"network is {name!r}: expected one of {', '.join(NETWORKS)}")
@@ -150,11 +149,6 @@ class Networks:
             self.loaded[name] = network
         return self.loaded[name]
 
-    def digests(self) -> dict[str, str | None]:
-        """sha256 of the weights of every network asked for; None where it is missing."""
-        known: dict[str, str | None] = {name: net.sha256() for name, net in self.loaded.items()}
-        return {**known, **dict.fromkeys(self.missing)}
-
 
 def _equal(first: Tensor, second: Tensor) -> bool:
     return (
@@ -169,10 +163,8 @@ def _lpips(classifier: str) -> Callable[[WeightPath, torch.device], JudgingNetwo
     def load(path: WeightPath, device: torch.device) -> JudgingNetwork:
         network = load_lpips(path, classifier="vgg" if classifier == "vgg" else "alex").to(device)
         features = Cached(network.features)
-        return JudgingNetwork(
-            module=network,
-            distance=lambda images, others: network.distance(features(images), features(others)),
-        )
+        distance = Answer(lambda x, y: network.distance(features(x), features(y)))
+        return JudgingNetwork(network, {"distance": distance})
 
     return load
 
@@ -188,7 +180,7 @@ def _detected(
         crop=crop,
         name=type(network).__name__,
     )
-    return JudgingNetwork(module=network, embed=Cached(embedder))
+    return JudgingNetwork(network, {"embed": Answer(Cached(embedder))})
 
 
 def _curricularface(path: WeightPath, device: torch.device) -> JudgingNetwork:
@@ -203,19 +195,15 @@ def _facenet(path: WeightPath, device: torch.device) -> JudgingNetwork:
     return _detected(load_facenet(path), box_crop(FACE_SIZE), device)
 
 
-def _inception(path: WeightPath, device: torch.device) -> JudgingNetwork:
-    tf = load_tf_inception(path).to(device)
-    return JudgingNetwork(module=tf, pooled=Cached(tf), dimension=tf.dimension, details=tf.name)
+def _inception(
+    load: Callable[[WeightPath], TFInception | TorchvisionInception],
+) -> Callable[[WeightPath, torch.device], JudgingNetwork]:
+    def loaded(path: WeightPath, device: torch.device) -> JudgingNetwork:
+        network = load(path).to(device)
+        pooled = Answer(Cached(network), network.dimension)
+        return JudgingNetwork(network, {"pooled": pooled}, network.name)
 
-
-def _torchvision_inception(path: WeightPath, device: torch.device) -> JudgingNetwork:
-    network = load_torchvision_inception(path).to(device)
-    return JudgingNetwork(
-        module=network,
-        pooled=Cached(network),
-        dimension=network.dimension,
-        details=network.name,
-    )
+    return loaded
 
 
 def _portraits(path: WeightPath, device: torch.device) -> JudgingNetwork:
@@ -231,14 +219,15 @@ def _portraits(path: WeightPath, device: torch.device) -> JudgingNetwork:
 
     features = Cached(features_of)
     last = len(judges.identity.trunk.channels) - 1
-    return JudgingNetwork(
-        module=judges,
-        distance=lambda images, others: judges.distance(features(images), features(others)),
-        embed=lambda images: judges.embed(features(images)),
-        pooled=lambda images: features(images)[last].mean(dim=(2, 3)),  # judges.pooled, cached
-        dimension=judges.pooled_dim,
-        attributes=Cached(attributes),
-    )
+    answers = {
+        "distance": Answer(lambda x, y: judges.distance(features(x), features(y))),
+        "embed": Answer(lambda images: judges.embed(features(images))),
+        "pooled": Answer(  # judges.pooled, cached
+            lambda images: features(images)[last].mean(dim=(2, 3)), judges.pooled_dim
+        ),
+        "attributes": Answer(Cached(attributes)),
+    }
+    return JudgingNetwork(judges, answers)
 
 
 def _check_portraits(images: Images) -> None:
@@ -263,9 +252,11 @@ NETWORKS: Mapping[str, NetworkKind] = {
     ),
     "arcface": NetworkKind(_arcface, {"embed": "ArcFace IR-SE50, MTCNN alignment to 112"}),
     "facenet": NetworkKind(_facenet, {"embed": "InceptionResnetV1 (VGGFace2), MTCNN box to 160"}),
-    "inception": NetworkKind(_inception, {"pooled": "Inception-v3, the weights of FID"}),
+    "inception": NetworkKind(
+        _inception(load_tf_inception), {"pooled": "Inception-v3, the weights of FID"}
+    ),
     "torchvision_inception": NetworkKind(
-        _torchvision_inception, {"pooled": "Inception-v3, torchvision's weights"}
+        _inception(load_torchvision_inception), {"pooled": "Inception-v3, torchvision's weights"}
     ),
     "portraits": NetworkKind(
         _portraits,

@@ -1,4 +1,4 @@
-"""What is observed of a method, or of files that some method wrote: pairs that metrics read.
+"""Observes a method: pairs of pictures and of codes that metrics read.
 
 Inversion is done once for all spaces where a method can. An edit is made, looked at, inverted again
 and undone, for what LEC (e4e, section 5.3) and an editing FID (StyleRes, section 4.2) compare.
@@ -7,22 +7,18 @@ and undone, for what LEC (e4e, section 5.3) and an editing FID (StyleRes, sectio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from clcae.data.pictures import Item, find_items
 from clcae.data.transforms import at_input_size, resize
-from clcae.evaluation.measures import codes_of, unedited_of
 from clcae.evaluation.preparation import Size
-from clcae.evaluation.tally import RECONSTRUCTION, Observations, Pair
-from clcae.images import read_image
+from clcae.evaluation.tally import RECONSTRUCTION, Observations, Pair, codes_of, unedited_of
 from clcae.methods.interface import Inversion, InversionMethod, Move
 from clcae.stylegan2 import LatentSpace
 
 
 @dataclass(frozen=True)
 class EditMoves:
-    """An edit of codes, and what takes it back.
+    """An edit of codes, and its inverse.
 
     Args:
         move: the edit.
@@ -36,14 +32,14 @@ class EditMoves:
 
 
 class MethodObserver:
-    """Images to what a method makes of them.
+    """Reconstructs and edits images by every output of a method.
 
     Args:
-        method: The method.
-        outputs: Which of its outputs, a space each.
-        shape: Height and width at which the method is given its inputs.
-        edits: Name -> what is done to the codes; none observes reconstructions alone.
-        second_look: Whether edited pictures are inverted again, for LEC.
+        method: the method.
+        outputs: which of its outputs, a space each.
+        shape: height and width at which the method is given its inputs.
+        edits: name -> what is done to the codes; none observes reconstructions alone.
+        second_look: whether edited pictures are inverted again, for LEC.
     """
 
     def __init__(
@@ -52,21 +48,21 @@ class MethodObserver:
         method: InversionMethod,
         outputs: Sequence[str],
         shape: Size,
-        edits: Mapping[str, EditMoves] | None = None,
+        edits: Mapping[str, EditMoves],
         second_look: bool = True,
     ) -> None:
         self.method, self.shape = method, shape
         self.asked = {output: method.with_output(output) for output in outputs}
-        self.edits = dict(edits or {})
+        self.edits = dict(edits)
         self.second_look = second_look
 
     def __call__(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1], as large as the method reads them or larger
     ) -> Observations:
-        """For each output the stream of reconstructions, and those of the edits."""
+        """Returns for each output the stream of reconstructions, and those of the edits."""
         size = (images.shape[-2], images.shape[-1])
-        inputs = self.inputs(images)
+        inputs = resize(images, self.shape, filter_name="bilinear")
         inversions: dict[str, Inversion] = {}
         pictures = self._reconstructions(inputs, size, inversions)
         observed: dict[str, dict[str, Pair]] = {
@@ -74,22 +70,13 @@ class MethodObserver:
         }
         if self.edits:
             for space, method in self.asked.items():
-                inversion = inversions.get(space) or method.invert(inputs)
-                observed[space] |= self._edited(method, inversion, images, pictures[space])
+                observed[space] |= self._edited(method, inversions[space], images, pictures[space])
         return observed
-
-    def inputs(self, images: Tensor) -> Tensor:
-        """Images as the method reads them."""
-        return resize(images, self.shape, filter_name="bilinear")
-
-    def reconstruct(self, inputs: Tensor, output: str) -> Tensor:
-        """One output alone, as large as the inputs: what is timed."""
-        return self.method.reconstruct(inputs, output)
 
     def _reconstructions(
         self, inputs: Tensor, size: Size, inversions: dict[str, Inversion]
     ) -> dict[str, Tensor]:
-        """Of each output; the inversions are kept for the edits, if any are to follow."""
+        """Reconstructs by each output; keeps the inversions if edits are to follow."""
         if tuple(inputs.shape[-2:]) == size and not self.edits:
             if {*self.asked} == {*self.method.outputs}:
                 found = self.method.reconstructions(inputs)
@@ -117,67 +104,3 @@ class MethodObserver:
                 codes = method.mapped_for(again, edit.space).codes
                 streams[codes_of(name)] = (edit.undo(codes), before.codes)
         return streams
-
-
-class PairedFolders:
-    """Reconstructions that lie in a folder, beside their originals in another.
-
-    Files belong together where their paths below the folders are the same, endings aside. As an
-    image source it gives both pictures on each other, [N, 6, H, W]: `observe` parts them again.
-
-    Args:
-        reconstructions: Folder of what some method made.
-        originals: Folder of what it was given.
-
-    Raises:
-        FileNotFoundError: If a folder is missing or empty.
-        ValueError: If a file of either has no partner in the other; all are listed.
-    """
-
-    space = "files"
-
-    def __init__(self, *, reconstructions: str, originals: str) -> None:
-        made, given = _by_name(reconstructions), _by_name(originals)
-        lonely = [
-            f"{len(names)} of {len(files)} in {folder} have no partner ({', '.join(sorted(names))})"
-            for folder, files, names in (
-                (reconstructions, made, made.keys() - given.keys()),
-                (originals, given, given.keys() - made.keys()),
-            )
-            if names
-        ]
-        if lonely:
-            raise ValueError("; ".join(lonely))
-        self.pairs = [(name, made[name].path, given[name].path) for name in sorted(made)]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def name(self, index: int) -> str:
-        """The path below the folders, without ending."""
-        return self.pairs[index][0]
-
-    def images(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """[N, 6, H, W] in [-1, 1]: reconstruction, then original.
-
-        Raises:
-            ValueError: If a file cannot be read, or sizes differ.
-        """
-        stacked = []
-        for index in torch.as_tensor(indices).tolist():
-            name, made, given = self.pairs[index]
-            pair = read_image(made), read_image(given)
-            if pair[0].shape != pair[1].shape:
-                sizes = [f"{p.shape[-2]} x {p.shape[-1]}" for p in pair]
-                raise ValueError(f"{name} is {sizes[0]}, its original {sizes[1]}")
-            stacked.append(torch.cat(pair))
-        return torch.stack(stacked)
-
-    @staticmethod
-    def observe(images: Tensor) -> Observations:
-        """The stream of reconstructions, of one space."""
-        return {PairedFolders.space: {RECONSTRUCTION: (images[:, :3], images[:, 3:])}}
-
-
-def _by_name(folder: str) -> dict[str, Item]:
-    return {item.name: item for item in find_items([folder])}

@@ -1,4 +1,4 @@
-"""What a protocol does to two pictures before it compares them: size, levels, file format.
+"""Preprocessing of two pictures before a metric compares them: size, levels, file format.
 
 Official scripts compare files: pictures that were resized by one library or another, rounded to 256
 levels, and often compressed. Each of these changes every number, so each has a name here, and rows
@@ -31,19 +31,19 @@ SIDES = ("outputs", "both")  # which pictures are stored in files of that format
 
 @dataclass(frozen=True)
 class Preparation:
-    """How outputs and targets become what a metric reads.
+    """Resizes, rounds and compresses outputs and targets for a metric.
 
     Args:
-        size: Height and width; one number is the longer side, the other keeps the proportions;
+        size: height and width; one number is the longer side, the other keeps the proportions;
             None is the pictures' own.
-        resize: One of `RESIZES`.
+        resize: one of `RESIZES`.
         levels: "uint8" rounds to 256 levels.
         files: "JPEG" compresses and reads again, "PNG" rounds; None leaves the levels as they are.
-        quality: Of JPEG, as Pillow counts it.
-        compressed: Whether "outputs" alone or "both" went through files.
+        quality: of JPEG, as Pillow counts it.
+        compressed: whether "outputs" alone or "both" went through files.
 
     Raises:
-        ValueError: If a field has another value.
+        ValueError: if a field has another value.
     """
 
     size: int | Size | None = None
@@ -71,7 +71,7 @@ class Preparation:
             raise ValueError(f"quality is {self.quality}: expected 1 to 100")
 
     def shape(self, own: Size) -> Size:
-        """Height and width after it, of pictures whose own are given."""
+        """Returns the prepared height and width of pictures of this size."""
         if self.size is None:
             return own
         if isinstance(self.size, int):
@@ -83,30 +83,30 @@ class Preparation:
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> Tensor:
-        """Outputs as they are judged, [N, 3, *shape]."""
+        """Prepares outputs, [N, 3, *shape]."""
         return self._stored(self._resized(images), self.files)
 
     def targets(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> Tensor:
-        """Targets as they are compared with, [N, 3, *shape]."""
+        """Prepares targets, [N, 3, *shape]."""
         stored = self.files if self.compressed == "both" else None
         return self._stored(self._resized(images), stored)
 
     def words(self, own: Size, *, source: Size) -> dict[str, str]:
-        """What a row says of it.
+        """Describes the preprocessing for a result row.
 
         Args:
-            own: Height and width of the pictures that are prepared.
-            source: Those of the smallest file, which may have been enlarged before.
+            own: height and width of the pictures that are prepared.
+            source: those of the smallest file, which may have been enlarged before.
         """
         shape = self.shape(own)
-        words = {"resolution": _text(shape), "outputs": "clamped to [-1, 1]"}
+        words = {"resolution": size_text(shape), "outputs": "clamped to [-1, 1]"}
         if _exceeds(shape, source):
-            words["resolution"] += f", enlarged from {_text(source)}"
+            words["resolution"] += f", enlarged from {size_text(source)}"
         if shape != own:
-            words |= {"resize": self.resize, "resized from": _text(own)}
+            words |= {"resize": self.resize, "resized from": size_text(own)}
         if self.levels == "uint8" or self.files is not None:
             words["levels"] = "uint8"
         if self.files is not None:
@@ -116,7 +116,7 @@ class Preparation:
         return words
 
     def too_large_for(self, own: Size, source: Size) -> bool:
-        """Whether it asks for more pixels than the files have."""
+        """Returns whether it asks for more pixels than the files have."""
         return _exceeds(self.shape(own), source)
 
     def _resized(self, images: Tensor) -> Tensor:
@@ -149,9 +149,10 @@ def _each(images: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tenso
 
 
 def _exceeds(shape: Size, source: Size) -> bool:
-    """By the longer side: official scripts squash cars of 192 x 256 to a square."""
+    """Compares the longer sides: official scripts squash cars of 192 x 256 to a square."""
     return max(shape) > max(source)
 
 
-def _text(shape: Size) -> str:
+def size_text(shape: Size) -> str:
+    """Writes height and width as "H x W"."""
     return f"{shape[0]} x {shape[1]}"

@@ -1,4 +1,4 @@
-"""Protocols of papers as data: which metrics, of pictures of which size, by which networks.
+"""Protocols of papers: which metrics, of pictures of which size, by which networks.
 
 `configs/protocol/NAME.yaml` holds one. `null` is what the paper does not say; `where_unknown` is
 what is done then, and rows name these fields, so that nobody takes them for the paper's.
@@ -6,54 +6,25 @@ what is done then, and rows name these fields, so that nobody takes them for the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from clcae.evaluation.networks import NETWORKS
-from clcae.evaluation.preparation import Preparation, Size
-from clcae.metrics.frechet import FrechetDistance
-from clcae.metrics.kernel import KernelDistance, SubsetKernelDistance
-from clcae.metrics.manifold import Precision, Recall
-from clcae.metrics.metric import Metric
-from clcae.metrics.reconstruction import MeanSquaredError, PeakSignalToNoiseRatio
-from clcae.metrics.ssim import (
-    GAUSSIAN_7,
-    GAUSSIAN_11,
-    UNIFORM_21,
-    MultiscaleSimilarity,
-    PortedMultiscaleSimilarity,
-)
+from clcae.evaluation.catalogue import CATALOGUE, WINDOWS, Given
+from clcae.evaluation.labels import Label
+from clcae.evaluation.networks import NETWORKS, JudgingNetwork, MissingNetworkError
+from clcae.evaluation.preparation import Preparation
+from clcae.evaluation.tally import RECONSTRUCTION, Measure, codes_of, unedited_of
 
 PICTURES = ("input", "generator")
-WINDOWS = {"gaussian 7": GAUSSIAN_7, "gaussian 11": GAUSSIAN_11, "uniform 21": UNIFORM_21}
-PIXELS: Mapping[str, Callable[[], Metric]] = {
-    "mse": MeanSquaredError,
-    "psnr": PeakSignalToNoiseRatio,
-    "ms_ssim": MultiscaleSimilarity,
-    "ms_ssim_ported": PortedMultiscaleSimilarity,
-}
-SETS: Mapping[str, type[FrechetDistance | KernelDistance | Precision | Recall]] = {
-    "frechet": FrechetDistance,
-    "kernel": KernelDistance,
-    "kernel_subsets": SubsetKernelDistance,
-    "precision": Precision,
-    "recall": Recall,
-}
-QUESTIONS: Mapping[str, str | None] = {  # what a measure asks of its network
-    **dict.fromkeys([*PIXELS, "ssim", "consistency"], None),
-    "perceptual": "distance",
-    **dict.fromkeys(["identity", "edit_identity"], "embed"),
-    **dict.fromkeys([*SETS, "editing_frechet"], "pooled"),
-    "edit_change": "attributes",
-}
-OF_CHANGES = ("edit_change", "edit_identity")  # edited pictures against the same ones unedited
-OF_EDITS = ("editing_frechet", *OF_CHANGES, "consistency")
 _PREPARATION = ("size", "resize", "levels", "files", "quality", "compressed")
 _KEYS = {*_PREPARATION, "measure", "network", "window", "edit", "words", "where_unknown"}
+_FALLBACK = {*_PREPARATION, "network", "window"}
 
 
 @dataclass(frozen=True)
 class MeasureSpec:
-    """A column of a protocol, before its network is there."""
+    """A column of a protocol, before its network is loaded."""
 
     name: str
     measure: str
@@ -70,10 +41,10 @@ class EditSpec:
     """An edit that is measured.
 
     Args:
-        direction: Name of a direction.
-        strength: In its units.
-        attribute: What it changes, as a network judges it or a file of labels has it.
-        threshold: Who is above has the attribute, where a network judges it.
+        direction: name of a direction.
+        strength: in units of the direction.
+        attribute: what it changes, as a network judges it or an annotation calls it.
+        threshold: who is above it has the attribute, where a network judges it.
     """
 
     direction: str
@@ -84,17 +55,18 @@ class EditSpec:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol.
+    """How methods are measured.
 
     Args:
-        title: What it is.
-        pictures: "input", as large as the method reads them, or "generator", as it makes them.
-        measures: In order.
-        edits: By name.
-        directions: Where the directions of the edits come from, files or a shipped name; none where
-            there is no edit, or the user is to say.
-        labels: File that says who has the attributes of the edits; None where a network judges.
-        timed_batch: Pictures at once where time is taken; None takes none.
+        title: its source in words.
+        pictures: "input" compares pictures as large as the method reads them, "generator" as large
+            as it makes them.
+        measures: the columns, in order.
+        edits: by name.
+        directions: files or shipped names of the directions of the edits; empty where there is no
+            edit, or the user is to say.
+        labels: file that says who has the attributes of the edits; None where a network judges.
+        timed_batch: pictures at once where time is taken; None takes none.
     """
 
     title: str
@@ -105,19 +77,12 @@ class Protocol:
     labels: str | None = None
     timed_batch: int | None = None
 
-    def smallest_size(self, own: Size) -> Size:
-        """The largest size that any of its metrics brings pictures of `own` size to."""
-        shapes = [spec.preparation.shape(own) for spec in self.measures if spec.preparation]
-        return max((shape[0] for shape in shapes), default=1), max(
-            (shape[1] for shape in shapes), default=1
-        )
-
 
 def read_protocol(values: Mapping[str, Any]) -> Protocol:
-    """A protocol from what its file says.
+    """Checks and converts the values of a protocol's file.
 
     Raises:
-        ValueError: A key or value is unknown, in one line that names it.
+        ValueError: if a key or value is unknown, in one line that names it.
     """
     known = {"title", "pictures", "where_unknown", "measures", "edits", "directions", "labels"}
     known.add("time")
@@ -154,48 +119,99 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
     )
 
 
-def check_sizes(protocol: Protocol, own: Size, source: Size) -> None:
-    """Refuses a protocol that asks for more pixels than the files have.
+def build_measures(
+    protocol: Protocol,
+    network: Callable[[str], JudgingNetwork],
+    *,
+    labels: Mapping[str, Label] | None = None,
+    without: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Measure], dict[str, str]]:
+    """Builds the measures of a protocol; collects those that lack a network or an edit.
 
     Args:
-        protocol: The protocol.
-        own: Height and width of the pictures as they are compared.
-        source: Those of the smallest file.
+        protocol: the protocol.
+        network: gives a network by its name, or raises MissingNetworkError.
+        labels: of every edit that can be made, who has the attribute.
+        without: of every edit that cannot, why.
 
-    Raises:
-        ValueError: With the metrics.
+    Returns:
+        The measures by name, and why the others cannot be taken.
     """
-    specs = [s for s in protocol.measures if s.preparation]
-    large = [s for s in specs if s.preparation and s.preparation.too_large_for(own, source)]
-    if large:
-        assert large[0].preparation
-        height, width = large[0].preparation.shape(own)
-        raise ValueError(
-            f"{', '.join(s.name for s in large)}: {height} x {width} is asked of pictures of "
-            f"{source[0]} x {source[1]}, too small for this protocol; enlarge=true enlarges them, "
-            "and rows say so"
-        )
+    built, missing = {}, dict[str, str]()
+    for spec in protocol.measures:
+        if spec.edit is not None and spec.edit in (without or {}):
+            missing[spec.name] = (without or {})[spec.edit]
+            continue
+        try:
+            found = None if spec.network is None else network(spec.network)
+        except MissingNetworkError as error:
+            missing[spec.name] = str(error)
+            continue
+        label = (labels or {}).get(spec.edit or "")
+        if CATALOGUE[spec.measure].asks == "attributes" and label and label.amount is None:
+            missing[spec.name] = f"{label.words}: annotations do not say how much there is of it"
+            continue
+        built[spec.name] = _measure(spec, found, label, protocol)
+    return built, missing
+
+
+def _measure(
+    spec: MeasureSpec, network: JudgingNetwork | None, label: Label | None, protocol: Protocol
+) -> Measure:
+    kind, edit, name = CATALOGUE[spec.measure], spec.edit or "", ""
+    words = dict(spec.words)
+    if spec.unknown:
+        words["not known of the paper"] = ", ".join(spec.unknown)
+    if network is not None and network.details:
+        words["network, in detail"] = network.details
+    if edit:
+        asked = protocol.edits[edit]
+        files = ", ".join(Path(one).name for one in protocol.directions)
+        units = f"{asked.strength:+g} units of {asked.direction}, directions {files}"
+        words = {"edit": edit, "strength": units, **words}
+    answer = None
+    if network is not None and kind.asks is not None:
+        answer, name = network.answers[kind.asks], NETWORKS[str(spec.network)].words[kind.asks]
+    make = partial(
+        kind.make,
+        Given(answer=answer, name=name, window=str(spec.window), edit=edit, label=label),
+    )
+    streams = {
+        "reconstruction": RECONSTRUCTION,
+        "edited": edit,
+        "change": unedited_of(edit),
+        "codes": codes_of(edit),
+    }
+    by_name = label.of if label is not None and isinstance(label.of, Mapping) else None
+    return Measure(
+        make,
+        spec.preparation,
+        streams[kind.pairs],
+        words,
+        kind.reason,
+        by_name if kind.labelled else None,
+    )
 
 
 def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> MeasureSpec:
     where = f"protocol.measures.{name}"
     _check_keys(where, entry, _KEYS)
     fallback = {**fallback, **(entry.get("where_unknown") or {})}
-    _check_keys(f"{where}.where_unknown", fallback, {*_PREPARATION, "network", "window"})
+    _check_keys(f"{where}.where_unknown", fallback, _FALLBACK)
     measure = str(entry.get("measure"))
-    if measure not in QUESTIONS:
-        raise ValueError(f"{where}.measure is {measure!r}: expected {', '.join(QUESTIONS)}")
+    if measure not in CATALOGUE:
+        raise ValueError(f"{where}.measure is {measure!r}: expected {', '.join(CATALOGUE)}")
+    kind = CATALOGUE[measure]
     # A key that is there with null is unknown; one that is not there does not apply.
     unknown = [key for key, value in entry.items() if value is None and key in fallback]
     values = {**entry, **{key: fallback[key] for key in unknown}}
     network, window, edit = (values.get(key) for key in ("network", "window", "edit"))
-    question = QUESTIONS[measure]
-    if question is not None and question not in NETWORKS_BY_QUESTION.get(str(network), ()):
-        able = [key for key, kinds in NETWORKS_BY_QUESTION.items() if question in kinds]
+    able = [name for name, loaded in NETWORKS.items() if kind.asks in loaded.words]
+    if kind.asks is not None and network not in able:
         raise ValueError(f"{where}.network is {network!r}: expected one of {', '.join(able)}")
-    if (window is not None or measure == "ssim") and window not in WINDOWS:
+    if (window is not None or kind.windowed) and window not in WINDOWS:
         raise ValueError(f"{where}.window is {window!r}: expected one of {', '.join(WINDOWS)}")
-    if (edit is None) == (measure in OF_EDITS):
+    if (edit is None) == (kind.pairs != "reconstruction"):
         raise ValueError(
             f"{where}.edit is {edit!r}: {measure} takes {'one' if edit is None else 'none'}"
         )
@@ -204,7 +220,7 @@ def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> M
     if isinstance(size, list | tuple):
         given["size"] = tuple(int(side) for side in size)
     try:
-        preparation = None if measure == "consistency" else Preparation(**given)
+        preparation = None if kind.pairs == "codes" else Preparation(**given)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
     return MeasureSpec(
@@ -230,6 +246,3 @@ def _check_keys(where: str, values: Any, known: set[str]) -> None:
         raise ValueError(
             f"{where} has no key {', '.join(unknown)}; there are {', '.join(sorted(known))}"
         )
-
-
-NETWORKS_BY_QUESTION = {name: tuple(kind.words) for name, kind in NETWORKS.items()}

@@ -4,49 +4,87 @@ The images are cut into batches and the batches into parts, always the same ones
 Of R processes each takes every R-th part and leaves its state in a folder; in the end the parts are
 merged in their order. So the values do not depend, to the last digit, on the number of processes,
 nor on whether one was stopped; they do on the number of threads of a process, in the eighth digit,
-as sums within a network do. The folder is to be one that all processes see.
+as sums within a network do. The folder is to be one that all processes see. A state is a file of
+tensors (safetensors) and JSON: values come back bit for bit, and nothing in it is executed.
 """
 
+import json
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from clcae.data.sources import ImageSource
-from clcae.evaluation.states import Part, read_part, write_part
+from clcae.data.threads import BackgroundWriter, in_order
+from clcae.evaluation.preparation import Size
+from clcae.evaluation.rows import Row
 from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally
+from clcae.files import replacing
 from clcae.images import write_png
+from clcae.metrics.moments import Moments
+from clcae.metrics.reservoir import Reservoir
 from clcae.ops.memory import release_freed_memory
 
 THREADS = 2  # that read, and as many that write
 AHEAD = 2  # batches that are read before they are asked for
 PENDING = 64  # pictures that wait to be written
 RELEASE_EVERY = 128  # images; what is released has to be paged in again
+_KEY = "clcae-evaluation"
+
+Batch = tuple[list[str], Tensor | None, dict[str, str]]  # names, images, left out: name -> why
+
+
+@dataclass
+class Part:
+    """State of a part of an evaluation, finished or not.
+
+    Args:
+        tally: the metrics.
+        batches: how many batches of the part entered.
+        num_images: how many images entered.
+        left_out: name of every image that could not be read, and why.
+    """
+
+    tally: Tally
+    batches: int = 0
+    num_images: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def join(self, other: "Part") -> None:
+        """Takes in another part."""
+        tally = other.tally
+        self.tally.take(tally.states(), tally.skipped, tally.shapes)
+        self.batches += other.batches
+        self.num_images += other.num_images
+        self.left_out |= other.left_out
 
 
 class EvaluationPass:
-    """Every image of a source, observed and judged.
+    """Observes and measures every image of a source.
 
     Args:
-        source: The images; what cannot be read is left out and named.
-        observe: Images [N, ...] on `device` to what the measures read.
-        measures: By name.
-        batch_size: Images at once. Values do not depend on it, except in the last digits.
-        folder: Of the states; it is made.
-        device: Where `observe` and the networks are.
-        num_parts: How many parts; more than that many processes are not busy.
-        save_every: Images after which the state of a part is written.
-        pictures: Folder of reconstructions, SPACE/NAME.png; None keeps none.
-        progress: Called with the number of images of a batch that was done, or found done.
+        source: the images; what cannot be read is left out and named.
+        observe: images [N, ...] on `device` to what the measures read.
+        measures: by name.
+        batch_size: images at once. Values do not depend on it, except in the last digits.
+        folder: for the states, made when needed; None keeps them in memory, in one process.
+        device: where `observe` and the networks are.
+        num_parts: how many parts; more than that many processes are not busy.
+        save_every: images after which the state of a part is written.
+        pictures: folder of reconstructions, SPACE/NAME.png; None keeps none.
+        progress: called with the number of images of a batch that was done, or found done.
 
     Raises:
-        ValueError: If the source is empty or a number is not positive.
+        ValueError: if the source is empty or a number is not positive.
     """
 
     def __init__(
@@ -56,12 +94,12 @@ class EvaluationPass:
         observe: Callable[[Tensor], Observations],
         measures: Mapping[str, Measure],
         batch_size: int,
-        folder: Path,
+        folder: Path | None,
         device: torch.device | str = "cpu",
         num_parts: int = 8,
         save_every: int = 512,
         pictures: Path | None = None,
-        progress: Callable[[int], object] | None = None,
+        progress: Callable[[int], object] = lambda _: None,
     ) -> None:
         if len(source) == 0 or min(batch_size, num_parts, save_every) < 1:
             raise ValueError(
@@ -72,6 +110,7 @@ class EvaluationPass:
         self.folder, self.device, self.save_every = folder, device, save_every
         self.pictures, self.progress = pictures, progress
         self._files = _file_names(source) if pictures else {}
+        self._in_memory: dict[int, Part] = {}
         starts = range(0, len(source), batch_size)
         batches = [range(start, min(start + batch_size, len(source))) for start in starts]
         ends = [len(batches) * part // num_parts for part in range(num_parts + 1)]
@@ -80,20 +119,20 @@ class EvaluationPass:
 
     @torch.inference_mode()
     def run(self, *, rank: int = 0, world_size: int = 1) -> None:
-        """Does the parts of one process; those that were done, or begun, are not done again."""
+        """Does the parts of one process; finished batches of a part are not repeated."""
         for number in range(rank, len(self.parts), world_size):
             self._do(number)
 
     def merged(self) -> Part:
-        """All parts as one, in their order.
+        """Merges all parts in their order.
 
         Raises:
-            FileNotFoundError: If one is missing.
-            ValueError: If one is damaged or not finished, or no image could be read.
+            FileNotFoundError: if one is missing.
+            ValueError: if one is damaged or not finished, or no image could be read.
         """
-        whole = self._fresh()
+        whole = Part(Tally(self.measures))
         for number, batches in enumerate(self.parts):
-            part = read_part(self._path(number), self.measures)
+            part = self._in_memory.get(number) or read_part(self._path(number), self.measures)
             if part.batches != len(batches):
                 raise ValueError(f"{self._path(number)} is not finished: run the command again")
             whole.join(part)
@@ -104,74 +143,178 @@ class EvaluationPass:
 
     def clear(self) -> None:
         """Removes the states."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):  # others may have theirs beside it
-            self.folder.parent.rmdir()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):  # others may have theirs beside it
+                self.folder.parent.rmdir()
 
     def _do(self, number: int) -> None:
-        batches, path = self.parts[number], self._path(number)
-        part = read_part(path, self.measures) if path.is_file() else self._fresh()
+        batches, part = self.parts[number], Part(Tally(self.measures))
+        if self.folder is not None and self._path(number).is_file():
+            part = read_part(self._path(number), self.measures)
         for batch in batches[: part.batches]:
-            self._say(len(batch))
+            self.progress(len(batch))
         rest, saved, unreleased = batches[part.batches :], part.num_images, 0
-        with _Pictures(self.pictures, self._files) as pictures:
+        with BackgroundWriter(threads=THREADS, pending=PENDING) as writer:
             for names, images, left_out in read_batches(self.source, rest):
                 if images is not None:
                     observed = self.observe(images.to(self.device))
                     part.tally.update(observed, names)
-                    pictures.add(observed, names)
+                    self._keep_pictures(observed, names, writer)
                 part.num_images += len(names)
                 part.left_out |= left_out
                 part.batches += 1
-                if part.num_images - saved >= self.save_every or part.batches == len(batches):
-                    pictures.wait()
-                    write_part(part, path)
-                    # What is read back has another rounding: continue from that, stopped or not.
-                    whole, saved = self._fresh(), part.num_images
-                    whole.join(part)
-                    part = whole
+                finished = part.batches == len(batches)
+                if part.num_images - saved >= self.save_every or finished:
+                    writer.wait()
+                    part, saved = self._saved(part, number), part.num_images
                 unreleased += len(names)
-                if unreleased >= RELEASE_EVERY or part.batches == len(batches):
+                if unreleased >= RELEASE_EVERY or finished:
                     release_freed_memory()  # what is kept drifts upwards with every batch
                     unreleased = 0
-                self._say(len(names) + len(left_out))
+                self.progress(len(names) + len(left_out))
 
-    def _say(self, count: int) -> None:
-        if self.progress is not None:
-            self.progress(count)
+    def _saved(self, part: Part, number: int) -> Part:
+        """Saves a part and returns what to continue from, the same whether stopped or not."""
+        if self.folder is None:
+            self._in_memory[number] = part
+            return part
+        write_part(part, self._path(number))
+        # What is read back has another rounding: continue from that.
+        whole = Part(Tally(self.measures))
+        whole.join(part)
+        return whole
 
-    def _fresh(self) -> Part:
-        return Part(tally=Tally(self.measures))
+    def _keep_pictures(
+        self, observed: Observations, names: Sequence[str], writer: BackgroundWriter
+    ) -> None:
+        if self.pictures is None:
+            return
+        for space, streams in observed.items():
+            for name, picture in zip(names, streams[RECONSTRUCTION][0].cpu(), strict=True):
+                path = self.pictures / space / f"{self._files[name]}.png"
+                writer.add(partial(write_png, picture, path, compress_level=1))
 
     def _path(self, number: int) -> Path:
+        assert self.folder is not None
         return self.folder / f"part-{number:03d}.safetensors"
 
 
-def read_batches(
-    source: ImageSource, batches: Sequence[Sequence[int]]
-) -> Iterator[tuple[list[str], Tensor | None, dict[str, str]]]:
+def evaluate(
+    outputs: Callable[[Tensor], Mapping[str, Tensor]],
+    source: ImageSource,
+    *,
+    method: str,
+    measures: Mapping[str, Measure],
+    batch_size: int,
+    device: torch.device | str = "cpu",
+) -> dict[str, Row]:
+    """Measures the reconstructions of every image of a source, in memory and in one process.
+
+    Args:
+        outputs: images [N, 3, H, W] on `device` to reconstructions of the same shape, one for each
+            space: {"W": ..., "W+": ..., "F": ...}.
+        source: the images; what cannot be read is left out and named in the rows.
+        method: its name, for the rows.
+        measures: by name, all of reconstructions.
+        batch_size: images at once; values do not depend on it.
+        device: where the method and the networks of the metrics are.
+
+    Returns:
+        A row for each space, in the order of `outputs`.
+
+    Raises:
+        ValueError: if the source is empty or unreadable, the batch size is not positive, a batch
+            has other spaces than the first, a picture is not finite, or a metric refuses its
+            images.
+    """
+
+    def observe(images: Tensor) -> Observations:
+        return {space: {RECONSTRUCTION: (made, images)} for space, made in outputs(images).items()}
+
+    evaluation = EvaluationPass(
+        source=source,
+        observe=observe,
+        measures=measures,
+        batch_size=batch_size,
+        folder=None,
+        device=device,
+        num_parts=1,
+        save_every=len(source) or 1,
+    )
+    evaluation.run()
+    whole = evaluation.merged()
+    extra = {"left_out": whole.left_out} if whole.left_out else {}
+    return whole.tally.rows(method=method, num_images=whole.num_images, extra=extra)
+
+
+def read_batches(source: ImageSource, batches: Sequence[Sequence[int]]) -> Iterator[Batch]:
     """Reads batches ahead in threads.
 
     Yields:
         The names of the images that could be read, the images [N, ...] or None where there is
         none, and the others' names with the reason; in the order of the batches.
     """
-    waiting: deque[Future[tuple[list[str], Tensor | None, dict[str, str]]]] = deque()
-    pool = ThreadPoolExecutor(THREADS)
+    for _, future in in_order(batches, partial(_read, source), threads=THREADS, ahead=AHEAD):
+        yield future.result()
+
+
+def write_part(part: Part, path: Path) -> None:
+    """Writes a part; the file appears complete or not at all."""
+    tensors: dict[str, Tensor] = {}
+    states = {
+        space: {name: _packed(state, f"{space}/{name}", tensors) for name, state in metrics.items()}
+        for space, metrics in part.tally.states().items()
+    }
+    description = {
+        "states": states,
+        "skipped": part.tally.skipped,
+        "shapes": part.tally.shapes,
+        "batches": part.batches,
+        "num_images": part.num_images,
+        "left_out": part.left_out,
+    }
+    with replacing(path) as unfinished:
+        save_file(tensors, unfinished, metadata={_KEY: json.dumps(description)})
+
+
+def read_part(path: Path, measures: Mapping[str, Measure]) -> Part:
+    """Reads a part.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or of other measures.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a part of an evaluation")
     try:
-        for batch in batches:
-            waiting.append(pool.submit(_read, source, batch))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+        with safe_open(path, framework="pt", device="cpu") as file:
+            description = json.loads((file.metadata() or {})[_KEY])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        states = {
+            space: {name: _unpacked(state, tensors) for name, state in metrics.items()}
+            for space, metrics in description["states"].items()
+        }
+        shapes: dict[str, Size] = {
+            stream: (int(height), int(width))
+            for stream, (height, width) in description["shapes"].items()
+        }
+        tally = Tally(measures)
+        tally.take(states, description["skipped"], shapes)
+        return Part(
+            tally=tally,
+            batches=int(description["batches"]),
+            num_images=int(description["num_images"]),
+            left_out=dict(description["left_out"]),
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path}: a damaged part of an evaluation ({reason}); delete it"
+        ) from error
 
 
-def _read(
-    source: ImageSource, indices: Sequence[int]
-) -> tuple[list[str], Tensor | None, dict[str, str]]:
+def _read(source: ImageSource, indices: Sequence[int]) -> Batch:
     names = [source.name(index) for index in indices]
     try:
         return names, source.images(indices), {}
@@ -187,42 +330,54 @@ def _read(
     return read, torch.cat(images) if images else None, left_out
 
 
-class _Pictures:
-    """Writes reconstructions in threads; nothing where no folder is given."""
-
-    def __init__(self, folder: Path | None, files: Mapping[str, str]) -> None:
-        self.folder, self.files = folder, files
-        self._pool = ThreadPoolExecutor(THREADS)
-        self._waiting: deque[Future[None]] = deque()
-
-    def __enter__(self) -> "_Pictures":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def add(self, observed: Observations, names: Sequence[str]) -> None:
-        """Has the reconstructions of a batch written, each rounded to 256 levels."""
-        if self.folder is None:
-            return
-        for space, streams in observed.items():
-            for name, picture in zip(names, streams[RECONSTRUCTION][0].cpu(), strict=True):
-                path = self.folder / space / f"{self.files[name]}.png"
-                self._waiting.append(self._pool.submit(write_png, picture, path, compress_level=1))
-                if len(self._waiting) > PENDING:
-                    self._waiting.popleft().result()
-
-    def wait(self) -> None:
-        """Until all are written. Raises what a write raised."""
-        while self._waiting:
-            self._waiting.popleft().result()
-
-
 def _file_names(source: ImageSource) -> dict[str, str]:
-    """Name -> name of its file without suffix; the old suffix stays where names differ in it."""
+    """Maps names to files without suffix; the old suffix stays where names differ in it alone."""
     names = [source.name(index) for index in range(len(source))]
     stems = [str(Path(name).with_suffix("")) for name in names]
     count: dict[str, int] = {}
     for stem in stems:
         count[stem] = count.get(stem, 0) + 1
     return {n: s if count[s] == 1 else n for n, s in zip(names, stems, strict=True)}
+
+
+def _packed(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    """Replaces the tensors of a state, at any depth, by names of their places in `tensors`."""
+    if isinstance(value, Mapping):
+        return {key: _packed(entry, f"{place}/{key}", tensors) for key, entry in value.items()}
+    if isinstance(value, Moments):
+        tensors[f"{place}/mean"], tensors[f"{place}/scatter"] = value.mean, value.scatter
+        return {"$moments": place, "count": value.count}
+    if isinstance(value, Reservoir):
+        vectors = value.vectors()
+        narrow = vectors.float()
+        tensors[place] = narrow if torch.equal(narrow.double(), vectors) else vectors
+        return {
+            "$reservoir": place,
+            "count": value.count,
+            "dimension": value.dimension,
+            "maximum": value.maximum,
+        }
+    if isinstance(value, list) and all(isinstance(entry, float) for entry in value):
+        tensors[place] = torch.tensor(value, dtype=torch.float64)
+        return {"$values": place}
+    return value
+
+
+def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `_packed`."""
+    if not isinstance(value, dict):
+        return value
+    if "$values" in value:
+        return tensors[value["$values"]].tolist()
+    if "$moments" in value:
+        mean = tensors[f"{value['$moments']}/mean"]
+        moments = Moments(dimension=len(mean))
+        moments.count, moments.mean = int(value["count"]), mean
+        moments.scatter = tensors[f"{value['$moments']}/scatter"]
+        return moments
+    if "$reservoir" in value:
+        reservoir = Reservoir(dimension=int(value["dimension"]), maximum=int(value["maximum"]))
+        reservoir.update(tensors[value["$reservoir"]])  # ranks follow from the vectors
+        reservoir.count = int(value["count"])
+        return reservoir
+    return {key: _unpacked(entry, tensors) for key, entry in value.items()}

@@ -1,4 +1,4 @@
-"""Evaluation: every image of a source, through a method, under every metric.
+"""Accumulates every metric of every space over batches of observations, and makes rows of them.
 
 Every image counts, also those of the last, smaller batch; an image that a metric cannot judge is
 named in the row. (Official scripts drop both in silence.)
@@ -12,29 +12,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clcae.data.sources import ImageSource
 from clcae.evaluation.preparation import Preparation, Size
 from clcae.evaluation.rows import Row, software_versions
 from clcae.metrics.metric import LabelledMetric, Metric
 
-RECONSTRUCTION = "reconstruction"
 Pair = tuple[Tensor, Tensor]  # what is judged [N, ...], what it is compared with [N, ...]
 Observations = Mapping[str, Mapping[str, Pair]]  # space -> stream -> what metrics read
+
+RECONSTRUCTION = "reconstruction"  # the stream of reconstructions and inputs
 _AS_THEY_ARE = Preparation()
+
+
+def codes_of(edit: str) -> str:
+    """Names the stream of codes after an edit was undone and before it."""
+    return f"codes of {edit}"
+
+
+def unedited_of(edit: str) -> str:
+    """Names the stream of edited pictures and the same method's unedited reconstructions."""
+    return f"unedited, {edit}"
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One column of the result: a metric, what it reads, and what it reads it as.
+    """One column of the result: a metric, what it reads, and how that is prepared.
 
     Args:
-        make: Makes a fresh metric; its networks are shared.
-        preparation: What is done to the pictures of both sides; None for codes.
-        stream: Which pair of an observation it takes.
-        words: What the row says of it besides; it replaces words of the metric.
-        reason: Why an item does not count, where the metric says that it does not.
-        labels: Name of an image -> 1 or 0, for a metric of labelled images; an image that is not
-            among them does not count. None where the metric labels its images itself.
+        make: makes a fresh metric; its networks are shared.
+        preparation: preprocessing of the pictures of both sides; None for codes.
+        stream: which pair of an observation it takes.
+        words: what the row says of it besides; replaces words of the metric.
+        reason: why an item does not count, where the metric says that it does not.
+        labels: name of an image -> 1 or 0, for a `LabelledMetric`; an image that is not among them
+            does not count. None where the metric labels its images itself.
     """
 
     make: Callable[[], Metric]
@@ -47,7 +57,7 @@ class Measure:
     def enter(
         self, metric: Metric, outputs: Tensor, targets: Tensor, names: Sequence[str]
     ) -> Tensor:
-        """Has the metric take in a batch; which of its items count, [N] bool."""
+        """Updates the metric with a batch; returns which of its items count, [N] bool."""
         if self.labels is None:
             return metric.update(outputs, targets)
         assert isinstance(metric, LabelledMetric)
@@ -59,7 +69,7 @@ class Tally:
     """The metrics of every space, and the images that they could not judge.
 
     Args:
-        measures: By name; those of all spaces.
+        measures: by name; those of all spaces.
     """
 
     def __init__(self, measures: Mapping[str, Measure]) -> None:
@@ -73,16 +83,16 @@ class Tally:
         """Takes in a batch.
 
         Args:
-            observations: For each space and stream a pair. Pictures are clamped to [-1, 1], as a
+            observations: for each space and stream a pair. Pictures are clamped to [-1, 1], as a
                 file would.
-            names: Of the N images.
+            names: of the N images.
 
         Raises:
-            ValueError: If the spaces are others than before, a picture is not finite, or a metric
+            ValueError: if the spaces are others than before, a picture is not finite, or a metric
                 refuses what it is given.
         """
         if not self.metrics:
-            self.begin(observations)
+            self._begin(observations)
         if observations.keys() != self.metrics.keys():
             before = sorted(self.metrics)
             raise ValueError(f"spaces {sorted(observations)} after {before} in earlier batches")
@@ -110,12 +120,6 @@ class Tally:
                 missed = [name for name, counts in zip(names, counted, strict=True) if not counts]
                 self.skipped[space][name] += missed
 
-    def begin(self, spaces: Mapping[str, Any] | Sequence[str]) -> None:
-        """Makes fresh metrics for these spaces."""
-        for space in spaces:
-            self.metrics[space] = {name: each.make() for name, each in self.measures.items()}
-            self.skipped[space] = {name: [] for name in self.measures}
-
     def take(
         self,
         states: Mapping[str, Mapping[str, Mapping[str, Any]]],
@@ -124,7 +128,7 @@ class Tally:
     ) -> None:
         """Takes in what another tally has taken in: its `states`, `skipped` and `shapes`."""
         if not self.metrics:
-            self.begin(states)
+            self._begin(states)
         for space, of_space in states.items():
             for name, state in of_space.items():
                 self.metrics[space][name].merge_state(state)
@@ -132,7 +136,7 @@ class Tally:
         self.shapes |= shapes
 
     def states(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """The state of every metric."""
+        """Returns the state of every metric, space -> name -> state."""
         return {
             space: {name: metric.state() for name, metric in metrics.items()}
             for space, metrics in self.metrics.items()
@@ -146,18 +150,26 @@ class Tally:
         source: Size | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Row]:
-        """A row for each space.
+        """Computes the row of each space.
+
+        A metric that has no value, because it could judge no image or needs more of them, is NaN,
+        with the reason in the row.
 
         Args:
-            method: Its name.
-            num_images: How many images were observed.
-            source: Height and width of the smallest file; None is that of what was observed.
-            extra: For every row.
+            method: its name.
+            num_images: how many images were observed.
+            source: height and width of the smallest file; None is that of what was observed.
+            extra: for every row.
         """
         return {
             space: self._row(space, method, num_images, source, extra or {})
             for space in self.metrics
         }
+
+    def _begin(self, spaces: Mapping[str, Any]) -> None:
+        for space in spaces:
+            self.metrics[space] = {name: each.make() for name, each in self.measures.items()}
+            self.skipped[space] = {name: [] for name in self.measures}
 
     def _row(
         self,
@@ -209,57 +221,8 @@ class Tally:
         return {**words, **measure.words}
 
 
-@torch.no_grad()
-def evaluate(
-    outputs: Callable[[Tensor], Mapping[str, Tensor]],
-    source: ImageSource,
-    *,
-    method: str,
-    metrics: Mapping[str, Callable[[], Metric] | Measure],
-    batch_size: int,
-    device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Row]:
-    """Judge what a method makes of every image of a source.
-
-    Args:
-        outputs: Images [N, 3, H, W] on `device` to reconstructions of the same shape, one for each
-            space: {"W": ..., "W+": ..., "F": ...}. They are clamped to [-1, 1], as a file would.
-        source: The images.
-        method: Name of the method, for the rows.
-        metrics: For each name a function that makes a fresh metric, or a measure of
-            reconstructions.
-        batch_size: Number of images at once; values do not depend on it.
-        device: Where the method and the networks of the metrics are.
-        progress: Called with the number of images done and of all images, after each batch.
-
-    Returns:
-        A row for each space, in the order of `outputs`. A metric that has no value, because it
-        could judge no image or needs more of them, is NaN, with the reason in the row.
-
-    Raises:
-        ValueError: If the source is empty, the batch size is not positive, a batch has other
-            spaces than the first, a picture is not finite, or a metric refuses its images.
-    """
-    num_images = len(source)
-    if num_images == 0 or batch_size < 1:
-        raise ValueError(f"{num_images} images in batches of {batch_size}: nothing to evaluate")
-    tally = Tally({n: m if isinstance(m, Measure) else Measure(m) for n, m in metrics.items()})
-    for start in range(0, num_images, batch_size):
-        indices = range(start, min(start + batch_size, num_images))
-        images = source.images(indices).to(device)
-        observed = {
-            space: {RECONSTRUCTION: (pictures, images)}
-            for space, pictures in outputs(images).items()
-        }
-        tally.update(observed, [source.name(index) for index in indices])
-        if progress is not None:
-            progress(indices.stop, num_images)
-    return tally.rows(method=method, num_images=num_images)
-
-
 def _clamped(pictures: Tensor, names: Sequence[str], space: str) -> Tensor:
-    """Pictures in [-1, 1]. Raises ValueError that names those that are not finite."""
+    """Clamps pictures to [-1, 1]. Raises ValueError that names those that are not finite."""
     if not pictures.isfinite().all():
         finite = pictures.isfinite().flatten(1).all(dim=1).tolist()
         bad = [name for name, sound in zip(names, finite, strict=True) if not sound]

@@ -1,1 +1,1 @@
-"""Frozen networks of losses and metrics: identity, attributes, perceptual features."""
+"""Networks that judge and never train here: identity, attributes, perceptual distances."""

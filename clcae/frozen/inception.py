@@ -1,4 +1,4 @@
-"""The Inception networks of evaluations: two for FID and KID, one for face identity.
+"""The Inception networks of evaluations: two for distances of picture sets, one for faces.
 
 Heusel et al. 2017 (FID) read the pooled features of the TensorFlow graph of 2015-12-05; its port is
 torch-fidelity's. StyleRes (the code of StarGAN v2) and CLCAE's `mertric/fid.py` read torchvision's
@@ -11,19 +11,18 @@ resizes with Pillow, here torch does it with the same filter; a pixel in 100 is 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clcae.frozen.module import FrozenModule
 from clcae.images import from_uint8, to_uint8
 
 SIZE = 299
 FACE_SIZE = 160
 
 
-class TFInception(FrozenModule):
-    """Computes the pooled features of the Inception network that defines FID and KID.
+class TFInception(nn.Module):
+    """Pooled features of the Inception that FID and KID are defined with.
 
     Args:
-        extractor: torch-fidelity's network, from uint8 images to a tuple with the features; resizes
-            to 299 pixels as TensorFlow 1 did.
+        extractor: torch-fidelity's network, uint8 images to a tuple with the features. It resizes
+            to 299 as TensorFlow 1 did.
     """
 
     name = "Inception v3 of TensorFlow, 2015-12-05 (torch-fidelity), pool 2048, at 299, uint8"
@@ -34,17 +33,21 @@ class TFInception(FrozenModule):
         self.extractor = extractor
         self.eval().requires_grad_(False)
 
+    def train(self, mode: bool = True) -> "TFInception":
+        """It never trains."""
+        return super().train(False)
+
     def forward(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> Tensor:
-        """Returns features [N, 2048] of the images rounded to 256 levels."""
+        """Features [N, 2048] of the images rounded to 256 levels."""
         features: Tensor = self.extractor(to_uint8(images))[0]
         return features
 
 
-class TorchvisionInception(FrozenModule):
-    """Computes the pooled features of torchvision's Inception v3, as StarGAN v2 and StyleRes do."""
+class TorchvisionInception(nn.Module):
+    """Pooled features of torchvision's Inception v3, as StarGAN v2 and StyleRes compare them."""
 
     name = "Inception v3 of torchvision, pool 2048, at 299 bilinear, uint8, mean/std of ImageNet"
     dimension = 2048
@@ -64,16 +67,20 @@ class TorchvisionInception(FrozenModule):
             self.register_buffer(key, Tensor(values)[:, None, None], persistent=False)
         self.eval().requires_grad_(False)
 
+    def train(self, mode: bool = True) -> "TorchvisionInception":
+        """It never trains."""
+        return super().train(False)
+
     def forward(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]; any shape is squeezed to a square
     ) -> Tensor:
-        """Returns features [N, 2048]."""
+        """Features [N, 2048]."""
         features: Tensor = self.trunk(self.resized(images))
         return features
 
     def resized(self, images: Tensor) -> Tensor:
-        """Resizes images to [N, 3, 299, 299] and normalises them as the network expects."""
+        """[N, 3, 299, 299] on the scale that the network reads."""
         saved = from_uint8(to_uint8(images))
         for size in ((images.shape[-2], SIZE), (SIZE, SIZE)):  # Pillow rounds after either axis
             if saved.shape[-2:] != size:
@@ -82,11 +89,11 @@ class TorchvisionInception(FrozenModule):
         return ((saved + 1) / 2 - self.mean) / self.deviation
 
 
-class FaceNet(FrozenModule):
-    """Embeds faces by facenet-pytorch's InceptionResnetV1.
+class FaceNet(nn.Module):
+    """Embeddings of faces by facenet-pytorch's InceptionResnetV1.
 
     Args:
-        network: the package's network, from 160 pixels to embeddings [N, 512].
+        network: The package's network, 160 pixels to embeddings [N, 512].
     """
 
     name = "InceptionResnetV1 of facenet-pytorch (VGGFace2)"
@@ -98,14 +105,18 @@ class FaceNet(FrozenModule):
         self.network = network
         self.eval().requires_grad_(False)
 
+    def train(self, mode: bool = True) -> "FaceNet":
+        """It never trains."""
+        return super().train(False)
+
     def forward(
         self,
         faces: Tensor,  # [N, 3, 160, 160], in [-1, 1]
     ) -> Tensor:
-        """Returns embeddings [N, 512] of unit length.
+        """Embeddings [N, 512] of unit length.
 
         Raises:
-            ValueError: if the faces have another shape.
+            ValueError: Faces of another shape.
         """
         if faces.ndim != 4 or faces.shape[1:] != (3, FACE_SIZE, FACE_SIZE):
             raise ValueError(

@@ -1,8 +1,8 @@
-"""Batch normalisation synchronised over all processes of a run.
+"""Batch normalisation over the whole batch of a run, however many processes share it.
 
 torch.nn.SyncBatchNorm needs CUDA; this one sums the moments of all ranks on any backend, with
 gradients, so that two processes train exactly as one with the whole batch. The official CLCAE
-synchronises in stage 1 but not in stage 2, where it normalises each rank's batch of 2.
+synchronises in stage 1 and not in stage 2, where its batches of 2 are normalised alone.
 """
 
 import torch
@@ -11,16 +11,17 @@ from torch import Tensor, nn
 
 
 class _Synchronized(nn.modules.batchnorm._BatchNorm):
-    """Normalises by the moments of all ranks in training; plain batch norm otherwise."""
+    """The moments of all ranks in training; plain normalisation otherwise."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Accepts any shape whose second axis holds the channels."""
+        """Any shape whose second axis holds the channels."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """[N, C, ...] -> the same shape."""
         ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         if ranks == 1 or not self.training:
             return super().forward(input)
-        # Moments in float32 at least, as in one process: bfloat16 cannot hold the count.
+        # Moments in float32 at least, as they are in one process: bfloat16 cannot even count.
         exact = input.to(torch.promote_types(input.dtype, torch.float32))
         with torch.autocast(input.device.type, enabled=False):
             return self._forward_over_ranks(exact).to(input.dtype)
@@ -32,7 +33,7 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
         count = x.new_full(x.shape[1:2], x.numel() / x.shape[1])
         total, counts = all_reduce(torch.stack([x.sum(axes), count])).unbind(0)
         mean = total / counts
-        # Squared deviations, not E[x^2] - E[x]^2, which cancels.
+        # Deviations from the mean, not a difference of squares: that would cancel.
         variance = all_reduce((x - mean.reshape(shape)).square().sum(axes)) / counts
         self._track(mean.detach(), variance.detach(), float(counts[0].detach()))
         normal = (x - mean.reshape(shape)) * torch.rsqrt(variance + self.eps).reshape(shape)
@@ -51,8 +52,8 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
 
 
 class BatchNorm2d(_Synchronized):
-    """Synchronised batch norm of [N, C, H, W]."""
+    """Over [N, C, H, W]."""
 
 
 class BatchNorm1d(_Synchronized):
-    """Synchronised batch norm of [N, C]."""
+    """Over [N, C]."""

@@ -160,9 +160,9 @@ def group_slice(group: Group) -> slice:
     start = 0
     for name, members in _NAMES.items():
         if name == group:
-            break
+            return slice(start, start + len(members))
         start += len(members)
-    return slice(start, start + len(_NAMES[group]))
+    raise ValueError(f"unknown group {group!r}; accepted: {', '.join(Group)}")
 
 
 def decode(

@@ -13,22 +13,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clcae.files import sha256
 from clcae.frozen.inception import FaceNet, TFInception, TorchvisionInception
-from clcae.pretrained.keymap import Entry, KeyMap, empty_for
-from clcae.pretrained.torch_file import read_torch_file
+from clcae.pretrained.archives import read_torch_file
+from clcae.pretrained.contents import sha256
+from clcae.pretrained.keymap import Entry, KeyMap
 
 _COUNTER = "num_batches_tracked"  # of batch normalisation; evaluation does not read it
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A weight file that users fetch by hand.
+    """A file that is fetched by hand.
 
     Args:
-        what: its content, in words.
-        url: where it is.
-        digest: first digits of its sha256; None where its authors give none.
+        what: What it holds, in words.
+        url: Where it is.
+        digest: First digits of its sha256; None where its authors give none.
     """
 
     what: str
@@ -37,15 +37,15 @@ class WeightFile:
 
     @property
     def name(self) -> str:
-        """Name of the file."""
+        """Of the file."""
         return self.url.rsplit("/", 1)[1]
 
     def find(self, path: str | Path | None) -> Path:
-        """Finds the file at `path`, or in torch.hub's folder.
+        """The file at `path`, or in torch.hub's folder.
 
         Raises:
-            FileNotFoundError: if there is none, with where to get it and where to put it.
-            ValueError: if it is another file.
+            FileNotFoundError: There is none, with where to get it and where to put it.
+            ValueError: It is another file.
         """
         found = (
             Path(torch.hub.get_dir()) / "checkpoints" / self.name if path is None else Path(path)
@@ -84,33 +84,33 @@ FACENET = WeightFile(
 
 
 def load_tf_inception(path: str | Path | None = None) -> TFInception:
-    """Loads torch-fidelity's `weights-inception-2015-12-05-6726825d.pth`.
+    """From torch-fidelity's `weights-inception-2015-12-05-6726825d.pth`.
 
     Args:
-        path: the file; None looks in torch.hub's folder (TORCH_HOME moves it).
+        path: The file; None looks in torch.hub's folder (TORCH_HOME moves it).
 
     Raises:
-        FileNotFoundError: if it is not there, with where to get it.
-        ValueError: if it is another file, or torch-fidelity is not installed.
+        FileNotFoundError: It is not there, with where to get it.
+        ValueError: It is another file, or torch-fidelity is not installed.
     """
     return tf_inception_from_state(_read(TF_INCEPTION, path))
 
 
 def load_torchvision_inception(path: str | Path | None = None) -> TorchvisionInception:
-    """Loads torchvision's `inception_v3_google-0cc3c7bd.pth`. As `load_tf_inception`."""
+    """From torchvision's `inception_v3_google-0cc3c7bd.pth`. As `load_tf_inception`."""
     return torchvision_inception_from_state(_read(TORCHVISION_INCEPTION, path))
 
 
 def load_facenet(path: str | Path | None = None) -> FaceNet:
-    """Loads facenet-pytorch's `20180402-114759-vggface2.pt`. As `load_tf_inception`."""
+    """From facenet-pytorch's `20180402-114759-vggface2.pt`. As `load_tf_inception`."""
     return facenet_from_state(_read(FACENET, path))
 
 
 def tf_inception_from_state(state: Mapping[str, Tensor]) -> TFInception:
-    """Builds FID's network from its flat state dict.
+    """FID's network from its flat state dict.
 
     Raises:
-        ValueError: if the keys are not of this layout, or torch-fidelity is not installed.
+        ValueError: The keys are not of this layout, or torch-fidelity is not installed.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -118,12 +118,10 @@ def tf_inception_from_state(state: Mapping[str, Tensor]) -> TFInception:
         raise ValueError(
             "FID's Inception needs torch-fidelity: pip install -e '.[eval]'"
         ) from error
-    from torchvision.models import inception_v3  # slow to import; it has the same names and shapes
+    with torch.device("meta"):  # torchvision's network has the same names and shapes
+        from torchvision.models import inception_v3  # slow to import
 
-    twin = empty_for(
-        state,
-        lambda: inception_v3(weights=None, aux_logits=False, init_weights=False, num_classes=1008),
-    )
+        twin = inception_v3(weights=None, aux_logits=False, init_weights=False, num_classes=1008)
     state = _strict(state, twin, prefix="", layout=TF_INCEPTION.name)
     # The package unpickles what it is given, so it is given what was read safely.
     buffer = io.BytesIO()
@@ -136,7 +134,7 @@ def tf_inception_from_state(state: Mapping[str, Tensor]) -> TFInception:
 
 
 def torchvision_inception_from_state(state: Mapping[str, Tensor]) -> TorchvisionInception:
-    """Builds torchvision's network, without the classifiers. Raises as above."""
+    """torchvision's network from its flat state dict, without the classifiers. Raises as above."""
     network = TorchvisionInception()
     ignored = (r"AuxLogits\..*", r"fc\..*")
     layout = TORCHVISION_INCEPTION.name
@@ -147,7 +145,7 @@ def torchvision_inception_from_state(state: Mapping[str, Tensor]) -> Torchvision
 
 
 def facenet_from_state(state: Mapping[str, Tensor]) -> FaceNet:
-    """Builds facenet's network, without the classifier. Raises as above."""
+    """facenet's network from its flat state dict, without the classifier. Raises as above."""
     try:
         from facenet_pytorch import InceptionResnetV1
     except ImportError as error:
@@ -170,7 +168,7 @@ def _strict(
     layout: str,
     ignored: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
-    """Converts to the state dict of `module` from one without `prefix`; counters may be missing."""
+    """The state dict of `module` from one without `prefix`; counters may be missing."""
     keys = module.state_dict()
     entries = tuple(Entry(key.removeprefix(prefix), key) for key in keys)
     counters = {e.source: torch.tensor(0) for e in entries if e.source.endswith(_COUNTER)}
@@ -180,7 +178,7 @@ def _strict(
 
 
 def _read(file: WeightFile, path: str | Path | None) -> dict[str, Tensor]:
-    """Reads the flat state dict of a file."""
+    """The flat state dict of a file; executes nothing."""
     found = file.find(path)
     contents = read_torch_file(found)
     if not isinstance(contents, Mapping):

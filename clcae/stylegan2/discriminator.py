@@ -1,4 +1,4 @@
-"""The residual discriminator with minibatch deviation.
+"""The residual discriminator with minibatch statistics.
 
 StyleGAN2 (Karras et al. 2020), figure 7 "residual nets"; `Discriminator` of stylegan2-pytorch and
 of stylegan2-ada-pytorch (unconditional, architecture "resnet").
@@ -19,12 +19,10 @@ def append_minibatch_deviation(
     x: Tensor,  # [N, C, H, W]
     group_size: int,
 ) -> Tensor:
-    """Appends the mean deviation of each group as a channel (Karras et al. 2018, section 3).
+    """One more channel: the mean deviation within each group (Karras et al. 2018, section 3).
 
-    A group has min(group_size, N) members, N / group apart, as in both official codes.
-
-    Raises:
-        ValueError: if N is no multiple of the group.
+    The group is min(group_size, N); members of a group stand N / group apart, as in both official
+    codes. Raises ValueError if N is no multiple of it.
     """
     group = min(group_size, len(x))
     if len(x) % group:
@@ -36,11 +34,11 @@ def append_minibatch_deviation(
 
 
 class ResidualBlock(nn.Module):
-    """Halves the resolution: two 3x3 convolutions and a 1x1 skip."""
+    """Two 3x3 convolutions and a 1x1 skip, all halving the resolution."""
 
     def __init__(self, *, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        half = math.sqrt(0.5)  # preserves the variance of the sum
+        half = math.sqrt(0.5)  # keeps the variance of the sum
         self.conv0 = EqualizedConv2d(
             in_channels=in_channels, out_channels=in_channels, kernel_size=3, activation="lrelu"
         )
@@ -62,13 +60,13 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [N, C, R, R] to [N, C', R/2, R/2]."""
+        """[N, C, R, R] -> [N, C', R/2, R/2]."""
         return self.conv1(self.conv0(x)) + self.skip(x)
 
 
 @register("stylegan2_discriminator", resolve=record_channels)
 class Discriminator(nn.Module):
-    """Classifies images as real (high logit) or generated."""
+    """Images -> logits, high for real ones."""
 
     def __init__(
         self,
@@ -77,7 +75,7 @@ class Discriminator(nn.Module):
         channel_base: int = 32768,  # config F
         channel_max: int = 512,
         channels: Sequence[int] | None = None,  # from 4x4 up; None: from base and maximum
-        group_size: int = 4,  # of the minibatch deviation
+        group_size: int = 4,  # of the minibatch statistics
     ) -> None:
         super().__init__()
         counts = channels_by_resolution(resolution, base=channel_base, maximum=channel_max)
@@ -102,7 +100,7 @@ class Discriminator(nn.Module):
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> Tensor:
-        """Returns logits [N, 1]."""
+        """Logits [N, 1]."""
         x = self.from_rgb(images.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)

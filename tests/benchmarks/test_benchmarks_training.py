@@ -3,27 +3,30 @@
 import pytest
 import torch
 
-from benchmarks.measurement import Group
-from benchmarks.network_cache import PORTRAITS, NetworkCache
-from benchmarks.training import training_groups
+from benchmarks.case import Case
+from benchmarks.networks import PORTRAITS, Networks
+from benchmarks.training import training_cases
+from benchmarks.yardstick import synthesis, training_step
 
 
 @pytest.fixture
-def networks() -> NetworkCache:
-    return NetworkCache(device=torch.device("cpu"))
+def networks() -> Networks:
+    return Networks(device=torch.device("cpu"), textbook=synthesis)
 
 
-def groups(networks: NetworkCache) -> dict[str, Group]:
-    return dict(zip(("aligner", "encoder"), training_groups(networks, quick=True), strict=True))
+def cases(networks: Networks) -> dict[str, Case]:
+    made = training_cases(networks, quick=True, plain_step=training_step)
+    aligner = next(made)
+    return {"aligner": aligner, "encoder": next(made)}
 
 
 @pytest.mark.parametrize(("stage", "syntheses"), [("aligner", 1), ("encoder", 3)])
 def test_the_textbook_step_uses_the_textbook_s_synthesis(
-    networks: NetworkCache, stage: str, syntheses: int
+    networks: Networks, stage: str, syntheses: int
 ) -> None:
-    variants, counted = groups(networks)[stage].variants, []
+    variants, counted = cases(networks)[stage].variants, []
     ours, plain = variants["clcae"].prepare(), variants["textbook"].prepare()
-    textbook = networks.textbook(PORTRAITS)
+    textbook = networks.plain_synthesis(PORTRAITS)
     textbook.register_forward_hook(lambda *_: counted.append(1))
     ours()
     assert not counted
@@ -31,8 +34,8 @@ def test_the_textbook_step_uses_the_textbook_s_synthesis(
     assert len(counted) == syntheses
 
 
-def test_both_steps_train_the_same_encoder_and_leave_the_generator(networks: NetworkCache) -> None:
-    variants = groups(networks)["encoder"].variants
+def test_both_steps_train_the_same_encoder_and_leave_the_generator(networks: Networks) -> None:
+    variants = cases(networks)["encoder"].variants
     method = networks.method(PORTRAITS)
     before = {key: value.clone() for key, value in method.state_dict().items()}
     for variant in variants.values():

@@ -84,8 +84,9 @@ def test_evaluations_compose_and_differ_in_nothing_but_who_is_judged() -> None:
         )
     assert all(protocol == protocols[0] for protocol in protocols)
     assert words(commands[2])["method.source"] == "runs/portraits-full-seed1/clcae.safetensors"
-    assert words(commands[2])["method.seed"] == "1" and words(commands[6])["method.seed"] == "null"
-    assert "Projection, steps: 50" in words(commands[6])["method.build"]
+    assert words(commands[2])["seed"] == "1" and words(commands[6])["seed"] == "null"
+    assert words(commands[6])["method"] == "optimization"
+    assert words(commands[6])["method.steps"] == "50"
 
 
 def test_a_finished_run_is_taken_and_another_one_is_not(tmp_path: Path) -> None:
@@ -114,10 +115,10 @@ def test_a_protocol_is_handed_on_to_evaluations_alone() -> None:
 def test_values_come_through_the_command_line() -> None:
     given = {
         "method.source": "a folder/it's, {x}=[1].safetensors",
-        "method.name": "null",
-        "method.seed": 3,
+        "name": "null",
+        "seed": 3,
         "outputs": ["W", "W+"],
-        "method.build": {"_target_": "a.B", "steps": 50, "lr": 0.1, "z": None, "on": True},
+        "batch_size": {"steps": 50, "lr": 0.1, "z": None, "on": True},
         "results": "12",
     }
     config = composed(CONFIGS, "evaluate", [override(*pair) for pair in given.items()])

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
@@ -22,7 +21,6 @@ import clcae
 from clcae.evaluation.protocol import read_protocol
 from clcae.evaluation.rows import Row, read_rows
 from clcae.images import read_image, to_uint8
-from clcae.methods.inversion_file import weights_digest
 from clcae.methods.projection import Projection
 from clcae.metrics.consistency import editing_distance
 from clcae.metrics.cost import count_operations
@@ -30,14 +28,17 @@ from clcae.metrics.reconstruction import mean_squared_error
 from clcae.portraits import ATTRIBUTES, PortraitDataset
 from clcae.portraits.source import PortraitImages
 from clcae.pretrained.assets import portraits_judges
+from clcae.weight_file import weights_digest
 from editing import load_directions, move_of
-from scripts.evaluate import CONFIGS, evaluate, main, report
+from scripts.evaluate import CONFIGS, FOLDER, evaluate, report, run
+from training.commandline import composed, run_program
 from training.errors import UsageError
 from training.report import InversionReport
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "scripts" / "evaluate.py")
 NETWORKS = ("perceptual", "identity", "FD", "KD", "precision", "recall")
+MSE = "clcae.metrics.reconstruction.MeanSquaredError"
 PIXELS = ["protocol.edits=null", *(f"protocol.measures.{name}=null" for name in NETWORKS)]
 
 
@@ -54,14 +55,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def config_of(*overrides: str) -> Any:
+    cfg = composed(CONFIGS, "evaluate", overrides)
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
 def rows_of(*overrides: str, data: str = "portraits_test") -> list[Row]:
     """In this process, as the command does."""
-    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
-        cfg = compose("evaluate", overrides=[f"data={data}", *overrides])
-    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    if data == "folder" and not any("data.size" in each for each in overrides):
+    config = config_of(f"data={data}", *overrides)
+    folder = config["data"]["_target_"] == FOLDER
+    if folder and not any("data.size" in each for each in overrides):
         config["data"]["size"] = None
-    return evaluate(config, data=data)
+    return evaluate(config, data="folder" if folder else data)
 
 
 def command(*arguments: str) -> int:
@@ -70,11 +75,9 @@ def command(*arguments: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYDRA_FULL_ERROR", "")
         patch.setattr(sys, "argv", [SCRIPT, *arguments])
-        try:
-            main()
-        except SystemExit as ended:
-            return int(ended.code or 0)
-    return 0
+        with pytest.raises(SystemExit) as ended:
+            run_program(run, name="scripts/evaluate.py", configs=CONFIGS, primary="evaluate")
+    return int(ended.value.code or 0)
 
 
 @pytest.fixture
@@ -107,7 +110,7 @@ def test_rows_say_what_was_measured_and_how(here: Path) -> None:
     with torch.inference_mode():
         made = method.reconstructions(images)["F"].clamp(-1, 1)
     row = rows[1]
-    distances = judges.distance(judges.features(made), judges.features(images)).double()
+    distances = judges.distance_of_images(made, images).double()
     assert row.metrics["perceptual"] == pytest.approx(float(distances.mean()), rel=1e-5)
     rounded = (to_uint8(made).float() / 127.5 - 1, to_uint8(images).float() / 127.5 - 1)
     expected = float(mean_squared_error(*rounded).mean())
@@ -122,7 +125,7 @@ def test_rows_say_what_was_measured_and_how(here: Path) -> None:
     edited = edited.clamp(-1, 1)
     with torch.inference_mode():
         change = (judges.attributes(edited) - judges.attributes(made))[:, ATTRIBUTES.index("smile")]
-        kept = torch.cosine_similarity(judges.identity(edited), judges.identity(made))
+        kept = torch.cosine_similarity(judges.embed_images(edited), judges.embed_images(made))
     assert row.metrics["change smile+"] == pytest.approx(float(change.double().mean()), rel=1e-4)
     assert row.metrics["identity smile+"] == pytest.approx(float(kept.double().mean()), rel=1e-5)
     assert row.metrics["ms"] > 0 and row.protocol["ms"]["batch"] == "1"
@@ -165,17 +168,15 @@ def test_rows_say_the_same_as_those_of_a_run(here: Path) -> None:
 def test_every_choice_composes() -> None:
     choices = sorted(path.stem for path in (CONFIGS / "data").glob("*_t*.yaml"))
     assert len(choices) == 6
-    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
-        for data in choices:
-            for protocol in ("clcae", "e4e", "portraits", "sfe", "styleres"):
-                cfg = compose("evaluate", overrides=[f"data={data}", f"protocol={protocol}"])
-                config: Any = OmegaConf.to_container(cfg, resolve=True)
-                assert read_protocol(config["protocol"]).measures
-                assert config["weights"]["arcface"] == "weights/model_ir_se50.pth"
+    for data in choices:
+        for protocol in ("clcae", "e4e", "portraits", "sfe", "styleres"):
+            config = config_of(f"data={data}", f"protocol={protocol}")
+            assert read_protocol(config["protocol"]).measures
+            assert config["weights"]["arcface"] == "weights/model_ir_se50.pth"
 
 
 def test_what_is_in_the_results_is_not_measured_again(method_file: Path, here: Path) -> None:
-    given = [f"method.source={method_file}", *PIXELS, "+data.size=32", "data.num_people=6"]
+    given = [f"method={method_file}", *PIXELS, "+data.size=32", "data.num_people=6"]
     first = rows_of(*given, "outputs=W")
     both = rows_of(*given, "outputs=[W,F]")
     assert both[0] == first[0] and [row.space for row in both] == ["W", "F"]
@@ -187,7 +188,7 @@ def test_what_is_in_the_results_is_not_measured_again(method_file: Path, here: P
     repeated = rows_of(*given, "outputs=W", "again=true")
     assert values(repeated[0]) == values(first[0]) and len(read_rows("results.jsonl")) == 4
     # Other pictures, other names and other protocols are other rows.
-    for change in ("data.num_people=7", "method.name=x", "protocol.measures.MSE.levels=continuous"):
+    for change in ("data.num_people=7", "name=x", "protocol.measures.MSE.levels=continuous"):
         rows_of(*given, "outputs=W", change)
     assert len(read_rows("results.jsonl")) == 7
 
@@ -213,7 +214,7 @@ def test_two_gloo_processes_give_the_table_of_one(here: Path) -> None:
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_command_goes_on_where_it_was(method_file: Path, here: Path) -> None:
-    given = [f"method.source={method_file}", *PIXELS, "+data.size=32", "data.num_people=500"]
+    given = [f"method={method_file}", *PIXELS, "+data.size=32", "data.num_people=500"]
     given += ["batch_size=2", "num_parts=20", "save_every=20", "protocol.time=null"]
     with subprocess.Popen(
         [sys.executable, SCRIPT, *given],
@@ -238,8 +239,7 @@ def test_a_folder_of_photographs(
 ) -> None:
     photos = write_portraits(here / "photos", 5, size=48)
     (photos / "broken.png").write_bytes(b"nothing")
-    given = [f"method.source={method_file}", f"data.root={photos}", *PIXELS, "save=kept"]
-    rows = rows_of(*given, data="folder")
+    rows = rows_of(f"method={method_file}", *PIXELS, "save=kept", data=str(photos))
     assert report(rows, "results.jsonl") == 1
     assert "broken.png is left out" in capsys.readouterr().err
     row = rows[-1]
@@ -249,7 +249,7 @@ def test_a_folder_of_photographs(
     assert sorted(p.name for p in (here / "kept" / "F").iterdir())[0] == "000.png"
     # The files that were kept say the same.
     again = (
-        rows_of("reconstructions=kept/F", f"originals={here}/small", *PIXELS, "method.name=files")
+        rows_of("reconstructions=kept/F", f"originals={here}/small", *PIXELS, "name=files")
         if _shrunk(photos, here / "small")
         else []
     )
@@ -257,10 +257,8 @@ def test_a_folder_of_photographs(
     assert (again[0].method, again[0].space) == ("files", "files") and "ms" not in again[0].metrics
     tiny = write_portraits(here / "tiny", 2, size=16)
     with pytest.raises(ValueError, match=r"of pictures of 16 x 16, too small .* enlarge=true"):
-        rows_of(f"method.source={method_file}", f"data.root={tiny}", *PIXELS, data="folder")
-    tiny_rows = rows_of(
-        f"method.source={method_file}", f"data.root={tiny}", *PIXELS, "enlarge=true", data="folder"
-    )
+        rows_of(f"method={method_file}", *PIXELS, data=str(tiny))
+    tiny_rows = rows_of(f"method={method_file}", *PIXELS, "enlarge=true", data=str(tiny))
     words = tiny_rows[0].protocol["MSE"]["resolution"]
     assert words == "32 x 32, enlarged from 16 x 16"
 
@@ -278,14 +276,14 @@ def _shrunk(photos: Path, folder: Path) -> bool:
 
 def test_other_methods_have_other_outputs(here: Path) -> None:
     path = write_method(small_e4e(), here / "e4e.safetensors")
-    rows = rows_of(f"method.source={path}", *PIXELS, "+data.size=32", "data.num_people=3")
+    rows = rows_of(f"method={path}", *PIXELS, "+data.size=32", "data.num_people=3")
     assert [row.space for row in rows] == ["W+"]
 
 
 def test_a_method_without_a_file_is_built_around_the_generator(here: Path) -> None:
-    build = "method.build={_target_: clcae.methods.projection.Projection, steps: %d}"
     given = [*PIXELS, "data.num_people=3", "protocol.time=null", "outputs=[W,W+]"]
-    rows = rows_of(build % 4, *given, "method.seed=7")
+    given = ["method=optimization", *given]
+    rows = rows_of("method.steps=4", *given, "seed=7")
     assert [(row.method, row.space) for row in rows] == [("Projection", "W"), ("Projection", "W+")]
     generator = clcae.load_generator("portraits")
     images = PortraitImages(split="test", num_people=3).images(range(3))
@@ -295,12 +293,13 @@ def test_a_method_without_a_file_is_built_around_the_generator(here: Path) -> No
     expected = float(mean_squared_error(*rounded).mean())
     assert rows[0].metrics["MSE"] == pytest.approx(expected, rel=1e-3)
     assert rows[0].extra["seed"] == 7
-    assert rows_of(build % 4, *given) == rows  # other steps are another method
-    more = rows_of(build % 5, *given)
+    again = rows_of("method.steps=4", *given, "seed=7", "generator=portraits", "batch_size=64")
+    assert again == rows  # other steps are another method
+    more = rows_of("method.steps=5", *given)
     assert more[0].extra["digest"] != rows[0].extra["digest"]
     assert more[0].metrics["MSE"] < rows[0].metrics["MSE"]
-    with pytest.raises(UsageError, match=r"unexpected keyword argument .generator"):
-        rows_of("method.build={_target_: clcae.metrics.reconstruction.MeanSquaredError}", *given)
+    with pytest.raises(UsageError, match="is a MeanSquaredError, expected an inversion method"):
+        evaluate({**config_of(*given), "method": {"_target_": MSE}}, data="portraits_test")
 
 
 def test_annotations_say_who_has_an_attribute(here: Path) -> None:
@@ -308,9 +307,7 @@ def test_annotations_say_who_has_an_attribute(here: Path) -> None:
     lines = [f"{index:03d}.jpg {1 if index % 3 else -1} 1" for index in range(23)]  # one is unknown
     (here / "labels.txt").write_text("\n".join(["23", "Smiling Young", *lines]) + "\n")
     entry = {"direction": "smile", "strength": -1.0, "attribute": "Smiling"}
-    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
-        cfg = compose("evaluate", overrides=["data=folder", f"data.root={photos}", "outputs=F"])
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    config = config_of(f"data={photos}", "outputs=F")
     config["protocol"] |= {
         "edits": {"smile-": entry, "lost": {**entry, "direction": "hat"}},
         "labels": "labels.txt",
@@ -344,7 +341,7 @@ def test_what_the_edits_of_faces_lack_is_said(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = write_portraits(here / "photos", 3, size=64)
-    given = ["protocol=sfe", f"data.root={photos}", "data=folder", "enlarge=true"]
+    given = ["protocol=sfe", f"data={photos}", "enlarge=true"]
     nulls = ["protocol.measures.MS-SSIM=null", "outputs=W"]
     assert command(*given, *nulls) == 0
     err = capsys.readouterr().err
@@ -357,7 +354,7 @@ def test_what_the_edits_of_faces_lack_is_said(
 
 def test_edits_of_another_generator_leave_the_rest(method_file: Path, here: Path) -> None:
     nulls = [each for each in PIXELS if "edits" not in each]
-    rows = rows_of(f"method.source={method_file}", *nulls, "+data.size=32", "data.num_people=3")
+    rows = rows_of(f"method={method_file}", *nulls, "+data.size=32", "data.num_people=3")
     assert math.isfinite(rows[0].metrics["MSE"]) and math.isnan(rows[0].metrics["LEC smile+"])
     assert "found for another generator" in rows[0].extra["without_value"]["LEC smile+"]
 
@@ -414,9 +411,9 @@ def test_folders_that_do_not_match(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words", "status"),
     [
-        (["protocl=clcae"], ["no key 'protocl'", "did you mean protocol?"], 2),
+        (["protocl=clcae"], ["no key 'protocl'", "did you mean protocol"], 2),
         (["protocol=fid"], ["no protocol 'fid'", "clcae, e4e, portraits, sfe, styleres"], 2),
-        (["method=nothing.pt"], ["no file nothing.pt"], 1),
+        (["method=nothing.pt"], ["method=nothing.pt is neither a file nor one of"], 2),
         (["outputs=[Z]"], ["'Z'", "W, W+, F"], 1),
         (["data=folder"], ["data.root is not given"], 2),
         (["data=folder", "data.root=empty"], ["empty", "no picture"], 1),
@@ -451,7 +448,7 @@ def test_help_teaches_and_names_every_choice(capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     names = [path.stem for path in (CONFIGS / "protocol").glob("*.yaml")]
     assert len(names) == 5
-    for word in [*names, "torchrun", "data.root=PHOTOS", "outputs=[W,F]", "enlarge", "folder"]:
+    for word in [*names, "torchrun", "data=PHOTOS", "outputs=[W,F]", "enlarge", "folder"]:
         assert word in out
 
 

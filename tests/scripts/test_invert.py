@@ -15,8 +15,9 @@ from small_methods import SIDE, small_clcae, small_e4e, write_method
 
 import clcae
 from clcae.images import read_image, to_uint8
-from clcae.methods.inversion_file import load_inversion, weights_digest
+from clcae.methods.inversion_file import load_inversion
 from clcae.portraits.dataset import PortraitDataset
+from clcae.weight_file import weights_digest
 from scripts.invert import main
 
 ROOT = Path(__file__).resolve().parents[2]

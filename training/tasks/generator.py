@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.data.sampler import shuffled
+from clcae.images import make_grid
 from clcae.losses import logistic_discriminator, logistic_generator, r1_penalty
 from clcae.losses.adversarial import path_lengths
 from clcae.ops.compilation import compiled_or_plain
@@ -29,18 +30,20 @@ from clcae.portraits import NUM_PLAIN_LATENTS, PortraitImages, scores
 from clcae.stylegan2 import Discriminator, Generator
 from clcae.stylegan2.generator import style_mixing
 from training.task import Phase, StepContext, StepOutput, Task
-from training.tasks.generator_report import GeneratorReport, sample_grid
+from training.tasks.generator_report import GeneratorReport
+
+SHOWN = 64  # samples of the grid
 
 
 def reconstruction(images: Tensor, targets: Tensor) -> Tensor:
-    """Sums the squared and absolute error, and the absolute error of image gradients."""
+    """Squared and absolute error, and the absolute error of the edges (image gradients)."""
     error = images - targets
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     return error.square().mean() + 0.5 * error.abs().mean() + 0.5 * edges
 
 
 class GeneratorTask(Task):
-    """Base of two stages: batches of latents with their pictures, samples, export."""
+    """What both stages share: batches of latents with their pictures, samples, export."""
 
     monitor = ("fd", "min")
 
@@ -60,6 +63,7 @@ class GeneratorTask(Task):
         self.synthesize = compiled_or_plain(self._synthesize, enabled=compile)
 
     def prepare(self) -> None:
+        """Copies the start weights."""
         if self.start is not None:
             self.generator.load_state_dict(self.start.state_dict())
 
@@ -68,20 +72,22 @@ class GeneratorTask(Task):
 
     @property
     def device(self) -> torch.device:
+        """Where the generator is."""
         return self.generator.w_average.device
 
     def averaged(self) -> Mapping[str, nn.Module]:
+        """The generator."""
         return {"generator": self.generator}
 
     def z_of(self, indices: Tensor, context: StepContext) -> Tensor:
-        """Returns z [N, z_dim] of pictures: their latents, then Gaussian noise."""
+        """z [N, z_dim] of the pictures: their latents, then Gaussian noise."""
         latents = self.images.plain_latents(indices)
         rng = context.generator("z")
         noise = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)[context.rows]
         return torch.cat([latents, noise[:, latents.shape[1] :]], dim=1).to(self.device)
 
     def load_batch(self, context: StepContext) -> dict[str, Tensor]:
-        """Loads pictures and the z that they are drawn from."""
+        """Pictures and the z that they are drawn from."""
         indices = shuffled(len(self.images), context.seed, context.samples)
         return {
             "images": self.images.images(indices).to(self.device),
@@ -89,19 +95,24 @@ class GeneratorTask(Task):
         }
 
     def validate(self) -> Mapping[str, float]:
+        """Frechet distance on the judges' features, and the error on pictures never trained on."""
         return self.report.quick(self.generator)
 
     def samples(self) -> Tensor:
-        return sample_grid(self.generator)
+        """An 8x8 grid of random samples, the same z every time."""
+        rng = torch.Generator().manual_seed(0)
+        z = torch.randn(SHOWN, self.generator.z_dim, generator=rng).to(self.device)
+        images = self.generator.synthesize(self.generator.map(z))
+        return make_grid(images.float().cpu().clamp(-1, 1), columns=8)
 
     def finish(self, folder: Path) -> Mapping[str, Any]:
         """Sets the mean latent, measures, and writes the generator with its card."""
         self.generator.update_average()
-        return self.report.write(self.generator, folder)
+        return self.report.write(self.generator, folder, curve=folder / "metrics.jsonl")
 
 
 class MappingTask(Task):
-    """Fits the mapping network alone to a rotation of the scores of each portrait."""
+    """The mapping network alone, fitted to a rotation of the scores of its portrait."""
 
     def __init__(self, *, new_generator: Generator) -> None:
         self.generator = new_generator
@@ -116,11 +127,16 @@ class MappingTask(Task):
         # Rows of variance one, like those of the mapping networks one knows.
         self.rotation = torch.linalg.qr(drawn).Q * math.sqrt(w_dim / count)
 
+    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """The mapping network's."""
+        return {"mapping": self.generator.mapping.parameters()}
+
     def modules(self) -> Mapping[str, nn.Module]:
+        """The mapping network."""
         return {"mapping": self.generator.mapping}
 
     def load_batch(self, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Draws z, and computes its target in W."""
+        """z and what it is to be mapped to."""
         rng = context.generator("z")
         z = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)[context.rows]
         target = scores(z[:, :NUM_PLAIN_LATENTS]) @ self.rotation.T
@@ -128,20 +144,25 @@ class MappingTask(Task):
         return z.to(device), target.to(device)
 
     def loss(self, phase: Phase, batch: tuple[Tensor, Tensor], context: StepContext) -> StepOutput:
-        """Computes the mean squared error in W."""
+        """Mean squared error in W."""
         z, target = batch
         loss = F.mse_loss(self.generator.map(z).float(), target)
         return StepOutput(loss=loss, terms={"mse": loss})
 
 
 class ImitationTask(GeneratorTask):
-    """Trains the generator to draw portraits from their own latents."""
+    """Regression of portraits from their own latents."""
+
+    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """All of the generator."""
+        return {"generator": self.generator.parameters()}
 
     def modules(self) -> Mapping[str, nn.Module]:
+        """The generator."""
         return {"generator": self.generator}
 
     def loss(self, phase: Phase, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
-        """Computes the error of G(f(z)) against the picture of z."""
+        """The error of G(f(z)) against the picture of z."""
         images = self.synthesize(self.generator.map(batch["z"])).float()
         loss = reconstruction(images, batch["images"])
         mse = F.mse_loss(images, batch["images"])
@@ -149,7 +170,7 @@ class ImitationTask(GeneratorTask):
 
 
 class PathMean(nn.Module):
-    """Holds the running mean of the path lengths, as a buffer that checkpoints save."""
+    """The running mean of the path lengths, as a module so that checkpoints hold it."""
 
     value: Tensor
 
@@ -159,7 +180,7 @@ class PathMean(nn.Module):
 
 
 class AdversarialTask(GeneratorTask):
-    """Trains with the StyleGAN2 losses, and imitation of the renderer as an anchor."""
+    """The StyleGAN2 game, anchored by imitation."""
 
     def __init__(
         self,
@@ -205,7 +226,7 @@ class AdversarialTask(GeneratorTask):
         }
 
     def phases(self, step: int) -> Sequence[Phase]:
-        """Discriminator and generator, each with its regulariser every so many steps."""
+        """Discriminator, generator, and their regularisers every so many steps."""
         phases = [Phase("discriminator", "discriminator")]
         if step % self.r1_every == 0:
             phases.append(Phase("r1", "discriminator"))
@@ -216,7 +237,7 @@ class AdversarialTask(GeneratorTask):
         return phases
 
     def load_batch(self, context: StepContext) -> dict[str, Tensor]:
-        """Loads pictures and z, and draws a second z and crossover for style mixing."""
+        """Pictures, their z, and a second z and crossover for style mixing."""
         batch = super().load_batch(context)
         rng = context.generator("mixing")
         z = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)
@@ -226,7 +247,7 @@ class AdversarialTask(GeneratorTask):
         return batch
 
     def codes(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """Maps z to W+ codes [N, L, D], the mixed ones last; counts those not mixed."""
+        """W+ codes [N, L, D], the mixed ones last, and how many are not mixed."""
         w, other = self.generator.map(batch["z"]), self.generator.map(batch["other_z"])
         kept = round(len(w) * (1.0 - self.mixing))
         crossover = batch["crossover"].clone()
@@ -235,7 +256,7 @@ class AdversarialTask(GeneratorTask):
         return style_mixing(w, other, num_rows=rows, crossover=crossover), kept
 
     def loss(self, phase: Phase, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
-        """Computes the loss of one player, or of its regulariser."""
+        """The loss of one player, or of its regulariser."""
         if phase.name == "discriminator":
             with torch.no_grad():
                 fakes = self.synthesize(self.codes(batch)[0])

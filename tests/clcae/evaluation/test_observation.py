@@ -4,8 +4,8 @@ import pytest
 import torch
 from small_methods import SIDE, small_projection
 
-from clcae.evaluation.measures import codes_of
 from clcae.evaluation.observation import EditMoves, MethodObserver
+from clcae.evaluation.tally import codes_of
 from clcae.stylegan2 import LatentSpace
 
 IMAGES = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1

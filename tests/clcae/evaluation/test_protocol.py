@@ -9,16 +9,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from clcae.evaluation.measures import Label, build_measures, unedited_of
-from clcae.evaluation.networks import JudgingNetwork, MissingNetworkError, Networks
-from clcae.evaluation.protocol import (
-    NETWORKS_BY_QUESTION,
-    Protocol,
-    check_sizes,
-    read_protocol,
-)
+from clcae.evaluation.labels import Label
+from clcae.evaluation.networks import Answer, JudgingNetwork
+from clcae.evaluation.protocol import Protocol, build_measures, read_protocol
 from clcae.evaluation.rows import Row
-from clcae.evaluation.tally import RECONSTRUCTION, Tally
+from clcae.evaluation.subject import check_sizes
+from clcae.evaluation.tally import RECONSTRUCTION, Tally, unedited_of
 from clcae.tables.comparison import MeasuredRow, compare, metric_of, paper_sheet
 from clcae.tables.comparison import protocol_fields as fields_of
 from clcae.tables.published import read_paper_table
@@ -40,13 +36,13 @@ def stub(_: str) -> JudgingNetwork:
     def pooled(images: Tensor) -> Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)[:, :8]
 
-    return JudgingNetwork(
-        module=nn.Identity(),
-        distance=lambda x, y: (pooled(x) - pooled(y)).square().mean(dim=1),
-        embed=pooled,
-        pooled=pooled,
-        dimension=8,
-    )
+    answers = {
+        "distance": Answer(lambda x, y: (pooled(x) - pooled(y)).square().mean(dim=1)),
+        "embed": Answer(pooled),
+        "pooled": Answer(pooled, 8),
+        "attributes": Answer(pooled),
+    }
+    return JudgingNetwork(nn.Identity(), answers)
 
 
 def row_of(protocol: Protocol, shape: tuple[int, int], images: str, without: str = "") -> Row:
@@ -108,46 +104,6 @@ def test_unknown_fields_are_named_in_the_rows() -> None:
     cars = row_of(read_protocol(values_of("clcae")), (192, 256), CARS)
     assert cars.protocol["PSNR"]["resolution"] == "192 x 256"
     assert cars.protocol["LPIPS"]["resolution"] == "256 x 256"
-
-
-def test_a_missing_network_leaves_the_other_metrics(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    weights = tmp_path / "CurricularFace_Backbone.pth"
-    networks = Networks(paths={"curricularface": weights}, device=torch.device("cpu"))
-    measures, missing = build_measures(read_protocol(values_of("clcae")), networks.get)
-    assert list(measures) == ["PSNR", "SSIM", "L2"]
-    assert list(missing) == ["LPIPS", "ID", "FID"]
-    for name, *words in (
-        ("LPIPS", "alexnet-owt-7be5be79.pth", "https://download.pytorch.org", "put it there"),
-        ("ID", str(weights), "hyperstyle", "put it there", "weights.curricularface=FILE"),
-        ("FID", "inception_v3_google-0cc3c7bd.pth", "https://download.pytorch.org"),
-    ):
-        assert "\n" not in missing[name]
-        for word in words:
-            assert word in missing[name], word
-    expected = dict.fromkeys(["lpips_alex", "curricularface", "torchvision_inception"])
-    assert networks.digests() == expected
-    with pytest.raises(MissingNetworkError):
-        networks.get("lpips_alex")
-    with pytest.raises(ValueError, match="expected one of lpips_alex, "):
-        networks.get("vgg")
-
-
-def test_the_portraits_network_computes_once_and_answers_as_the_judges() -> None:
-    network = Networks(paths={}, device=torch.device("cpu")).get("portraits")
-    judges: Any = network.module
-    x, y = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert network.distance and network.embed and network.pooled
-    expected = judges.distance(judges.features(x), judges.features(y))
-    torch.testing.assert_close(network.distance(x, y), expected)
-    torch.testing.assert_close(network.embed(x), judges.identity(x))
-    torch.testing.assert_close(network.pooled(x), judges.pooled(x))
-    assert network.pooled(x).shape[1] == network.dimension
-    assert network.sha256() == Networks({}, torch.device("cpu")).get("portraits").sha256()
-    with pytest.raises(ValueError, match="judges read 64 x 64"):
-        network.embed(torch.zeros(1, 3, 32, 32))
 
 
 def test_pictures_that_are_too_small_are_refused() -> None:
@@ -228,6 +184,12 @@ def test_changes_are_against_the_unedited_reconstruction() -> None:
     metric = measures["change smile+"].make()
     metric.update(torch.full((2, 3, 4, 4), 0.75), torch.full((2, 3, 4, 4), 0.5))
     assert metric.compute() == 0.25
+    by_name = Label({"a": 1.0}, "with smile in labels.txt")  # says who, and not how much
+    labels = dict.fromkeys(protocol.edits, by_name)
+    measures, missing = build_measures(protocol, stub, labels=labels)
+    assert list(missing) == ["change smile+", "change glasses+"]
+    assert "do not say how much" in missing["change smile+"]
+    assert measures["FD smile+"].labels and measures["identity smile+"].labels is None
 
 
 def test_edits_and_the_rest() -> None:
@@ -246,7 +208,6 @@ def test_edits_and_the_rest() -> None:
         read_protocol({"pictures": "half", "measures": {"X": {"measure": "mse"}}})
     with pytest.raises(ValueError, match="names nothing"):
         read_protocol({"measures": {}})
-    assert set(NETWORKS_BY_QUESTION) >= {"lpips_alex", "inception", "curricularface"}
 
 
 def protocol_edit() -> dict[str, Any]:

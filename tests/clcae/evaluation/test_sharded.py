@@ -11,9 +11,8 @@ from torch import Tensor
 
 from clcae.data.folder import ImageFolder
 from clcae.data.sources import TensorImages
-from clcae.evaluation.sharded import EvaluationPass
-from clcae.evaluation.states import Part, read_part, write_part
-from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally, evaluate
+from clcae.evaluation.sharded import EvaluationPass, Part, evaluate, read_part, write_part
+from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally
 from clcae.images import read_image
 from clcae.metrics.consistency import EditingConsistency
 from clcae.metrics.frechet import EditingFrechetDistance, FrechetDistance
@@ -154,7 +153,7 @@ def test_it_agrees_with_the_pass_in_memory(source: TensorImages, tmp_path: Path)
         lambda images: {space: pair[RECONSTRUCTION][0] for space, pair in observe(images).items()},
         source,
         method="m",
-        metrics=measures,
+        measures=measures,
         batch_size=61,
     )
     made = whole.merged().tally.rows(method="m", num_images=COUNT)
@@ -222,8 +221,8 @@ def test_a_picture_that_is_not_finite_is_named(source: TensorImages, tmp_path: P
 
 def test_one_image_has_no_distance_of_sets_and_says_so() -> None:
     single = TensorImages(pixels=torch.zeros(1, 3, 16, 12, dtype=torch.uint8))
-    metrics = {"MSE": MEASURES["MSE"], "FD": MEASURES["FD"]}
-    row = evaluate(lambda x: {"W": x}, single, method="m", metrics=metrics, batch_size=1)["W"]
+    measures = {"MSE": MEASURES["MSE"], "FD": MEASURES["FD"]}
+    row = evaluate(lambda x: {"W": x}, single, method="m", measures=measures, batch_size=1)["W"]
     assert row.metrics["MSE"] == 0 and row.metrics["FD"] != row.metrics["FD"]
     assert "it needs two or more" in row.extra["without_value"]["FD"]
 

@@ -26,9 +26,9 @@ from clcae.methods.inversion_file import (
     load_inversion,
     save_inversion,
     split,
-    weights_digest,
 )
 from clcae.stylegan2 import LatentSpace, Layer
+from clcae.weight_file import weights_digest
 
 IMAGES = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
 ORIGIN = Origin(

@@ -12,7 +12,8 @@ from torch import Tensor
 from clcae.data.sources import TensorImages
 from clcae.evaluation.networks import Cached
 from clcae.evaluation.rows import Row
-from clcae.evaluation.tally import evaluate
+from clcae.evaluation.sharded import evaluate
+from clcae.evaluation.tally import Measure
 from clcae.frozen.portraits import PortraitJudges
 from clcae.images import to_uint8
 from clcae.metrics.frechet import FrechetDistance
@@ -72,11 +73,10 @@ def metrics_of(judges: PortraitJudges) -> dict[str, Callable[[], Metric]]:
         "MS-SSIM port": PortedMultiscaleSimilarity,
         "MS-SSIM": Enlarged,
         "perceptual": lambda: PerceptualDistance(
-            distance=lambda x, y: judges.distance(judges.features(x), judges.features(y)),
-            distance_name=judges.distance_name,
+            distance=judges.distance_of_images, distance_name=judges.distance_name
         ),
         "identity": lambda: IdentitySimilarity(
-            embedder=judges.identity, embedder_name=judges.identity_name
+            embedder=judges.embed_images, embedder_name=judges.identity_name
         ),
         "FD": lambda: FrechetDistance(**pooled),
         "KD": lambda: KernelDistance(**pooled),
@@ -98,7 +98,7 @@ def evaluated(judges: PortraitJudges, source: TensorImages, batch_size: int) -> 
         reconstructions,
         source,
         method="blur",
-        metrics=metrics_of(judges),
+        measures={name: Measure(make) for name, make in metrics_of(judges).items()},
         batch_size=batch_size,
     )
 

@@ -1,29 +1,22 @@
-"""Groups of the generator: codes to pictures, by size, batch and threads.
+"""Cases of the generator: codes to pictures, by size, batch and threads.
 
 The operations of synthesis are those of its convolutions (3x3, with a stride of 2 where they
 enlarge, and 1x1 to RGB), in whatever form they are computed; filters are left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 import torch
 
-from benchmarks.ceilings import (
-    CONVOLUTIONS,
-    SMALL_CONVOLUTIONS,
-    convolution,
-    convolution_operations,
-)
-from benchmarks.measurement import Group, Quantity, Ratio, Variant
-from benchmarks.network_cache import PORTRAITS, NetworkCache
+from benchmarks.case import Case, Quantity, Ratio, Variant
+from benchmarks.hardware import CONVOLUTIONS, SMALL_CONVOLUTIONS, Convolution
+from benchmarks.networks import PORTRAITS, Networks
 from benchmarks.timing import Call
-from benchmarks.yardstick.synthesis import Fir, filtered, filtered_by_groups
 from clcae.ops import kernels
 
 SIZES = ((256, 1), (256, 4), (512, 1), (512, 4), (1024, 1), (1024, 4))  # resolution, batch
 QUICK_SIZES = ((PORTRAITS, 1), (PORTRAITS, 4), (256, 1))
-DEPTHWISE = "textbook (depthwise FIR)"  # the filter as one depthwise convolution
+DEPTHWISE = "textbook (depthwise FIR)"  # its other way to write the filter
 CEILING = "3x3 convolution"  # what the machine does best, at this moment
 PROGRAM = "textbook (plain program)"  # in a process of its own, with memory as the system has it
 
@@ -31,7 +24,7 @@ PROGRAM = "textbook (plain program)"  # in a process of its own, with memory as 
 def operations(
     channels: Sequence[int],  # from 4x4 up
 ) -> int:
-    """Counts the operations of one picture's convolutions, a multiply-add as 2."""
+    """Of the convolutions of one picture, a multiplication with its addition as 2."""
     count = 0
     for block, outputs in enumerate(channels):
         pixels = (4 << block) ** 2
@@ -41,62 +34,62 @@ def operations(
     return count
 
 
-def generator_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
-    """Compares ours with the textbook: in this process, in one of its own, with both filters."""
-    for resolution, batch in QUICK_SIZES if quick else SIZES:
+def generator_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
+    """Ours against the textbook's: in this process, in a program of its own, its two filters."""
+    sizes = QUICK_SIZES if quick else SIZES
+    for resolution, batch in sizes:
         peaks = ["clcae", "textbook"] if batch == 1 and not quick else []
-        yield _generator_group(networks, resolution, batch, peaks)
+        yield _generator_case(networks, resolution, batch, peaks)
 
 
-def _generator_group(
-    networks: NetworkCache, resolution: int, batch: int, peaks: Sequence[str]
-) -> Group:
-    size = networks, resolution, batch
-    ways: dict[str, Callable[[], Call]] = {"clcae": partial(synthesis, *size)}
-    if networks.compile:
-        ways["clcae (compiled)"] = partial(_compiled, *size)
+def _generator_case(networks: Networks, resolution: int, batch: int, peaks: Sequence[str]) -> Case:
+    ways: dict[str, Callable[[], Call]] = {"clcae": lambda: synthesis(networks, resolution, batch)}
+    served: dict[str, str] = {}
+    if networks.compiled is not None:
+        ways["clcae (compiled)"] = lambda: _compiled(networks, resolution, batch)
     ours = list(ways)
-    ways["textbook"] = partial(_textbook, *size, filtered)
-    others = ["textbook"]
-    if networks.memory_kept and batch == 1 and resolution != PORTRAITS:
-        ways[PROGRAM] = ways["textbook"]
-        others.append(PROGRAM)
-    if batch == 1:
-        ways[DEPTHWISE] = partial(_textbook, *size, filtered_by_groups)
-        others.append(DEPTHWISE)
     ratios = [Ratio([CEILING], [name], "seconds an operation") for name in ours]
-    ratios += [Ratio([other], [name]) for other in others for name in ours]
-    if peaks:
-        ratios.append(Ratio(["clcae"], ["textbook"], "peak memory"))
+    if networks.textbook is not None:
+        ways["textbook"] = lambda: _plain(networks, resolution, batch, "filtered")
+        ratios += [Ratio(["textbook"], [name]) for name in ours]
+        if networks.memory_kept and batch == 1 and resolution != PORTRAITS:
+            ways[PROGRAM] = ways["textbook"]
+            served[PROGRAM] = "textbook"
+            ratios += [Ratio([PROGRAM], [name]) for name in ours]
+        if batch == 1:
+            ways[DEPTHWISE] = lambda: _plain(networks, resolution, batch, "filtered_by_groups")
+            ratios += [Ratio([DEPTHWISE], [name]) for name in ours]
+        if peaks:
+            ratios.append(Ratio(["clcae"], ["textbook"], "peak memory"))
     ratios += [Ratio(["clcae"], [name]) for name in ours[1:]]
     if networks.device.type == "cuda":
         half = "clcae (float16)"
         references = "references (float16, compiled)"
-        ways[half] = lambda: _half(synthesis(*size))
-        ways[references] = lambda: _half(_compiled_references(*size))
+        ways[half] = lambda: _half(synthesis(networks, resolution, batch))
+        ways[references] = lambda: _half(_compiled_references(networks, resolution, batch))
         ratios.append(Ratio([references], [half]))
     count = batch * operations(networks.generator(resolution).channels)
-    best = SMALL_CONVOLUTIONS[1] if resolution == PORTRAITS else CONVOLUTIONS[2]
-    ceiling = Variant(
-        prepare=partial(convolution, *best, networks.device),
-        operations=convolution_operations(*best),
-        warmed=True,  # a ceiling should not depend on what ran before
+    size = SMALL_CONVOLUTIONS[1] if resolution == PORTRAITS else CONVOLUTIONS[2]
+    best = Variant(
+        prepare=lambda: Convolution(*size, networks.device),
+        operations=Convolution.operations(*size),
     )
-    apart = {PROGRAM: "textbook"}
-    variants = {
-        name: Variant(prepare=way, images=batch, operations=count, apart=apart.get(name))
-        for name, way in ways.items()
-    }
-    return Group(
+    return Case(
         name=f"{resolution} px, batch {batch}",
-        variants={CEILING: ceiling, **variants},
+        variants={
+            CEILING: best,
+            **{
+                name: Variant(prepare=way, images=batch, operations=count, served=served.get(name))
+                for name, way in ways.items()
+            },
+        },
         ratios=ratios,
-        peaks=peaks,
+        peaks=[name for name in peaks if name in ways],
     )
 
 
-def scaling_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
-    """Compares ours with itself: more pictures at once, more pixels, more threads."""
+def scaling_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
+    """Ours against itself: more pictures at once, more pixels, more threads."""
     side = PORTRAITS if quick else 256
 
     def variant(resolution: int, batch: int, threads: int | None = None) -> Variant:
@@ -117,28 +110,29 @@ def scaling_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
         yield _scaling(f"{side} px, batch 1, by threads", threads, "seconds")
 
 
-def _scaling(name: str, variants: Mapping[str, Variant], quantity: Quantity) -> Group:
+def _scaling(name: str, variants: Mapping[str, Variant], quantity: Quantity) -> Case:
     first, *others = variants
     ratios = [Ratio([other], [first], quantity) for other in others]
-    return Group(name=name, variants=variants, ratios=ratios)
+    return Case(name=name, variants=variants, ratios=ratios)
 
 
-def synthesis(networks: NetworkCache, resolution: int, batch: int) -> Call:
-    """Makes a call from codes to pictures, without gradients."""
+def synthesis(networks: Networks, resolution: int, batch: int) -> Call:
+    """Codes to pictures, as a call without gradients."""
     generator, codes = networks.generator(resolution), networks.codes(resolution, batch)
     return torch.no_grad()(lambda: generator.synthesize(codes))
 
 
-def _textbook(networks: NetworkCache, resolution: int, batch: int, fir: Fir) -> Call:
-    textbook = networks.textbook(resolution, fir=fir)
+def _plain(networks: Networks, resolution: int, batch: int, fir: str) -> Call:
+    plain = networks.plain_synthesis(resolution, fir=fir)
     codes = networks.codes(resolution, batch)
-    return torch.no_grad()(lambda: textbook(codes))
+    return torch.no_grad()(lambda: plain(codes))
 
 
-def _compiled(networks: NetworkCache, resolution: int, batch: int) -> Call:
+def _compiled(networks: Networks, resolution: int, batch: int) -> Call:
+    """Compiled before it is timed, however long that takes."""
     generator, codes = networks.compiled_generator(resolution), networks.codes(resolution, batch)
     call: Call = torch.no_grad()(lambda: generator.synthesize(codes))
-    call()  # compiles before it is timed
+    call()
     return call
 
 
@@ -146,7 +140,7 @@ def _half(call: Call) -> Call:
     return torch.autocast("cuda", torch.float16)(call)
 
 
-def _compiled_references(networks: NetworkCache, resolution: int, batch: int) -> Call:
+def _compiled_references(networks: Networks, resolution: int, batch: int) -> Call:
     generator, codes = networks.generator(resolution), networks.codes(resolution, batch)
     fast = torch.compile(generator.synthesize)
 

@@ -1,0 +1,328 @@
+"""The subject of an evaluation: a method on a source of pictures, or two folders of pictures."""
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clcae.data.folder import ImageFolder
+from clcae.data.pictures import find_items
+from clcae.data.sources import ImageSource
+from clcae.evaluation.preparation import Size, size_text
+from clcae.evaluation.protocol import Protocol
+from clcae.evaluation.tally import RECONSTRUCTION, Observations
+from clcae.images import DECODING_ERRORS, read_image
+from clcae.methods.interface import InversionMethod
+
+LARGEST_BATCH = 64
+BATCH_OF_FILES = 16
+ENOUGH = 1 << 16  # bytes that hold the header of a picture
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated on which pictures.
+
+    Args:
+        name: in rows.
+        source: the pictures.
+        spaces: a row each.
+        size: height and width at which pictures are compared, before any preparation.
+        files: those of the smallest file.
+        batch_size: pictures at once.
+        method: None where files are compared.
+        shape: height and width at which the method is given pictures.
+    """
+
+    name: str
+    source: ImageSource
+    spaces: tuple[str, ...]
+    size: Size
+    files: Size
+    batch_size: int
+    method: InversionMethod | None = None
+    shape: Size = (0, 0)
+
+    def digest(self) -> str:
+        """Computes sha256 over the names of the pictures, and the sizes of their files."""
+        digest = hashlib.sha256()
+        for index in range(len(self.source)):
+            digest.update(f"{self.source.name(index)}\n".encode())
+        for path in _files(self.source):
+            digest.update(f"{path.stat().st_size if path.is_file() else 0}\n".encode())
+        return digest.hexdigest()
+
+
+def method_subject(
+    method: InversionMethod,
+    *,
+    name: str,
+    pictures: Callable[[Size], ImageSource],
+    shape: Size,
+    outputs: str | Sequence[str] | None,
+    batch_size: int | None,
+    protocol: Protocol,
+    enlarge: bool,
+) -> Subject:
+    """Makes a method the subject.
+
+    Args:
+        method: as it is to be run.
+        name: in rows.
+        pictures: opens the source; the files of a folder at this height and width.
+        shape: height and width at which the method is given the files of a folder.
+        outputs: those that are measured; None is all.
+        batch_size: pictures at once; None is by the generator.
+        protocol: says how large pictures of a folder are compared.
+        enlarge: whether files may be enlarged for that.
+
+    Raises:
+        ValueError: if the method lacks an output, no file can be read, or files are too small.
+    """
+    asked = [outputs] if isinstance(outputs, str) else outputs
+    if unknown := [output for output in asked or () if output not in method.outputs]:
+        known = ", ".join(method.outputs)
+        raise ValueError(f"output is {unknown[0]!r}, {type(method).__name__} has {known}")
+    if asked is not None and not asked:
+        raise ValueError(f"outputs is empty: expected some of {', '.join(method.outputs)}")
+    source = pictures(shape)
+    files = smallest_size(source)
+    if isinstance(source, ImageFolder):
+        size = _canvas(protocol, shape, method.generator.resolution, files, enlarge=enlarge)
+        source = pictures(size)
+    else:
+        shape = size = files
+    if not enlarge:
+        check_sizes(protocol, size, files)
+    return Subject(
+        name=name,
+        source=source,
+        spaces=tuple(output for output in method.outputs if asked is None or output in asked),
+        size=size,
+        files=files,
+        batch_size=batch_size or min(LARGEST_BATCH, method.generator.at_once),
+        method=method,
+        shape=shape,
+    )
+
+
+def folder_subject(
+    reconstructions: str,
+    originals: str,
+    *,
+    name: str | None,
+    batch_size: int | None,
+    protocol: Protocol,
+    enlarge: bool,
+) -> Subject:
+    """Makes two folders of pictures the subject. Raises as `PairedFolders`, `check_sizes` do."""
+    pairs = PairedFolders(reconstructions=reconstructions, originals=originals)
+    size = smallest_size(pairs)
+    if not enlarge:
+        check_sizes(protocol, size, size)
+    return Subject(
+        name=name or Path(reconstructions).name,
+        source=pairs,
+        spaces=(pairs.space,),
+        size=size,
+        files=size,
+        batch_size=batch_size or BATCH_OF_FILES,
+    )
+
+
+class PairedFolders:
+    """Reads pairs of reconstruction and original from two folders.
+
+    Files belong together where their paths below the folders are the same, endings aside. As an
+    image source it gives both pictures on each other, [N, 6, H, W]: `observe` parts them again.
+
+    Args:
+        reconstructions: folder of what some method made.
+        originals: folder of what it was given.
+
+    Raises:
+        FileNotFoundError: if a folder is missing or empty.
+        ValueError: if a file of either has no partner in the other; all are listed.
+    """
+
+    space = "files"
+
+    def __init__(self, *, reconstructions: str, originals: str) -> None:
+        made = {item.name: item.path for item in find_items([reconstructions])}
+        given = {item.name: item.path for item in find_items([originals])}
+        lonely = [
+            f"{len(names)} of {len(files)} in {folder} have no partner ({', '.join(sorted(names))})"
+            for folder, files, names in (
+                (reconstructions, made, made.keys() - given.keys()),
+                (originals, given, given.keys() - made.keys()),
+            )
+            if names
+        ]
+        if lonely:
+            raise ValueError("; ".join(lonely))
+        self.pairs = [(name, made[name], given[name]) for name in sorted(made)]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, index: int) -> str:
+        """Returns the path below the folders, without ending."""
+        return self.pairs[index][0]
+
+    def images(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Reads [N, 6, H, W] in [-1, 1]: reconstruction, then original.
+
+        Raises:
+            ValueError: if a file cannot be read, or sizes differ.
+        """
+        stacked = []
+        for index in torch.as_tensor(indices).tolist():
+            name, made, given = self.pairs[index]
+            pair = read_image(made), read_image(given)
+            if pair[0].shape != pair[1].shape:
+                sizes = [f"{p.shape[-2]} x {p.shape[-1]}" for p in pair]
+                raise ValueError(f"{name} is {sizes[0]}, its original {sizes[1]}")
+            stacked.append(torch.cat(pair))
+        return torch.stack(stacked)
+
+    @staticmethod
+    def observe(images: Tensor) -> Observations:
+        """Returns the stream of reconstructions, of one space."""
+        return {PairedFolders.space: {RECONSTRUCTION: (images[:, :3], images[:, 3:])}}
+
+
+def smallest_size(source: ImageSource) -> Size:
+    """Finds the least height and width of the files of a source, after the source's own crop.
+
+    Files that are no pictures are left out; reading them says what is wrong. What is no folder
+    has pictures as large as it gives them.
+
+    Raises:
+        ValueError: if no file has a size, or pairs of files differ in size.
+    """
+    if isinstance(source, PairedFolders):
+        sizes = [size for _, *pair in source.pairs for path in pair if (size := _size_of(path))]
+        _check_equal(source, sizes)
+    elif isinstance(source, ImageFolder):
+        sizes = [_cropped(size, source) for size in _sizes_in(source)]
+    else:
+        height, width = source.images([0]).shape[-2:]
+        return height, width
+    if not sizes:
+        raise ValueError(f"none of {len(source)} files can be read as a picture")
+    return min(size[0] for size in sizes), min(size[1] for size in sizes)
+
+
+def check_sizes(protocol: Protocol, own: Size, source: Size) -> None:
+    """Refuses a protocol that asks for more pixels than the files have.
+
+    Args:
+        protocol: the protocol.
+        own: height and width of the pictures as they are compared.
+        source: those of the smallest file.
+
+    Raises:
+        ValueError: if it does; names the metrics.
+    """
+    large = {
+        spec.name: spec.preparation.shape(own)
+        for spec in protocol.measures
+        if spec.preparation and spec.preparation.too_large_for(own, source)
+    }
+    if large:
+        height, width = next(iter(large.values()))
+        raise ValueError(
+            f"{', '.join(large)}: {height} x {width} is asked of pictures of "
+            f"{source[0]} x {source[1]}, too small for this protocol; enlarge=true enlarges them, "
+            "and rows say so"
+        )
+
+
+def _canvas(
+    protocol: Protocol, shape: Size, resolution: int, files: Size, *, enlarge: bool
+) -> Size:
+    """Returns the size at which pictures of a folder are read and compared.
+
+    That is `shape`, which the method reads, or by protocol that of the generator's pictures where
+    files are large enough, or the largest that a metric asks for where they are not.
+    """
+    if protocol.pictures == "input":
+        return shape
+    full = _scaled(shape, resolution)
+    if enlarge or (files[0] >= full[0] and files[1] >= full[1]):
+        return full
+    asked = [spec.preparation.size for spec in protocol.measures if spec.preparation is not None]
+    if None in asked:
+        return full
+    return _scaled(shape, max(max(s) if isinstance(s, tuple) else s for s in asked if s))
+
+
+def _scaled(shape: Size, longer: int) -> Size:
+    """Scales a shape to another longer side."""
+    factor = longer / max(shape)
+    return round(shape[0] * factor), round(shape[1] * factor)
+
+
+def _check_equal(source: PairedFolders, sizes: list[Size]) -> None:
+    if len({*sizes}) < 2:
+        return
+    for name, *pair in source.pairs:
+        made, given = map(_size_of, pair)
+        if made and given and made != given:
+            said = f"{pair[0]} is {size_text(made)} and {pair[1]} is {size_text(given)}"
+            raise ValueError(f"{name}: {said}: expected one size of all pictures")
+    found = ", ".join(sorted({size_text(size) for size in sizes}))
+    raise ValueError(f"pictures are {found}: expected one size of all pictures")
+
+
+def _sizes_in(source: ImageFolder) -> Iterator[Size]:
+    names = [source.name(index) for index in range(len(source))]
+    if source.root.is_dir():
+        yield from (size for name in names if (size := _size_of(source.root / name)))
+        return
+    with zipfile.ZipFile(source.root) as archive:
+        for name in names:
+            try:
+                with archive.open(name) as entry:
+                    start = entry.read(ENOUGH)
+            except (zipfile.BadZipFile, OSError, EOFError, RuntimeError):
+                continue
+            if size := _size_of(BytesIO(start)):
+                yield size
+
+
+def _size_of(file: Path | BytesIO) -> Size | None:
+    """Reads height and width from a header; None where it is no picture's."""
+    try:
+        with Image.open(file) as picture:
+            return picture.height, picture.width
+    except DECODING_ERRORS:
+        return None
+
+
+def _cropped(size: Size, source: ImageFolder) -> Size:
+    height, width = size
+    if source.crop is None:
+        return size
+    if source.crop == "aspect":
+        rows, columns = source.size
+        factor = min(height / rows, width / columns)
+        return round(rows * factor), round(columns * factor)
+    assert not isinstance(source.crop, str)
+    return min(source.crop[0], height), min(source.crop[1], width)
+
+
+def _files(source: ImageSource) -> list[Path]:
+    if isinstance(source, PairedFolders):
+        return [path for _, *pair in source.pairs for path in pair]
+    if isinstance(source, ImageFolder):
+        if not source.root.is_dir():
+            return [source.root]
+        return [source.root / source.name(index) for index in range(len(source))]
+    return []
