@@ -1,1 +1,1 @@
-"""Speed and memory as ratios that are measured side by side in one run; scripts/benchmark.py."""
+"""Measures speed and memory as ratios of variants that take turns in one run."""

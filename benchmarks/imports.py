@@ -1,27 +1,24 @@
-"""The case of importing: the library against torch alone, in interpreters that start anew."""
+"""The group of importing: the library against torch alone, each in a new interpreter."""
 
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 
-from benchmarks.case import Case, Ratio, Variant
-from benchmarks.networks import Networks
+from benchmarks.measurement import Group, Ratio, Variant
+from benchmarks.network_cache import NetworkCache
 from benchmarks.timing import Call
 
 
-def import_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
-    """Seconds from the start of an interpreter to its end."""
-    yield Case(
+def import_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
+    """Times interpreters that import a package and end."""
+    yield Group(
         name="import in a new interpreter",
-        variants={
-            name: Variant(prepare=lambda name=name: _importing(name))  # type: ignore[misc]
-            for name in ("clcae", "torch")
-        },
+        variants={name: Variant(prepare=partial(_importing, name)) for name in ("clcae", "torch")},
         ratios=[Ratio(["clcae"], ["torch"])],
         most_rounds=2 if quick else 5,
     )
 
 
 def _importing(name: str) -> Call:
-    command = [sys.executable, "-c", f"import {name}"]
-    return lambda: subprocess.run(command, check=True)
+    return lambda: subprocess.run([sys.executable, "-c", f"import {name}"], check=True)

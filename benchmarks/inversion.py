@@ -1,13 +1,14 @@
-"""Cases of CLCAE: images to codes and F, the whole inversion, and an edit of it."""
+"""Groups of CLCAE: images to codes and F, the whole inversion, and an edit of it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks.case import Case, Ratio, Variant
-from benchmarks.networks import PORTRAITS, Networks
-from benchmarks.synthesis import synthesis
+from benchmarks.generator import synthesis
+from benchmarks.measurement import Group, Ratio, Variant
+from benchmarks.network_cache import PORTRAITS, NetworkCache
 from benchmarks.timing import Call
 from clcae.methods.foundation import FoundationInversion
 from clcae.metrics.cost import count_operations
@@ -15,17 +16,19 @@ from clcae.nn.folding import folded
 
 RESOLUTION = 1024
 
+Part = Callable[[NetworkCache, int, int], Call]  # of a resolution and a batch size
 
-def encoder_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
-    """Images to w, W+ and F alone, as it is and with its normalisation folded."""
+
+def encoder_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
+    """Compares the encoder as it is with the encoder whose normalisation is folded."""
     resolution = PORTRAITS if quick else RESOLUTION
     count = count_operations(encoding(networks, resolution, 1)).total
     for batch in (1,) if quick else (1, 4):
-        yield Case(
+        yield Group(
             name=f"CLCAE {resolution} px, batch {batch}",
             variants={
                 name: Variant(
-                    prepare=_later(networks, part, resolution, batch),
+                    prepare=partial(part, networks, resolution, batch),
                     images=batch,
                     operations=batch * count,
                 )
@@ -36,56 +39,43 @@ def encoder_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
         )
 
 
-def inversion_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
-    """Image to codes, F and picture, against one encoder pass and one synthesis."""
-    resolution = PORTRAITS if quick else RESOLUTION
+def inversion_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
+    """Compares image to picture with F with one encoder pass and one synthesis."""
     parts = {"whole": inversion, "encoder": encoding, "synthesis": synthesis}
-    yield _case(networks, resolution, parts, Ratio(["whole"], ["encoder", "synthesis"]))
+    yield _group(networks, quick, parts, Ratio(["whole"], ["encoder", "synthesis"]))
 
 
-def edit_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
-    """Codes changed and picture out, against one synthesis."""
-    resolution = PORTRAITS if quick else RESOLUTION
+def edit_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
+    """Compares edited codes to picture with one synthesis."""
     parts = {"edit": edit, "synthesis": synthesis}
-    yield _case(networks, resolution, parts, Ratio(["edit"], ["synthesis"]))
+    yield _group(networks, quick, parts, Ratio(["edit"], ["synthesis"]))
 
 
-def _case(
-    networks: Networks,
-    resolution: int,
-    parts: Mapping[str, Callable[[Networks, int, int], Call]],
-    ratio: Ratio,
-) -> Case:
-    whole = next(iter(parts))
-    return Case(
+def _group(networks: NetworkCache, quick: bool, parts: Mapping[str, Part], ratio: Ratio) -> Group:
+    resolution = PORTRAITS if quick else RESOLUTION
+    return Group(
         name=f"CLCAE {resolution} px with F, batch 1",
         variants={
-            name: Variant(prepare=_later(networks, part, resolution, 1), images=1)
+            name: Variant(prepare=partial(part, networks, resolution, 1), images=1)
             for name, part in parts.items()
         },
         ratios=[ratio],
-        peaks=[whole] if resolution != PORTRAITS else [],
+        peaks=[] if quick else [next(iter(parts))],
     )
 
 
-def _later(
-    networks: Networks, part: Callable[[Networks, int, int], Call], resolution: int, batch: int
-) -> Callable[[], Call]:
-    return lambda: part(networks, resolution, batch)
-
-
-def encoding(networks: Networks, resolution: int, batch: int) -> Call:
-    """Images to w, W+ and F, given the generator's own feature."""
+def encoding(networks: NetworkCache, resolution: int, batch: int) -> Call:
+    """Makes a call from images to w, W+ and F, given the generator's own feature."""
     return _encoding(networks, networks.method(resolution), networks.images(resolution, batch))
 
 
-def folded_encoding(networks: Networks, resolution: int, batch: int) -> Call:
-    """The same for inference."""
+def folded_encoding(networks: NetworkCache, resolution: int, batch: int) -> Call:
+    """Makes the call of `encoding` with the normalisation folded into the weights."""
     method = folded(networks.method(resolution))
     return _encoding(networks, method, networks.images(resolution, batch))
 
 
-def _encoding(networks: Networks, method: FoundationInversion, images: Tensor) -> Call:
+def _encoding(networks: NetworkCache, method: FoundationInversion, images: Tensor) -> Call:
     shape = (len(images), *method.generator.feature_shape(method.layer))
     own = torch.zeros(shape, device=networks.device)
 
@@ -96,14 +86,14 @@ def _encoding(networks: Networks, method: FoundationInversion, images: Tensor) -
     return call
 
 
-def inversion(networks: Networks, resolution: int, batch: int) -> Call:
-    """Images to pictures by way of codes and F."""
+def inversion(networks: NetworkCache, resolution: int, batch: int) -> Call:
+    """Makes a call from images to pictures by way of codes and F."""
     method, images = networks.method(resolution), networks.images(resolution, batch)
     return torch.no_grad()(lambda: method.synthesize(method.invert(images)))
 
 
-def edit(networks: Networks, resolution: int, batch: int) -> Call:
-    """An inversion that is there already, its codes moved, to pictures."""
+def edit(networks: NetworkCache, resolution: int, batch: int) -> Call:
+    """Makes a call from a finished inversion to the picture with its codes moved."""
     method, images = networks.method(resolution), networks.images(resolution, batch)
     with torch.no_grad():
         inverted = method.invert(images)

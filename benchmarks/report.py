@@ -1,25 +1,23 @@
-"""A run as JSON and as Markdown: ratios first, then what they are made of, then what is missing."""
+"""Writes a run as JSON and as Markdown: ratios, then times and memory, then what is missing."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.case import Record
-from clcae.files import replacing
+from benchmarks.measurement import Record
+from clcae.files import write_text
 
 SCHEMA = 1  # raised when a key changes its meaning or goes
 
 
 def write(report: Mapping[str, Any], path: Path) -> None:
-    """The whole report, or no file."""
-    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    """Writes the report as JSON, whole or not at all."""
+    write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The machine, the ratios, seconds and memory, and what is missing."""
+    """Formats the machine, the ratios, seconds and memory, and what is missing."""
     rows = [
         (section, record) for section, records in report["sections"].items() for record in records
     ]
@@ -30,7 +28,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def ratio_text(ratio: Record) -> str:
-    """As in: 4.56 (4.41 to 4.60); without a spread where there was one round."""
+    """Formats a ratio as 4.56 (4.41 to 4.60), without a spread after a single round."""
     if ratio["low"] == ratio["high"]:
         return _number(ratio["value"])
     return f"{_number(ratio['value'])} ({_number(ratio['low'])} to {_number(ratio['high'])})"
@@ -114,7 +112,7 @@ def _unit(seconds: float) -> tuple[str, float]:
 
 
 def _number(value: float) -> str:
-    """Three digits that count."""
+    """Formats a number with three significant digits."""
     for digits, least in ((0, 100.0), (1, 10.0), (2, 1.0)):
         if value >= least:
             return f"{value:.{digits}f}"
@@ -122,7 +120,7 @@ def _number(value: float) -> str:
 
 
 def _table(heads: Sequence[str], sides: str, rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; in `sides` a colon is a column of words, a dash one of numbers."""
+    """Formats a Markdown table; in `sides` ":" is a column of words, "-" one of numbers."""
     rules = ["---" if side == ":" else "---:" for side in sides]
     lines = [heads, rules, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,25 +1,23 @@
-"""Cases of `scripts/benchmark.py`: one training step of each stage, ours and written plainly.
+"""Groups of training: one step of each stage, ours and written plainly.
 
-The aligner's step with its pairs drawn from the generator, ours or the textbook's. The encoder's
-step (CLCAE section 3.3) on two images with the squared error of the three pictures alone: ours as
-the trainer takes it, against three whole syntheses with gradients of the generator's weights. Both
-ways share encoder, optimizer and images, so that they differ in what is measured. The optimizer
-is the plainest: Ranger would add the same time and three numbers a parameter to both.
+The aligner's step draws its pairs from the generator, ours or the textbook's. The encoder's step
+(CLCAE section 3.3) has two images and the squared error of the three pictures alone: ours as the
+trainer takes it, against three whole syntheses with gradients of the generator's weights. Both ways
+share networks and images. The optimizer is the plainest: Ranger would add the same time and three
+numbers a parameter to both.
 """
 
 import copy
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from types import ModuleType
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks.case import Case, Ratio, Variant
-from benchmarks.networks import IMAGE_SIZE, PORTRAITS, Networks
+from benchmarks.measurement import Group, Ratio, Variant
+from benchmarks.network_cache import PORTRAITS, NetworkCache
 from benchmarks.timing import Call
-from clcae.aligner import Aligner
+from benchmarks.yardstick.training_step import PlainStep
 from clcae.data.sources import TensorImages
 from clcae.images import to_uint8
 from clcae.stylegan2 import Generator, NoiseMode
@@ -35,179 +33,115 @@ WEIGHTS = {"l2": 1.0, "perceptual": 0.0, "identity": 0.0, "feature": 0.0}
 
 
 class NoJudges:
-    """Judges that look at nothing, where their terms weigh nothing."""
+    """Stub of the judges, whose terms have no weight here: all zeros."""
 
     identity_name = distance_name = "none"
+    identity_trunk = None
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """[N, 1] for each picture."""
+        """Returns zeros [N, 1]."""
         return [images.new_zeros(len(images), 1)]
 
     def embed(self, features: Sequence[Tensor]) -> Tensor:
-        """Zeros [N, 1]."""
+        """Returns zeros [N, 1]."""
         return features[0]
 
     def distance(self, features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-        """Zeros [N]."""
+        """Returns zeros [N]."""
         return features[0][:, 0]
 
-    def embed_images(self, images: Tensor) -> Tensor:
-        """Zeros [N, 1]."""
-        return self.features(images)[0]
 
-    def distance_of_images(self, images: Tensor, others: Tensor) -> Tensor:
-        """Zeros [N]."""
-        return self.embed_images(images)[:, 0]
-
-
-def training_cases(
-    networks: Networks,
-    *,
-    quick: bool,
-    plain_step: ModuleType | None,  # the yardstick's; None: not there
-) -> Iterator[Case]:
-    """A step of the aligner, then of the encoder, with the portraits' and a 256 generator."""
+def training_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
+    """Measures a step of the aligner and one of the encoder, with generators of 64 and 256."""
     for resolution in (PORTRAITS,) if quick else (PORTRAITS, 256):
-        yield from _both(networks, resolution, plain_step)
+        yield from _groups(networks, resolution)
 
 
-def large_training_cases(
-    networks: Networks, *, quick: bool, plain_step: ModuleType | None
-) -> Iterator[Case]:
-    """The same with a 1024 generator, which takes minutes and 20 GiB; never in a hurry."""
-    yield from _both(networks, 256 if quick else 1024, plain_step)
+def large_training_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
+    """Measures the same with a generator of 1024, in minutes and 20 GiB; with quick, of 256."""
+    yield from _groups(networks, 256 if quick else 1024)
 
 
-def _both(networks: Networks, resolution: int, plain_step: ModuleType | None) -> Iterator[Case]:
-    networks.clear()  # of the case before, which is as large
-    needs = NEEDS[resolution]
-    yield _case(f"aligner, {resolution} px", _AlignerStep(networks, resolution), needs, [])
-    step = _EncoderStep(networks, resolution, plain_step)
-    yield _case(f"CLCAE, {resolution} px, L2 alone", step, needs, ["clcae", "textbook"])
+def _groups(networks: NetworkCache, resolution: int) -> Iterator[Group]:
+    time = Ratio(["clcae"], ["textbook"])
+    memory = [Ratio(["clcae"], ["textbook"], "peak memory")]
+    memory += [Ratio(["clcae"], ["textbook"], "peak memory in all")]
 
+    def variants(ours: Callable[..., Call], textbook: Callable[..., Call]) -> dict[str, Variant]:
+        ways = {"clcae": ours, "textbook": textbook}
+        return {
+            name: Variant(prepare=partial(way, networks, resolution), images=BATCH)
+            for name, way in ways.items()
+        }
 
-def _case(name: str, step: "_Step", needs: float, peaks: Sequence[str]) -> Case:
-    ways: dict[str, Callable[[], Call]] = {"clcae": step.ours}
-    ratios = []
-    if step.has_plain:
-        ways["textbook"] = step.plain
-        ratios = [Ratio(["clcae"], ["textbook"])]
-        if peaks:
-            ratios.append(Ratio(["clcae"], ["textbook"], "peak memory"))
-            ratios.append(Ratio(["clcae"], ["textbook"], "peak memory in all"))
-    return Case(
-        name=f"{name}, batch {BATCH}",
-        variants={way: Variant(prepare=prepare, images=BATCH) for way, prepare in ways.items()},
-        ratios=ratios,
-        peaks=[name for name in peaks if name in ways],
-        needs=needs,
+    networks.clear()  # those of the group before are as large
+    yield Group(
+        name=f"aligner, {resolution} px, batch {BATCH}",
+        variants=variants(aligner_step, textbook_aligner_step),
+        ratios=[time],
+        needs=NEEDS[resolution],
+    )
+    yield Group(
+        name=f"CLCAE, {resolution} px, L2 alone, batch {BATCH}",
+        variants=variants(encoder_step, textbook_encoder_step),
+        ratios=[time, *memory],
+        peaks=["clcae", "textbook"],
+        needs=NEEDS[resolution],
     )
 
 
-class _Step(ABC):
-    """A step of a stage in two ways, around one network and its optimizer."""
-
-    has_plain: bool
-
-    @property
-    @abstractmethod
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Of what is trained, built once."""
-
-    @abstractmethod
-    def ours(self) -> Call:
-        """The trainer's step."""
-
-    @abstractmethod
-    def plain(self) -> Call:
-        """The textbook's."""
+def aligner_step(
+    networks: NetworkCache, resolution: int, generator: Generator | None = None
+) -> Call:
+    """Makes the trainer's step of stage 1; `generator` draws the pairs, by default ours."""
+    aligner = networks.aligner(resolution)
+    generator = generator or networks.generator(resolution)
+    task = AlignerTask(aligner=aligner, generator=generator, start="random")
+    optimizer = torch.optim.SGD(aligner.parameters(), lr=LR)
+    return _iteration(task, "aligner", optimizer, networks.device)
 
 
-class _AlignerStep(_Step):
-    """Stage 1."""
+def textbook_aligner_step(networks: NetworkCache, resolution: int) -> Call:
+    """Makes the step of stage 1 with pairs of our mapping and the textbook's synthesis."""
+    textbook = networks.textbook(resolution)
+    generator = copy.copy(networks.generator(resolution))
 
-    def __init__(self, networks: Networks, resolution: int) -> None:
-        self.networks, self.resolution = networks, resolution
-        self.has_plain = networks.textbook is not None
+    def synthesize(codes: Tensor, *, noise: NoiseMode = "const") -> Tensor:
+        pictures: Tensor = textbook(codes, noise=noise)
+        return pictures
 
-    @cached_property
-    def aligner(self) -> Aligner:
-        generator = self.networks.generator(self.resolution)
-        if self.resolution == PORTRAITS:  # configs/aligner/portraits.yaml
-            aligner = Aligner(
-                image_size=PORTRAITS,
-                w_dim=generator.w_dim,
-                dim=128,
-                stem_channels=24,
-                stages=[[48, 1], [72, 2], [96, 2]],
-                stem_stride=2,
-                subtract_average=False,
-            )
-        else:  # configs/aligner/ffhq.yaml
-            aligner = Aligner(image_size=IMAGE_SIZE, w_dim=generator.w_dim)
-        return aligner.to(self.networks.device)
-
-    @cached_property
-    def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.aligner.parameters(), lr=LR)
-
-    def ours(self) -> Call:
-        return self._step(self.networks.generator(self.resolution))
-
-    def plain(self) -> Call:
-        """Pairs from the textbook's synthesis, by our mapping."""
-        plain = self.networks.plain_synthesis(self.resolution)
-        generator = copy.copy(self.networks.generator(self.resolution))
-
-        def synthesize(codes: Tensor, *, noise: NoiseMode = "const") -> Tensor:
-            pictures: Tensor = plain(codes, noise=noise)
-            return pictures
-
-        generator.synthesize = synthesize  # type: ignore[method-assign, assignment]
-        return self._step(generator)
-
-    def _step(self, generator: Generator) -> Call:
-        task = AlignerTask(aligner=self.aligner, generator=generator, start="random")
-        return _iteration(task, "aligner", self.optimizer, self.networks.device)
+    generator.synthesize = synthesize  # type: ignore[method-assign, assignment]
+    return aligner_step(networks, resolution, generator)
 
 
-class _EncoderStep(_Step):
-    """Stage 2."""
+def encoder_step(networks: NetworkCache, resolution: int) -> Call:
+    """Makes the trainer's step of stage 2."""
+    images = TensorImages(pixels=to_uint8(networks.images(resolution, BATCH).cpu()))
+    task = CLCAETask(
+        method=networks.method(resolution),
+        images=images,
+        validation_images=images,
+        judges=NoJudges(),
+        weights=WEIGHTS,
+        start="random",
+    )
+    return _iteration(task, "encoder", _encoder_optimizer(networks, resolution), networks.device)
 
-    def __init__(self, networks: Networks, resolution: int, plain_step: ModuleType | None) -> None:
-        self.networks, self.resolution, self.plain_step = networks, resolution, plain_step
-        self.has_plain = plain_step is not None and networks.textbook is not None
 
-    @cached_property
-    def optimizer(self) -> torch.optim.Optimizer:
-        modules = self.networks.method(self.resolution).encoder_modules()
-        parameters = [each for module in modules.values() for each in module.parameters()]
-        return torch.optim.SGD(parameters, lr=LR)
+def textbook_encoder_step(networks: NetworkCache, resolution: int) -> Call:
+    """Makes the step of stage 2 as three whole syntheses."""
+    step = PlainStep(
+        method=networks.method(resolution),
+        textbook=networks.textbook(resolution),
+        optimizer=_encoder_optimizer(networks, resolution),
+    )
+    images = networks.images(resolution, BATCH)
+    return lambda: step.run(images)
 
-    def ours(self) -> Call:
-        images = TensorImages(pixels=to_uint8(self._images().cpu()))
-        task = CLCAETask(
-            method=self.networks.method(self.resolution),
-            images=images,
-            validation_images=images,
-            judges=NoJudges(),
-            weights=WEIGHTS,
-            start="random",
-        )
-        return _iteration(task, "encoder", self.optimizer, self.networks.device)
 
-    def plain(self) -> Call:
-        assert self.plain_step is not None
-        step = self.plain_step.PlainStep(
-            method=self.networks.method(self.resolution),
-            textbook=self.networks.plain_synthesis(self.resolution),
-            optimizer=self.optimizer,
-        )
-        images = self._images()
-        return lambda: step.run(images)
-
-    def _images(self) -> Tensor:
-        return self.networks.images(self.resolution, BATCH)
+def _encoder_optimizer(networks: NetworkCache, resolution: int) -> torch.optim.Optimizer:
+    modules = networks.method(resolution).encoder_modules()
+    return torch.optim.SGD([p for module in modules.values() for p in module.parameters()], lr=LR)
 
 
 def _iteration(
@@ -222,5 +156,8 @@ def _iteration(
         seed=0,
         total_steps=1000,
         batch_size=BATCH,
+        accumulate=1,
+        precision="float32",
+        clip_norm=None,
     )
     return lambda: iteration.run(0)

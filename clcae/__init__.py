@@ -1,5 +1,5 @@
 """Encoder-based StyleGAN2 inversion: the library, which knows nothing of training or editing."""
 
-from clcae.pretrained.doors import load_generator, load_method
+from clcae.pretrained.loading import load_generator, load_method
 
 __all__ = ["load_generator", "load_method"]

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,23 @@ import torch
 from clcae.files import write_text
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Adds an option's default to its help, unless there is none or the text says it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        some = action.default or isinstance(action.default, float) or type(action.default) is int
+        unsaid = some and action.default != argparse.SUPPRESS and "default" not in text
+        return f"{text} (default: %(default)s)" if unsaid and action.option_strings else text
+
+
 def make_parser(name: str, *, description: str, examples: str) -> argparse.ArgumentParser:
     """Builds a command's parser; `examples` end its --help as they are written."""
     return argparse.ArgumentParser(
         prog=name,
-        description=description,
+        description=textwrap.fill(description, 100),
         epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
 
 
@@ -52,6 +63,22 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a positive number")
     return int(text)
+
+
+def names(text: str) -> list[str]:
+    """Parses a list of names such as smile,age."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected names such as smile,age")
+    return found
+
+
+def span(text: str) -> tuple[int, int]:
+    """Parses a range such as 2-6, its end excluded."""
+    match = re.fullmatch(r"(\d{1,3})-(\d{1,3})", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected first-end (end excluded) as 2-6")
+    return int(match[1]), int(match[2])
 
 
 def numbers(text: str) -> list[float]:

@@ -1,6 +1,7 @@
-"""Writes files whole or not at all: a temporary name beside the target, then a rename."""
+"""Writes files whole or not at all (a temporary name, then a rename), and computes their digest."""
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -50,6 +51,12 @@ def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
     """Writes a UTF-8 text file, whole or not at all; see `replacing`."""
     with replacing(path, durable=durable) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def sha256(path: str | Path) -> str:
+    """Computes the SHA-256 digest of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def leftovers(folder: Path) -> list[Path]:

@@ -155,41 +155,6 @@ def write_png(
         picture.save(partial, format="PNG", compress_level=compress_level)
 
 
-def make_grid(
-    images: Tensor,  # [N, 3, H, W], in [-1, 1]
-    *,
-    columns: int,
-    padding: int = 2,
-) -> Tensor:
-    """Arranges images in rows, left to right, on white.
-
-    Args:
-        images: one or more images.
-        columns: number of images in a row; the last row may be shorter.
-        padding: white pixels around every image.
-
-    Returns:
-        One image [3, rows * (H + padding) + padding, columns * (W + padding) + padding].
-
-    Raises:
-        ValueError: if there is no image, or the number of columns is not positive.
-    """
-    if images.ndim != 4 or images.shape[0] == 0:
-        raise ValueError(f"images are {tuple(images.shape)}: expected [N, 3, H, W] with N >= 1")
-    if columns < 1:
-        raise ValueError(f"columns is {columns}: expected at least 1")
-    num_images, channels, height, width = images.shape
-    columns = min(columns, num_images)
-    rows = -(-num_images // columns)
-    pitch_y, pitch_x = height + padding, width + padding
-    grid = images.new_ones(channels, rows * pitch_y + padding, columns * pitch_x + padding)
-    for index, image in enumerate(images):
-        top = padding + index // columns * pitch_y
-        left = padding + index % columns * pitch_x
-        grid[:, top : top + height, left : left + width] = image
-    return grid
-
-
 def labelled_grid(
     columns: Mapping[str, Tensor],  # heading -> [N, 3, H, W], in [-1, 1]
     *,

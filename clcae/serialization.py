@@ -17,7 +17,6 @@ first; or it lies in a file of its own in the same folder, whose name and digest
 """
 
 import functools
-import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,31 +25,28 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clcae.construction import without_weights
-from clcae.files import replacing
-from clcae.weight_file import Entry, opened, read_header, read_into, update_digest
+from clcae.weight_file import (
+    check_fit,
+    digest_of,
+    opened,
+    read_header,
+    read_weights,
+    write_weights,
+)
 
 FORMAT_VERSION = 1
 _METADATA_KEY = "clcae"
+_FIELDS = ("class", "settings", "provenance", "sha256", "dtype", "format_version")
 _CLASS_KEY = "$class"
 _DESCRIPTION_KEYS = {_CLASS_KEY, "settings"}
 _REFERENCE_KEYS = {"$file", "sha256"}
-_NUM_NAMED_KEYS = 5  # a message lists so many keys of each kind and counts the others
-
 _LARGEST_SETTING = 1 << 24
-_CONSTRUCTION_FAULTS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+_FAULTS = (  # of a constructor that is given the settings of a damaged file
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
+    *(RuntimeError, TypeError, ValueError),
 )
 _registry: dict[str, type[nn.Module]] = {}
 
@@ -59,16 +55,16 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a native file says about itself.
+    """Description of a native file, in the order of `_FIELDS`.
 
     Args:
-        class_name: Registered name of the class.
-        settings: What the class is built from, modules within it as nested descriptions.
-        provenance: Where the weights come from: command, data, commit, published figures.
-        sha256: Digest of names, types, shapes and bytes of all weights.
-        dtype: Type of the floating-point weights in the file: "native", or "float16" where they
+        class_name: registered name of the class.
+        settings: what the class is built from, modules within it as nested descriptions.
+        provenance: where the weights come from: command, data, commit, published figures.
+        sha256: digest of names, types, shapes and bytes of all weights.
+        dtype: type of the floating-point weights in the file: "native", or "float16" where they
             were halved to save space.
-        format_version: Version of the layout of the file.
+        format_version: version of the layout of the file.
     """
 
     class_name: str
@@ -140,19 +136,19 @@ def save(
     half: bool = False,
     beside: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a module as a native file, complete or not at all.
+    """Writes a module as a native file, complete or not at all.
 
     Args:
-        module: Module of a registered class.
-        path: The file, customarily `.safetensors`.
-        provenance: Where the weights come from; anything JSON can hold.
-        half: Write floating-point weights as float16, half the size; they are loaded as float32.
-        beside: Setting that is a module -> name of the native file in the same folder that holds
+        module: module of a registered class.
+        path: the file, customarily `.safetensors`.
+        provenance: where the weights come from; anything JSON can hold.
+        half: write floating-point weights as float16, half the size; they are loaded as float32.
+        beside: setting that is a module -> name of the native file in the same folder that holds
             exactly this module; it is read from there. None writes everything.
 
     Raises:
-        FileNotFoundError: If there is no such file beside it.
-        ValueError: If the class is not registered, if settings or provenance do not fit JSON, if
+        FileNotFoundError: if there is no such file beside it.
+        ValueError: if the class is not registered, if settings or provenance do not fit JSON, if
             a weight is too large for float16, or if a file beside it holds something else.
     """
     description = _describe(module)
@@ -169,23 +165,19 @@ def save(
             raise ValueError(f"{key} of {description[_CLASS_KEY]} is no tensor and cannot be saved")
         # A copy, because safetensors refuses weights that share memory.
         weights[key] = _halved(key, value) if half else value.detach().cpu().clone().contiguous()
-    metadata = {
+    fields = {
         "format_version": FORMAT_VERSION,
         "class": description[_CLASS_KEY],
         "settings": description["settings"],
         "provenance": dict(provenance),
         "dtype": "float16" if half else "native",
-        "sha256": _digest(weights),
+        "sha256": digest_of(weights),
     }
     try:
-        text = json.dumps(metadata, allow_nan=False)
+        text = json.dumps(fields, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"settings or provenance do not fit JSON: {error}") from error
-    with replacing(path) as partial:
-        partial.touch()
-        customary = partial.stat().st_mode
-        save_file(weights, partial, metadata={_METADATA_KEY: text})
-        partial.chmod(customary)  # safetensors 0.8 lets nobody but the owner read its files
+    write_weights(path, weights, {_METADATA_KEY: text})
 
 
 @overload
@@ -193,21 +185,21 @@ def load(path: str | Path, *, expected: type[ModuleType]) -> ModuleType: ...
 @overload
 def load(path: str | Path, *, expected: None = None) -> nn.Module: ...
 def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Module:
-    """Build the module a native file describes, with its weights, on the CPU and in eval mode.
+    """Builds the module of a native file, with its weights, on the CPU and in evaluation mode.
 
     No more memory is taken than the weights need: parameters are never initialised, and tensors
     are read one after another. The random state of the caller is left as it was.
 
     Args:
-        path: The file.
-        expected: Class the module must be of; None accepts every registered one.
+        path: the file.
+        expected: class the module must be of; None accepts every registered one.
 
     Returns:
         The module; weights have the types its constructor gives them.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or of another format, if its class is unknown or not
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged or of another format, if its class is unknown or not
             the expected one, or if weights are missing, unexpected or of another shape.
     """
     metadata = read_metadata(path)
@@ -220,35 +212,21 @@ def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Mod
     settings, given = _with_references(metadata.settings, path)
     _check_settings(metadata.settings, path)
     description = {_CLASS_KEY: metadata.class_name, "settings": settings}
-    largest = max((entry.shape.numel() for entry in entries.values()), default=0)
+    sizes = [entry.shape.numel() for entry in entries.values()]
     with torch.random.fork_rng(devices=[]):
-        module = without_weights(
-            lambda: _build(description, path), most=2 * len(entries), largest=4 * largest
-        )
+        module = without_weights(lambda: _build(description, path), sizes=sizes)
     own = {key: value for key, value in module.state_dict().items() if key not in given}
-    _check_fit(type(module).__name__, own, entries, path)
-    converted = [entry for key, entry in entries.items() if entry.dtype != own[key].dtype]
-    # One piece of memory for all that is converted; many small ones would not be given back.
-    scratch = torch.empty(max((e.end - e.start for e in converted), default=0), dtype=torch.uint8)
-    digest, weights = hashlib.sha256(), {}
-    with Path(path).open("rb") as file:
-        for key in sorted(entries):
-            entry = entries[key]
-            if entry.dtype == own[key].dtype:
-                weight = torch.empty(entry.shape, dtype=entry.dtype)
-            else:
-                weight = scratch[: entry.end - entry.start].view(entry.dtype).reshape(entry.shape)
-            read_into(weight, file, start + entry.start, path)
-            update_digest(digest, key, weight)
-            weights[key] = weight.to(own[key].dtype)
-    if digest.hexdigest() != metadata.sha256:
+    check_fit(type(module).__name__, own, entries, path)
+    dtypes = {key: value.dtype for key, value in own.items()}
+    weights, digest = read_weights(path, entries, start, dtypes)
+    if digest != metadata.sha256:
         raise ValueError(f"{path}: weights do not match their sha256; the file is damaged")
     module.load_state_dict(weights | given, strict=True, assign=True)
     return module.eval()
 
 
 def is_native(path: str | Path) -> bool:
-    """Whether a file is a safetensors one, by its name or first bytes; False if there is none."""
+    """Returns whether a file is a safetensors one, by its name or first bytes; False if missing."""
     path = Path(path)
     if not path.is_file():
         return False
@@ -258,17 +236,11 @@ def is_native(path: str | Path) -> bool:
 
 
 def read_metadata(path: str | Path) -> Metadata:
-    """Read what a native file says about itself, without its weights.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The metadata; nothing in it has been compared with the weights yet.
+    """Reads the description of a native file, without comparing it with the weights.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, or is not a native one.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or is not a native one.
     """
     with opened(path) as file:
         text = (file.metadata() or {}).get(_METADATA_KEY)
@@ -279,14 +251,7 @@ def read_metadata(path: str | Path) -> Metadata:
         )
     try:
         fields = json.loads(text)
-        metadata = Metadata(
-            class_name=fields["class"],
-            settings=fields["settings"],
-            provenance=fields["provenance"],
-            sha256=fields["sha256"],
-            dtype=fields["dtype"],
-            format_version=fields["format_version"],
-        )
+        metadata = Metadata(*(fields[name] for name in _FIELDS))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: description is damaged ({type(error).__name__})") from error
     texts = (metadata.class_name, metadata.sha256, metadata.dtype)
@@ -301,7 +266,7 @@ def read_metadata(path: str | Path) -> Metadata:
 
 
 def _describe(module: nn.Module) -> dict[str, Any]:
-    """Registered name and settings of a module, those of modules within it nested."""
+    """Returns registered name and settings of a module, those of modules within it nested."""
     name = next((name for name, cls in _registry.items() if cls is type(module)), None)
     if name is None:
         raise ValueError(f"{type(module).__name__} is not registered; {_known_names()}")
@@ -311,7 +276,7 @@ def _describe(module: nn.Module) -> dict[str, Any]:
 
 
 def _build(description: Mapping[str, Any], path: str | Path) -> nn.Module:
-    """The inverse of `_describe`, with initial weights."""
+    """Constructs what `_describe` has described."""
     name = description[_CLASS_KEY]
     cls = _registered(name, path)
     settings = {
@@ -320,7 +285,7 @@ def _build(description: Mapping[str, Any], path: str | Path) -> nn.Module:
     }
     try:
         return cls(**settings)
-    except _CONSTRUCTION_FAULTS as error:
+    except _FAULTS as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: {name} cannot be built from its settings: {reason}") from error
 
@@ -328,11 +293,11 @@ def _build(description: Mapping[str, Any], path: str | Path) -> nn.Module:
 def _with_references(
     settings: Mapping[str, Any], path: str | Path
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Settings with the modules that lie in files beside this one, and those modules' weights."""
+    """Loads the modules that lie in files beside this one: settings with them, their weights."""
     built: dict[str, Any] = dict(settings)
     weights: dict[str, Tensor] = {}
     for name, value in settings.items():
-        if not _is_reference(value):
+        if not (isinstance(value, dict) and value.keys() == _REFERENCE_KEYS):
             continue
         file = value["$file"]
         if not isinstance(file, str) or Path(file).name != (file or "?") or file == Path(path).name:
@@ -343,7 +308,8 @@ def _with_references(
         metadata = read_metadata(source)
         if metadata.sha256 != value["sha256"]:
             raise ValueError(f"{path}: {file} is another {name} than the one this was made with")
-        if any(map(_is_reference, metadata.settings.values())):
+        held = metadata.settings.values()
+        if any(isinstance(part, dict) and part.keys() == _REFERENCE_KEYS for part in held):
             raise ValueError(f"{path}: its {name}, {file}, points to a further file")
         built[name] = load(source)
         weights |= {f"{name}.{key}": value for key, value in built[name].state_dict().items()}
@@ -351,7 +317,7 @@ def _with_references(
 
 
 def _same_weights(module: nn.Module, name: str, source: Path) -> set[str]:
-    """The keys of a part that a file holds bit for bit; ValueError where it does not."""
+    """Lists the keys of a part that a file holds bit for bit; ValueError where it does not."""
     part, held = module.get_submodule(name), load(source)
     own, other = part.state_dict(), held.state_dict()
     if type(held) is not type(part) or own.keys() != other.keys():
@@ -360,10 +326,6 @@ def _same_weights(module: nn.Module, name: str, source: Path) -> set[str]:
         if not torch.equal(value.cpu(), other[key]):
             raise ValueError(f"{source}: {key} differs from that of the module's {name}")
     return {f"{name}.{key}" for key in own}
-
-
-def _is_reference(value: object) -> bool:
-    return isinstance(value, dict) and value.keys() == _REFERENCE_KEYS
 
 
 def _is_description(value: object) -> bool:
@@ -397,35 +359,6 @@ def _check_settings(settings: Mapping[str, Any], path: str | Path) -> None:
             raise ValueError(f"{path}: a setting is {str(value)[:40]}, at most {_LARGEST_SETTING}")
 
 
-def _check_fit(
-    name: str, own: Mapping[str, Tensor], entries: Mapping[str, Entry], path: str | Path
-) -> None:
-    """Refuses anything but an exact fit, before a weight is read."""
-    shared = own.keys() & entries.keys()
-    faults = {
-        "missing": sorted(own.keys() - entries.keys()),
-        "unexpected": sorted(entries.keys() - own.keys()),
-        "of another shape": [
-            f"{key} {tuple(entries[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in sorted(shared)
-            if entries[key].shape != own[key].shape
-        ],
-        "of another kind of number": [
-            f"{key} {entries[key].dtype} instead of {own[key].dtype}"
-            for key in sorted(shared)
-            if entries[key].dtype.is_floating_point != own[key].is_floating_point()
-        ],
-    }
-    if any(faults.values()):
-        listed = "; ".join(f"{kind}: {_shortened(keys)}" for kind, keys in faults.items() if keys)
-        raise ValueError(f"{path}: weights do not fit {name}: {listed}")
-
-
-def _shortened(keys: list[str]) -> str:
-    rest = len(keys) - _NUM_NAMED_KEYS
-    return ", ".join(keys[:_NUM_NAMED_KEYS]) + (f" and {rest} more" if rest > 0 else "")
-
-
 def _halved(key: str, value: Tensor) -> Tensor:
     value = value.detach().cpu().clone().contiguous()
     if not value.is_floating_point():
@@ -434,11 +367,3 @@ def _halved(key: str, value: Tensor) -> Tensor:
     if not torch.equal(halved.isfinite(), value.isfinite()):
         raise ValueError(f"{key} exceeds the range of float16: save it with half=False")
     return halved
-
-
-def _digest(weights: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for key in sorted(weights):
-        update_digest(digest, key, weights[key])
-    return digest.hexdigest()

@@ -1,16 +1,19 @@
-"""The safetensors file beneath a native checkpoint: its header, its tensors, their bytes."""
+"""Reads and writes the safetensors file beneath a native checkpoint: header, tensors, digest."""
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from clcae.files import replacing
 
 _DTYPES = {
     "F64": torch.float64,
@@ -26,9 +29,12 @@ _DTYPES = {
 }
 
 
+_NUM_NAMED_KEYS = 5  # a message lists so many keys of each kind and counts the others
+
+
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies within the body of a file."""
+    """Place of a tensor within the body of a file."""
 
     dtype: torch.dtype
     shape: torch.Size
@@ -38,7 +44,12 @@ class Entry:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Any]:
-    """The safetensors reader of a file, its errors in the project's words."""
+    """Opens a file with safetensors; its errors become one line.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a native checkpoint")
@@ -51,7 +62,7 @@ def opened(path: str | Path) -> Iterator[Any]:
 
 
 def read_header(path: str | Path) -> tuple[dict[str, Entry], int]:
-    """The tensors of a file and where its body starts; safetensors has checked the header."""
+    """Lists the tensors of a file and the start of its body; safetensors has checked the header."""
     with opened(path), Path(path).open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -66,22 +77,98 @@ def read_header(path: str | Path) -> tuple[dict[str, Entry], int]:
     return entries, 8 + size
 
 
-def read_into(weight: Tensor, file: BinaryIO, place: int, path: str | Path) -> None:
-    """Fills a weight from a place in a file, with no other memory."""
-    # Not mapped into memory: mapped pages would count twice, and the file may change later.
-    file.seek(place)
-    if file.readinto(bytes_of(weight)) != weight.nbytes:  # type: ignore[attr-defined]
-        raise ValueError(f"{path}: the file ends early")
+def read_weights(
+    path: str | Path,
+    entries: Mapping[str, Entry],
+    start: int,  # of the body
+    dtypes: Mapping[str, torch.dtype],  # of the results
+) -> tuple[dict[str, Tensor], str]:
+    """Reads tensors one after another and converts them; takes no more memory than the results.
+
+    Returns:
+        The tensors by key, and the digest of what the file holds.
+
+    Raises:
+        ValueError: if the file ends early.
+    """
+    converted = [entry for key, entry in entries.items() if entry.dtype != dtypes[key]]
+    # One piece of memory for all that is converted; many small ones would not be given back.
+    scratch = torch.empty(max((e.end - e.start for e in converted), default=0), dtype=torch.uint8)
+    digest, weights = hashlib.sha256(), {}
+    with Path(path).open("rb") as file:
+        for key in sorted(entries):
+            entry = entries[key]
+            if entry.dtype == dtypes[key]:
+                weight = torch.empty(entry.shape, dtype=entry.dtype)
+            else:
+                weight = scratch[: entry.end - entry.start].view(entry.dtype).reshape(entry.shape)
+            # Not mapped into memory: mapped pages would count twice, and the file may change later.
+            file.seek(start + entry.start)
+            if file.readinto(_bytes_of(weight)) != weight.nbytes:
+                raise ValueError(f"{path}: the file ends early")
+            update_digest(digest, key, weight)
+            weights[key] = weight.to(dtypes[key])
+    return weights, digest.hexdigest()
+
+
+def write_weights(path: str | Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file, complete or not at all."""
+    with replacing(path) as partial:
+        partial.touch()
+        customary = partial.stat().st_mode
+        save_file(weights, partial, metadata=metadata)
+        partial.chmod(customary)  # safetensors 0.8 lets nobody but the owner read its files
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """Computes the sha256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        update_digest(digest, key, weights[key])
+    return digest.hexdigest()
+
+
+def check_fit(
+    name: str, own: Mapping[str, Tensor], entries: Mapping[str, Entry], path: str | Path
+) -> None:
+    """Compares the keys, shapes and kinds of a module and a file.
+
+    Raises:
+        ValueError: if they do not fit exactly; lists what is wrong.
+    """
+    shared = sorted(own.keys() & entries.keys())
+    faults = {
+        "missing": sorted(own.keys() - entries.keys()),
+        "unexpected": sorted(entries.keys() - own.keys()),
+        "of another shape": [
+            f"{key} {tuple(entries[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in shared
+            if entries[key].shape != own[key].shape
+        ],
+        "of another kind of number": [
+            f"{key} {entries[key].dtype} instead of {own[key].dtype}"
+            for key in shared
+            if entries[key].dtype.is_floating_point != own[key].is_floating_point()
+        ],
+    }
+    listed = [f"{kind}: {_shortened(keys)}" for kind, keys in faults.items() if keys]
+    if listed:
+        raise ValueError(f"{path}: weights do not fit {name}: {'; '.join(listed)}")
+
+
+def _shortened(keys: list[str]) -> str:
+    rest = len(keys) - _NUM_NAMED_KEYS
+    return ", ".join(keys[:_NUM_NAMED_KEYS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def update_digest(digest: Any, key: str, tensor: Tensor) -> None:
     """Adds the name, type, shape and bytes of a tensor to a hashlib digest."""
     digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    digest.update(bytes_of(tensor))
+    digest.update(_bytes_of(tensor))
 
 
-def bytes_of(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor on the CPU, without a copy."""
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """Returns the bytes of a contiguous tensor on the CPU, without a copy."""
     # Seen as bytes, because numpy has no bfloat16; a scalar has no dimension to be seen so.
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 

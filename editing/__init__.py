@@ -2,9 +2,9 @@
 
 from editing.direction_set import save_directions
 from editing.directions import Direction
-from editing.editor import Watch, chosen_edits, edit_inversion, move_of, parse_edit, sweep
+from editing.editor import chosen_edits, edit_inversion, move_of, parse_edit
 from editing.files import directions_for, load_directions
-from editing.statistics import LatentStatistics
+from editing.statistics import LatentStatistics, Watch
 
 __all__ = [
     "Direction",
@@ -17,5 +17,4 @@ __all__ = [
     "move_of",
     "parse_edit",
     "save_directions",
-    "sweep",
 ]

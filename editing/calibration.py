@@ -1,12 +1,12 @@
-"""What a direction does to a judged attribute: its unit, its range, its leaks.
+"""Calibration: the unit, range and leaks of a direction, measured by a judge.
 
-A raw direction has a length that says nothing. Here its unit becomes the length that changes the
-attribute by one standard deviation of it over samples (for an attribute of two values: the length
-that carries 95 % of the pictures to the other side), and its range is where that still holds.
+The unit becomes the length that changes the attribute by one standard deviation of it over samples
+(for a binary attribute: that carries 95 % of the pictures to the other side), and the range is
+where the attribute still responds.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,26 +14,16 @@ from torch import Tensor
 
 from clcae.stylegan2 import Generator
 from editing.directions import Direction
+from editing.editor import moved_pictures
+from editing.samples import Attribute, Judge, Samples
 
-Judge = Callable[[Tensor], Tensor]  # images [N, 3, H, W] in [-1, 1] -> [N, A]
-
-CROSSED = 0.95  # share of the pictures that a unit of an attribute of two values carries over
-FARTHEST = 3.0  # standard deviations of the latent distribution that a range stays within
-LEAST_RESPONSE = 0.2  # of a unit's change, below which an attribute of a picture has saturated
-RESPONDING = 0.05  # share of the pictures that have not: a strong beard is one in twenty
-LARGEST = 5.0  # strength of a range
+CROSSED = 0.95  # share of the pictures that a unit of a binary attribute carries over
+FARTHEST = 3.0  # limit of a range, in standard deviations of the latent distribution
+LEAST_RESPONSE = 0.2  # of a unit's change; below it the attribute of a picture has saturated
+RESPONDING = 0.05  # least share of unsaturated pictures: a strong beard is one in twenty
+LARGEST = 5.0  # limit of a range, as a strength
 STEP = 0.25  # ranges end at multiples of it
-_SCAN = 24  # lengths looked at to find a unit
-
-
-@dataclass(frozen=True, eq=False)
-class Attribute:
-    """One attribute of a judge."""
-
-    name: str
-    column: int  # of what the judge returns
-    deviation: float  # its standard deviation over samples
-    binary: bool  # a probability: the pictures lie on either side of 0.5
+_SCAN = 24  # lengths tried to find a unit
 
 
 @torch.no_grad()
@@ -44,16 +34,11 @@ def judged(
     strengths: Sequence[float],
     judge: Judge,
 ) -> Tensor:
-    """What the judge says of every code at every strength: [S, N, A]."""
-    rows = codes[:, None].expand(-1, generator.num_codes, -1) if codes.ndim == 2 else codes
-    rows = rows.to(generator.w_average)
-    step = min(generator.at_once, 256)
+    """Judges the pictures of every code at every strength: [S, N, A]."""
     found = []
     for strength in strengths:
-        moved = rows + direction.shift(rows, strength)
-        latent = moved if direction.space.is_mapped else generator.map(moved)
-        pictures = (generator.synthesize(part).clamp(-1, 1) for part in latent.split(step))
-        found.append(torch.cat([judge(part).cpu() for part in pictures]))
+        pictures = moved_pictures(generator, direction, codes, strength)
+        found.append(torch.cat([judge(part.clamp(-1, 1)).cpu() for part in pictures]))
     return torch.stack(found)
 
 
@@ -66,10 +51,10 @@ def calibrated(
     width: float,  # standard deviation of that space along the vector, in lengths of it
     judge: Judge,
 ) -> Direction:
-    """The direction with unit, range and meaning measured on samples.
+    """Measures unit, range and meaning of a direction on samples.
 
     Raises:
-        ValueError: the attribute does not respond to the direction.
+        ValueError: if the attribute does not respond to the direction.
     """
     lengths = torch.linspace(0, 6 * width, _SCAN + 1)[1:].tolist()
     raw = replace(direction, unit=1.0)
@@ -93,7 +78,7 @@ def _unit(
     judge: Judge,
     generator: Generator,
 ) -> float:
-    """The shortest length, by linear interpolation, that has the effect of one unit."""
+    """Finds the shortest length, by linear interpolation, that has the effect of one unit."""
     wanted = CROSSED if attribute.binary else attribute.deviation
     before, last = 0.0, 0.0
     start = judged(generator, raw, codes, [0.0], judge)[0, :, attribute.column]
@@ -110,7 +95,7 @@ def _unit(
 
 
 def _crossed(start: Tensor, down: Tensor, up: Tensor) -> float:
-    """The lower of the shares that cross 0.5: upwards of those below it, downwards of the others.
+    """Computes the lower of two shares: of low scores that rise above 0.5, of high ones that fall.
 
     A side without pictures counts as crossed.
     """
@@ -129,10 +114,10 @@ def _range(
     judge: Judge,
     generator: Generator,
 ) -> tuple[float, float]:
-    """How far either way the attribute responds, at most to the limit; at least one step.
+    """Finds how far the attribute responds either way, at least one step and at most the limit.
 
-    It responds as long as some of the pictures do: a beard is to be taken off those who have one,
-    however many have none.
+    It responds as long as some pictures do: a beard can be removed from those who have one, however
+    many have none.
     """
     ends = []
     for sign in (-1.0, 1.0):
@@ -158,12 +143,12 @@ def account(
     judge: Judge,
     embed: Judge | None = None,  # images -> unit embeddings; None: identity is not measured
 ) -> dict[str, Any]:
-    """What a unit of the direction does, on average over codes, half of the way from -1 to +1.
+    """Measures what a unit of the direction changes on average: half of the change from -1 to +1.
 
     Returns:
-        "change": of the attribute, in its standard deviations; "leaks": of each other attribute, in
-        its own, by name; "largest_leak"; and "identity": the mean cosine of the embeddings at -1
-        and at +1 to those of the unmoved codes, where an embedder is given.
+        "change" of the attribute, in its standard deviations; "leaks", the changes of the other
+        attributes in theirs, by name; "largest_leak"; and with an embedder "identity", the mean
+        cosine of the embeddings at -1 and at +1 to those of the unmoved codes.
     """
     down, up = judged(generator, direction, codes, [-1.0, 1.0], judge)
     change = ((up - down) / 2).mean(dim=0)
@@ -180,9 +165,9 @@ def account(
 
 
 def by_width(direction: Direction, width: float) -> Direction:
-    """The direction with the latent distribution's own width along it as its unit; range -3 to 3.
+    """Sets the unit to the latent distribution's width along the direction, the range to -3 to 3.
 
-    For directions whose meaning no judge knows: GANSpace's, SeFa's, and those of given scores.
+    For directions that no judge measures: GANSpace's, SeFa's, and those of given scores.
 
     Args:
         direction: of any unit.
@@ -200,6 +185,49 @@ def width_of(
     codes: Tensor,  # [N, D], or rows [N, L, D]
     vector: Tensor,  # [1, D], or [L, D]
 ) -> float:
-    """Standard deviation of codes along a vector, in lengths of it."""
+    """Computes the standard deviation of codes along a vector, in lengths of it."""
     flat, along = codes.double().reshape(len(codes), -1), vector.double().reshape(-1)
     return float((flat @ along).std() / along.square().sum())
+
+
+def measured(
+    generator: Generator,
+    direction: Direction,
+    samples: Samples,
+    *,
+    judge: Judge,
+    embed: Judge | None,
+    codes: Tensor,  # [N, D] or [N, L, D]
+    ways: Mapping[str, Direction] | None = None,
+) -> Direction:
+    """Calibrates a direction on half of the codes and measures what it changes on the others.
+
+    Args:
+        generator: the generator.
+        direction: as it was found.
+        samples: that it was found from.
+        judge: of the samples.
+        embed: images to unit embeddings; None does not measure identity.
+        codes: of the direction's space, other ones than the samples'.
+        ways: the direction as found in other ways, by name, whose leaks are to be compared.
+
+    Returns:
+        The direction, with the figures of `account` in its provenance, and for each way under
+        "compared" the largest leak per change of the direction's own attribute.
+
+    Raises:
+        ValueError: if the attribute does not respond to the direction.
+    """
+    first, second = codes.chunk(2)
+    own = samples.attribute(direction.name)
+    others = [samples.attribute(name) for name in samples.names if name != direction.name]
+    width = width_of(samples.codes, direction.vector)
+    scaled = calibrated(generator, direction, own, codes=first, width=width, judge=judge)
+    found = account(generator, scaled, own, others, codes=second, judge=judge, embed=embed)
+    if ways:
+        found["compared"] = {}
+    for way, other in (ways or {}).items():
+        same = replace(other, unit=scaled.unit)
+        figures = account(generator, same, own, others, codes=second, judge=judge)
+        found["compared"][way] = figures["largest_leak"] / abs(figures["change"])
+    return replace(scaled, provenance={**scaled.provenance, **found})

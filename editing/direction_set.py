@@ -1,8 +1,4 @@
-"""Several directions in one native file: vectors as buffers, all else as settings.
-
-The native checkpoint (`clcae.serialization`) is JSON and numbers, read strictly; here every field
-is compared with the form that `DirectionSet.of` writes, and `Direction` refuses what is not finite.
-"""
+"""The native file of directions: vectors as buffers, all else as settings, checked strictly."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,14 +21,13 @@ _FIELDS = {
 
 @register("directions")
 class DirectionSet(nn.Module):
-    """Several directions as a module, so that the native checkpoint holds them.
+    """Holds directions as a module, so that a native checkpoint can store them.
 
     Args:
-        entries: a dict for each direction, of all its fields but the vectors, which are buffers;
-            as `of` writes them.
+        entries: of each direction a dict of its fields, without the vectors, which are buffers.
 
     Raises:
-        ValueError: an entry is of another form.
+        ValueError: if an entry has another form than `of` writes.
     """
 
     def __init__(self, *, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -67,10 +62,10 @@ class DirectionSet(nn.Module):
 
     @classmethod
     def of(cls, directions: Sequence[Direction]) -> "DirectionSet":
-        """The module that holds them.
+        """Builds the module of directions.
 
         Raises:
-            ValueError: two have the same name.
+            ValueError: if two share a name.
         """
         names = [direction.name for direction in directions]
         if len({*names}) != len(names):
@@ -99,10 +94,10 @@ class DirectionSet(nn.Module):
         return module
 
     def directions(self) -> dict[str, Direction]:
-        """The directions by name.
+        """Returns the directions by name.
 
         Raises:
-            ValueError: one is not sound, or two share a name.
+            ValueError: if one is not sound, or two share a name.
         """
         found: dict[str, Direction] = {}
         for index, entry in enumerate(self.entries):
@@ -136,10 +131,10 @@ def _are(kind: type | tuple[type, ...], values: object, count: int) -> bool:
 def save_directions(
     directions: Mapping[str, Direction], path: str | Path, *, provenance: Mapping[str, Any]
 ) -> None:
-    """Writes directions as a native file, complete or not at all.
+    """Writes directions as a native file.
 
     Raises:
-        ValueError: there are none, or their provenance does not fit JSON.
+        ValueError: if there are none, or their provenance does not fit JSON.
     """
     if not directions:
         raise ValueError("there are no directions to write")

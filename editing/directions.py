@@ -1,9 +1,9 @@
-"""A direction of latent space: a vector, where it acts, and how far one step of it is.
+"""Directions of latent space: a vector, the rows it moves, and the length of one step.
 
 Two semantics are in use. InterFaceGAN and SeFa add an increment, strength * unit * vector. GANSpace
 as e4e, CLCAE and StyleRes apply it (`editings/ganspace.py` of e4e) sets a coordinate: the strength
-is where the code shall lie on the component, in standard deviations, so that strength 0 is the mean
-of the latent space and no identity.
+is the position on the component to reach, in standard deviations, so that strength 0 is the mean of
+the latent space and not the identity.
 """
 
 import hashlib
@@ -26,24 +26,24 @@ class Direction:
     """A named direction.
 
     Args:
-        name: what commands call it; printable, without "=".
+        name: printable, without "=".
         vector: one row for all layers [1, D], or a row for each [L, D]; of any length but 0. It is
             kept as float32 on the CPU and follows the codes it is added to.
         space: of the codes it was found for; W serves W+ and Z serves Z+.
         layers: the rows it moves, (first, end) with the end exclusive; None moves all of them.
         unit: strength 1 is so many times the vector. For a coordinate: the component's standard
             deviation.
-        strengths: the lowest and the highest that are sensible.
-        default: the strength where none is given.
+        strengths: lowest and highest sensible strength.
+        default: strength if none is given.
         semantics: "increment" adds strength * unit * vector; "coordinate" brings row 0 of the code
             to coordinate `strength`: (strength - coordinate) * unit * vector is added, with
             coordinate = <row 0 - center, vector> / unit, and strength 0 is not the identity.
         center: [1, D], the mean a coordinate is measured from; None for an increment.
         meaning: of strength 1, in words.
-        provenance: where it comes from, and what was measured on it; anything JSON can hold.
+        provenance: origin and measurements; anything JSON can hold.
 
     Raises:
-        ValueError: one of these is of another form or not finite, with what was given.
+        ValueError: if one of these has another form or is not finite.
     """
 
     name: str
@@ -111,19 +111,19 @@ class Direction:
 
     @property
     def width(self) -> int:
-        """D, of the codes it fits."""
+        """Width D of the codes that it fits."""
         return self.vector.shape[1]
 
     @property
     def same_on_all_rows(self) -> bool:
-        """Whether all rows move, and alike: then it fits codes of any number of rows."""
+        """Whether it is the same on every row, so that it applies to any number of layers."""
         return self.layers is None and bool((self.vector == self.vector[:1]).all())
 
     def rows_of(self, num_rows: int) -> slice:
-        """The rows it moves in codes of so many.
+        """Returns the rows that it moves in codes of `num_rows`.
 
         Raises:
-            ValueError: the codes lack rows that it moves, or have another number of them.
+            ValueError: if the codes lack rows that it moves, or have another number of them.
         """
         if self.same_on_all_rows:
             return slice(0, num_rows)
@@ -152,17 +152,14 @@ class Direction:
         codes: Tensor,  # [N, L, D], or W codes with one row [N, 1, D]
         strength: float,
     ) -> Tensor:
-        """What moves the codes by a strength: to be added to them, zero on rows that stay.
+        """Computes the shift [N, L, D] to add to codes; zero on rows that stay.
 
         Args:
-            codes: as they are before the move; an increment looks at their shape only.
+            codes: before the move; an increment uses only their shape.
             strength: in units, or the coordinate to reach.
 
-        Returns:
-            [N, L, D], of the codes' type and device.
-
         Raises:
-            ValueError: the codes' width or rows do not fit, or the strength is not finite.
+            ValueError: if the codes' width or rows do not fit, or the strength is not finite.
         """
         if not math.isfinite(strength):
             raise ValueError(f"direction {self.name}: strength {strength}, expected a number")
@@ -179,17 +176,17 @@ class Direction:
         return shift * (self.unit * self._steps(codes, vector, strength))
 
     def _steps(self, codes: Tensor, vector: Tensor, strength: float) -> Tensor | float:
-        """Units to go, a number or one for each code [N, 1, 1]."""
+        """Computes the units to move: a number, or one for each code [N, 1, 1]."""
         if self.center is None:
             return strength
         coordinate = ((codes[:, 0] - self.center.to(codes)) * vector[0]).sum(dim=1) / self.unit
         return (strength - coordinate)[:, None, None]
 
     def check(self, generator: Generator) -> None:
-        """Whether it fits a generator.
+        """Checks that it fits a generator.
 
         Raises:
-            ValueError: it is of another width or has other rows, in one line.
+            ValueError: if it has another width or other rows.
         """
         width = generator.w_dim if self.space.is_mapped else generator.z_dim
         if width != self.width:
@@ -212,14 +209,14 @@ class Direction:
         return digest.hexdigest()
 
     def with_layers(self, first: int, end: int) -> "Direction":
-        """The same direction on rows first to end (exclusive) alone."""
+        """Restricts the direction to rows first to end (exclusive)."""
         return replace(self, layers=(first, end))
 
 
 def cosines(directions: Mapping[str, Direction]) -> Tensor:
-    """[M, M], the cosine of every pair; NaN where two have other shapes or rows.
+    """Computes the cosine of every pair: [M, M]; NaN if two differ in shape.
 
-    Directions with one row for all layers are compared by that row, whatever layers they move.
+    A direction that is the same on all its rows is compared by one row, whatever layers it moves.
     """
     vectors = []
     for direction in directions.values():

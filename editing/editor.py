@@ -1,8 +1,8 @@
-"""Edits: directions with strengths become a move of codes, which any inversion method applies.
+"""Edits: directions with strengths, made into a move of codes that any inversion method applies.
 
-Edits add up: each is computed from the codes as they are before any, so that their order does not
-matter and the sum of two increments is one (e4e's authors give it as the way to combine
-directions). A coordinate is reached exactly where it is the only edit on its component.
+Edits add up: each is computed from the codes before any edit, so that their order does not matter
+(e4e's authors combine directions so). A coordinate is reached exactly if it is the only edit on its
+component.
 
 Directions of Z act on codes of Z and Z+. Codes are not put back on the sphere after a move, since
 the mapping network normalises them (F/Z+, arXiv 2307.08995, does so after each small step). To act
@@ -10,70 +10,31 @@ on codes of Z or Z+, directions of W wait for the mapping network: the result is
 Directions of Z cannot act on codes of W.
 """
 
-import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from clcae.methods.interface import Inversion, InversionMethod
+from clcae.stylegan2 import Generator
 from editing.directions import Direction
-from editing.statistics import LatentStatistics
-
-logger = logging.getLogger(__name__)
+from editing.statistics import Watch
 
 Edit = tuple[Direction, float]  # and the strength
 Move = Callable[[Tensor], Tensor]  # codes [N, L, D] -> codes of the same shape
 
-# Standard deviations. Of normal codes one in 16,000 lies farther out along a direction; codes that
-# far from the rest are where a generator's pictures break and attributes no longer respond.
-LIMIT = 4.0
-
-
-class Watch:
-    """Warns, once for each direction, of edited codes far from where the generator's codes lie.
-
-    Args:
-        statistics: of the generator's W.
-        limit: standard deviations along the direction, from the mean, that are still in silence.
-    """
-
-    def __init__(self, statistics: LatentStatistics, *, limit: float = LIMIT) -> None:
-        self.statistics, self.limit = statistics, limit
-        self._warned: set[str] = set()
-
-    def __call__(self, direction: Direction, before: Tensor, after: Tensor) -> None:
-        """Compares codes [N, L, D] before and after an edit; what the edit brought nearer passes.
-
-        Directions of Z have no statistics here and pass too.
-        """
-        if direction.name in self._warned or not direction.space.is_mapped:
-            return
-        distances = self.statistics.distances(direction, after)
-        far = distances[distances > self.statistics.distances(direction, before) + 1e-3]
-        if len(far) and float(far.max()) > self.limit:
-            self._warned.add(direction.name)
-            logger.warning(
-                "%s: an edited code lies %.1f standard deviations of W from the mean along this "
-                "direction (limit %g); expect artefacts, or take a smaller strength",
-                direction.name,
-                float(far.max()),
-                self.limit,
-            )
-
 
 def move_of(edits: Sequence[Edit], *, watch: Watch | None = None) -> Move:
-    """The move that makes several edits at once.
+    """Makes the move that applies several edits at once.
 
     Args:
-        edits: directions with strengths, in any order; none of them is the identity.
-        watch: is shown every edit's outcome; None looks at nothing.
+        edits: directions with strengths, in any order; no edit at all is the identity.
+        watch: called after every move to warn of codes too far out; None checks nothing.
 
     Returns:
         A function of codes [N, L, D] (or [N, 1, D], one row for all layers) to codes of the same
-        shape. It raises ValueError, in one line, where a direction does not fit the codes: another
-        width or number of rows, or layers of its own on codes of one row.
+        shape. It raises ValueError if a direction does not fit the codes: another width or number
+        of rows, or layers of its own on codes of one row.
     """
     chosen = [(direction, float(strength)) for direction, strength in edits]
 
@@ -89,31 +50,19 @@ def move_of(edits: Sequence[Edit], *, watch: Watch | None = None) -> Move:
     return move
 
 
-def sweep(
+def moved_pictures(
+    generator: Generator,
     direction: Direction,
-    strengths: Sequence[float] | None = None,
+    codes: Tensor,  # [N, D], or rows [N, L, D], in the direction's space
+    strength: float,
     *,
-    steps: int = 5,
-    others: Sequence[Edit] = (),
     watch: Watch | None = None,
-) -> list[Move]:
-    """One move for each strength, from the lowest to the highest: the pictures of a strip.
-
-    Args:
-        direction: that is swept.
-        strengths: in this order; None takes `steps` of them, evenly over the direction's own range.
-        steps: 2 or more; unused where strengths are given.
-        others: edits made at every strength.
-        watch: as in `move_of`.
-
-    Raises:
-        ValueError: fewer than two steps.
-    """
-    if strengths is None:
-        if steps < 2:
-            raise ValueError(f"steps is {steps}, expected 2 or more")
-        strengths = torch.linspace(*direction.strengths, steps).tolist()
-    return [move_of([*others, (direction, strength)], watch=watch) for strength in strengths]
+) -> Iterator[Tensor]:
+    """Synthesizes codes moved along a direction; yields pictures [n, 3, H, W] in batches."""
+    rows = codes[:, None].expand(-1, generator.num_codes, -1) if codes.ndim == 2 else codes
+    moved = move_of([(direction, strength)], watch=watch)(rows.to(generator.w_average))
+    latent = moved if direction.space.is_mapped else generator.map(moved)
+    yield from map(generator.synthesize, latent.split(min(generator.at_once, 256)))
 
 
 def edit_inversion(
@@ -149,10 +98,10 @@ def edit_inversion(
 
 
 def parse_edit(text: str) -> tuple[str, float]:
-    """("smile", 2.0) of "smile=2".
+    """Parses "smile=2" as ("smile", 2.0).
 
     Raises:
-        ValueError: the text is of another form, or the strength no finite number.
+        ValueError: if the text is of another form, or the strength is not finite.
     """
     name, sign, strength = text.rpartition("=")
     name = name.strip()
@@ -166,11 +115,10 @@ def parse_edit(text: str) -> tuple[str, float]:
 
 
 def chosen_edits(directions: dict[str, Direction], texts: Sequence[str]) -> list[Edit]:
-    """The edits of texts such as "smile=2"; a name alone takes the direction's default strength.
+    """Parses edits such as "smile=2"; a name alone takes the direction's default strength.
 
     Raises:
-        ValueError: a text is of another form, or names none of the directions, with those there
-            are.
+        ValueError: if a text is of another form, or names none of the directions.
     """
     edits = []
     for text in texts:

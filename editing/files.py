@@ -1,4 +1,4 @@
-"""Files of directions: the native one, and those that InterFaceGAN, e4e, GANSpace and SeFa wrote.
+"""Loading directions from native files and from those of InterFaceGAN, e4e, GANSpace and SeFa.
 
 | file | what it is | directions |
 | --- | --- | --- |
@@ -22,18 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clcae.pretrained.archives import read_torch_file
 from clcae.pretrained.assets import asset_path, portraits_generator
-from clcae.pretrained.contents import GROWTH, SPARE
-from clcae.pretrained.stand_ins import Array
+from clcae.pretrained.layouts import GROWTH, SPARE
+from clcae.pretrained.torch_file import read_torch_file
+from clcae.pretrained.unpickle import Array
 from clcae.serialization import is_native, load
 from clcae.stylegan2 import Generator, LatentSpace
 from editing import sefa
 from editing.arrays import read_npy, read_npz
 from editing.direction_set import MAX_DIRECTIONS, MAX_ROWS, MAX_WIDTH, DirectionSet
 from editing.directions import MAX_NAME, Direction
-from editing.ganspace import PrincipalComponents
-from editing.published import EDITS_BY_FILE
+from editing.ganspace import EDITS_BY_FILE, PrincipalComponents
 
 SHIPPED = "portraits"
 # {model}_{attribute}[_c_{condition}][_w]_boundary.npy: without _w it is one of Z
@@ -47,17 +46,16 @@ def load_directions(
     *,
     space: LatentSpace | None = None,
 ) -> dict[str, Direction]:
-    """The directions of a file, by name.
+    """Loads the directions of a file, by name.
 
     Args:
         source: a file of the table above, or "portraits" for the shipped ones.
-        space: what an official file's directions were found in, for it does not say; None is W,
-            and for a boundary whose name is one of InterFaceGAN's without "_w", Z. A native file
-            says it itself.
+        space: latent space of an official file's directions, which the file does not name. None is
+            Z for a boundary that InterFaceGAN named without "_w", else W.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds something else, with what was found and expected; one line.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds something else.
     """
     if str(source) == SHIPPED and not Path(source).exists():
         return load(asset_path("directions"), expected=DirectionSet).directions()
@@ -121,7 +119,7 @@ def _boundary(path: Path, space: LatentSpace | None) -> dict[str, Direction]:
 
 
 def _name(text: str) -> str:
-    """A text as a name that a direction may have."""
+    """Makes a text a valid name of a direction."""
     clean = "".join(c for c in text if c.isprintable() and c != "=")[:MAX_NAME]
     return clean or "direction"
 
@@ -156,7 +154,7 @@ def _tensor(key: str, value: Any) -> Tensor:
 
 
 def _published(name: str, tensor: Tensor, space: LatentSpace, path: Path) -> Direction:
-    """A direction of unit 1 from a tensor (D,), (1, D), (L, D) or (1, L, D)."""
+    """Makes a direction of unit 1 from a tensor (D,), (1, D), (L, D) or (1, L, D)."""
     rows = tensor
     while rows.ndim > 2 and rows.shape[0] == 1:
         rows = rows[0]
@@ -176,7 +174,7 @@ def _published(name: str, tensor: Tensor, space: LatentSpace, path: Path) -> Dir
 
 
 def _npz(path: Path) -> dict[str, Tensor]:
-    """The arrays of GANSpace's cache, or of a PCA under the names of the .pt files."""
+    """Reads the arrays of GANSpace's cache, or of a PCA under the names of the .pt files."""
     arrays = read_npz(path, wanted=("comp", "mean", "std", "lat_comp", "lat_mean", "lat_stdev"))
     given = {"comp": "lat_comp", "mean": "lat_mean", "std": "lat_stdev"}
     tensors = {}
@@ -203,11 +201,8 @@ def _components(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Directio
     )
     provenance = {"file": path.name}
     edits = next((e for n, e in EDITS_BY_FILE.items() if path.name.lower().startswith(n)), {})
-    found = pca.named(edits, provenance=provenance)
-    for index in range(len(comp)):
-        direction = pca.direction(index, semantics="coordinate", provenance=provenance)
-        found[direction.name] = direction
-    return found
+    components = pca.directions(semantics="coordinate", provenance=provenance)
+    return pca.named(edits, provenance=provenance) | components
 
 
 def _factors(path: Path, eigvec: Tensor) -> dict[str, Direction]:

@@ -1,25 +1,42 @@
-"""InterFaceGAN: the normal of the hyperplane that separates a latent space by an attribute.
+"""InterFaceGAN: directions as normals of hyperplanes that separate codes by an attribute.
 
 Shen et al. 2020 (arXiv 2005.09635), sections 3.1 to 3.3; `utils/manipulator.py` of the official
-code. Codes are drawn and scored, the extremes of the scores are separated by a linear SVM, and the
-unit normal is the direction; conditional manipulation projects it off others.
+code. A linear SVM separates the extremes of the scores, and the unit normal is the direction.
+Conditional manipulation projects it off others: off their boundaries, as in the paper, or off the
+gradients of the linear functions that fit the other scores best by least squares. A code that moves
+orthogonally to such a gradient keeps what is linear in the other attribute, and the gradient is
+found from all samples, the boundary from the extremes alone.
 
-W codes come from the mapping network (the official sampler of 'W' draws raw normal numbers, which
-W is not). Rows of W+ and Z+ are drawn independently, and their boundary is found on flattened codes
-[N, L * D] and given back as rows [L, D] of unit length together, which needs the fewest samples;
-for a boundary of one row, give that row's codes alone.
+Deviations: W codes come from the mapping network (the official sampler of 'W' draws raw normal
+numbers, which W is not). Rows of W+ and Z+ are drawn independently; their boundary is found on
+flattened codes [N, L * D] and given back as rows [L, D] of unit length together, which needs the
+fewest samples. For a boundary of one row, give that row's codes alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
-from clcae.stylegan2 import Generator, LatentSpace, normalize_z
+from clcae.portraits import ATTRIBUTES
+from clcae.stylegan2 import Generator, LatentSpace
+from editing.calibration import by_width, measured, width_of
+from editing.directions import Direction
+from editing.samples import (
+    Samples,
+    check_attributes,
+    portraits_scorer,
+    sample_codes,
+    score_samples,
+)
+
+Off = Literal["boundaries", "gradients"]
 
 SHARE = 0.02  # of the samples on either side: chosen_num_or_ratio of the official code
 SPLIT = 0.7  # of the extremes, for training
@@ -28,7 +45,7 @@ NEEDED = "pip install -e '.[edit]'"
 
 @dataclass(frozen=True, eq=False)
 class Boundary:
-    """A separating hyperplane, and how well it separates what it has not seen."""
+    """A separating hyperplane and its accuracy on held-out samples."""
 
     normal: Tensor  # [1, D], or rows [L, D]; of unit length
     num_extremes: int  # samples on either side, those held out included
@@ -37,61 +54,141 @@ class Boundary:
     threshold: float  # the score that parts the samples between the extremes
 
 
-def sample_codes(
-    generator: Generator,
+def find_directions(
+    samples: Samples,
+    wanted: Sequence[str],
     *,
     space: LatentSpace,
-    count: int,
-    rng: torch.Generator,
-    truncation: float = 1.0,
-) -> Tensor:
-    """Codes of a latent space: [N, D], or [N, L, D] for W+ and Z+.
+    conditions: Sequence[str] | None = (),
+    off: Off = "boundaries",
+    share: float = SHARE,
+    invalid: float | None = None,
+    seed: int = 0,
+) -> dict[str, Direction]:
+    """Finds the directions of attributes; strength 1 is one width of the latent space along each.
 
     Args:
-        generator: whose latent space it is.
-        space: Z and Z+ are brought to the sphere of radius sqrt(D); W and W+ are mapped.
-        count: N.
-        rng: source of all draws, on the CPU.
-        truncation: psi, of W and W+; 1 changes nothing.
+        samples: codes of `space` with their scores.
+        wanted: names of attributes.
+        space: of the codes.
+        conditions: attributes to project off, except a direction's own; None is all.
+        off: vectors that stand for the conditions.
+        share: extremes on either side, see `train_boundary`.
+        invalid: score that marks a sample as not scored.
+        seed: of the split into training and held-out extremes.
+
+    Raises:
+        ValueError: if an attribute is unknown, its scores are all alike, or the conditions leave
+            nothing of a boundary.
+        ImportError: if scikit-learn is missing.
     """
-    shape = (count, generator.num_codes) if space.has_rows else (count,)
-    z = torch.randn(*shape, generator.z_dim, generator=rng).to(generator.w_average)
-    if space in (LatentSpace.Z, LatentSpace.Z_PLUS):
-        return normalize_z(z)
-    with torch.no_grad():
-        return generator.map(z, truncation=truncation)
+    boundaries: dict[str, Boundary] = {}
+
+    def boundary(name: str) -> Boundary:
+        if name not in boundaries:
+            scores = samples.scores[:, samples.column(name)]
+            boundaries[name] = train_boundary(
+                samples.codes, scores, share=share, invalid=invalid, seed=seed
+            )
+        return boundaries[name]
+
+    def normal(name: str) -> Tensor:
+        if off == "boundaries":
+            return boundary(name).normal
+        scores = samples.scores[:, samples.column(name)]
+        valid = scores.isfinite() if invalid is None else scores.isfinite() & (scores != invalid)
+        fitted = least_squares(samples.codes[valid].flatten(1), scores[valid])
+        return fitted.reshape(boundary(wanted[0]).normal.shape)
+
+    found = {}
+    for name in wanted:
+        own = boundary(name)
+        others = [o for o in (samples.names if conditions is None else conditions) if o != name]
+        vector = conditional(own.normal, [normal(other) for other in others])
+        direction = Direction(
+            name=name,
+            vector=vector,
+            space=space,
+            provenance={
+                "method": "InterFaceGAN",
+                "conditions": others,
+                "off": off if others else None,
+                "samples": len(samples.codes),
+                "extremes": own.num_extremes,
+                "held_out_accuracy": own.accuracy,
+                "rest_accuracy": own.accuracy_rest,
+                "cosine_to_boundary": float((vector * own.normal).sum()),
+            },
+        )
+        found[name] = by_width(direction, width_of(samples.codes, vector))
+    return found
 
 
-@torch.no_grad()
-def scored_samples(
+def find_judged(
     generator: Generator,
-    score: Callable[[Tensor], Tensor],  # images [N, 3, H, W] in [-1, 1] -> [N, A]
+    wanted: Sequence[str] | None,
     *,
     space: LatentSpace,
-    count: int,
-    seed: int = 0,
-    batch: int | None = None,  # pictures at once; None: as many as fit into some GiB, at most 256
-    truncation: float = 1.0,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Codes and the scores of their pictures, batch by batch.
+    conditions: Sequence[str] | None,
+    off: Off,
+    compare: bool,
+    num_samples: int,
+    calibrate_on: int,
+    truncation: float,
+    share: float,
+    invalid: float | None,
+    seed: int,
+) -> dict[str, Direction]:
+    """Draws samples, scores them by the portraits judge, finds directions and measures them.
 
-    Yields:
-        Codes [N, D] or [N, L, D] and scores [N, A], on the CPU; the same for the same seed and
-        batch.
+    Args:
+        generator: of pictures that the judge reads.
+        wanted: attributes of the judge; None is all.
+        space: of the codes.
+        conditions: as in `find_directions`.
+        off: as in `find_directions`.
+        compare: measure also how much the directions leak in every other way of finding them.
+        num_samples: pictures scored.
+        calibrate_on: codes for units and ranges, and as many again for the leaks.
+        truncation: psi, of sampled codes of W and W+.
+        share: as in `find_directions`.
+        invalid: as in `find_directions`.
+        seed: of all random draws.
+
+    Raises:
+        ValueError: if an attribute is unknown, does not respond, or has nothing left of it.
+        ImportError: if scikit-learn is missing.
     """
-    rng = torch.Generator().manual_seed(seed)
-    step = batch or min(generator.at_once, 256)
-    for first in range(0, count, step):
-        codes = sample_codes(
-            generator,
-            space=space,
-            count=min(step, count - first),
-            rng=rng,
-            truncation=truncation,
+    judge, embed = portraits_scorer(generator)
+    wanted = wanted or list(ATTRIBUTES)
+    check_attributes([*wanted, *(conditions or [])], ATTRIBUTES)
+    samples = score_samples(
+        generator,
+        judge,
+        names=ATTRIBUTES,
+        binary=("glasses",),
+        space=space,
+        count=num_samples,
+        seed=seed,
+        truncation=truncation,
+    )
+    find = partial(
+        find_directions, samples, wanted, space=space, share=share, invalid=invalid, seed=seed
+    )
+    found = find(conditions=conditions, off=off)
+    ways = {}
+    if compare:
+        ways["plain"] = find(conditions=())
+        ways["boundaries"] = find(conditions=None)
+        ways["gradients"] = find(conditions=None, off="gradients")
+    rng = torch.Generator().manual_seed(seed + 1)
+    codes = sample_codes(generator, space=space, count=2 * calibrate_on, rng=rng).cpu()
+    for name, raw in tqdm(found.items(), unit="direction", disable=None):
+        others = {way: directions[name] for way, directions in ways.items()}
+        found[name] = measured(
+            generator, raw, samples, judge=judge, embed=embed, codes=codes, ways=others
         )
-        latent = generator.map(codes) if space in (LatentSpace.Z, LatentSpace.Z_PLUS) else codes
-        scores = score(generator.synthesize(latent).clamp(-1, 1))
-        yield codes.cpu(), scores.cpu()
+    return found
 
 
 def train_boundary(
@@ -103,20 +200,20 @@ def train_boundary(
     invalid: float | None = None,
     seed: int = 0,
 ) -> Boundary:
-    """The boundary between the highest and the lowest scores, by a linear SVM (C = 1).
+    """Separates the highest from the lowest scores by a linear SVM (C = 1).
 
     Args:
         codes: samples of the latent space.
         scores: of one attribute, the more the higher.
-        share: extremes on either side: up to 1 a share of the samples, above a number of them; at
-            most half of the samples.
-        split: part of the extremes that is trained on; the rest is held out.
-        invalid: samples of this score are dropped, as those of NaN always are; None drops no other.
+        share: extremes on either side: a share of the samples up to 1, else their number; at most
+            half of the samples.
+        split: share of the extremes to train on; the rest is held out.
+        invalid: drops samples of this score; NaN is always dropped.
         seed: of the split, of numpy's legacy generator as in the official code.
 
     Raises:
-        ValueError: shapes that do not fit, scores that are all alike, too few samples.
-        ImportError: scikit-learn is missing, with what to install.
+        ValueError: if shapes do not fit, scores are all alike, or there are too few samples.
+        ImportError: if scikit-learn is missing.
     """
     values, labels = _arrays(codes, scores)
     keep = np.isfinite(labels) if invalid is None else np.isfinite(labels) & (labels != invalid)
@@ -175,7 +272,7 @@ def _count(total: int, share: float) -> int:
 
 
 def _svm(flat: NDArray, sides: Sequence[NDArray]) -> tuple[NDArray, float]:
-    """Weights [D] and offset of the hyperplane; positive on the first side."""
+    """Fits weights [D] and offset of the hyperplane; positive on the first side."""
     classifier = linear_svm()
     rows = np.concatenate(sides)
     if not np.isfinite(flat[rows]).all():
@@ -186,10 +283,10 @@ def _svm(flat: NDArray, sides: Sequence[NDArray]) -> tuple[NDArray, float]:
 
 
 def linear_svm() -> Any:
-    """scikit-learn's SVC with a linear kernel, not fitted yet.
+    """Builds scikit-learn's SVC with a linear kernel.
 
     Raises:
-        ImportError: scikit-learn is missing, with what to install.
+        ImportError: if scikit-learn is missing.
     """
     try:
         from sklearn.svm import SVC
@@ -202,9 +299,9 @@ def least_squares(
     codes: Tensor,  # [N, D]
     scores: Tensor,  # [N]
 ) -> Tensor:
-    """[1, D], unit length: the gradient of the linear function of a code that fits its score best.
+    """Fits the linear function of codes that predicts the scores; returns its unit gradient [1, D].
 
-    An alternative to the SVM that uses every sample, not the extremes alone; not InterFaceGAN's.
+    Not of InterFaceGAN: it uses every sample, the SVM only the extremes.
     """
     centred = codes.double() - codes.double().mean(dim=0)
     target = (scores.double() - scores.double().mean()).reshape(-1, 1)
@@ -216,14 +313,13 @@ def conditional(
     direction: Tensor,  # [1, D] or [L, D]
     conditions: Sequence[Tensor],  # of the same shape
 ) -> Tensor:
-    """The direction made orthogonal to all conditions, of unit length (equation 5 and section 3.3).
+    """Projects a direction off all conditions; unit length (equation 5 and section 3.3).
 
-    What is left of the direction after projection on the span of the conditions, which for one
-    is n - (n . c) c, and for more the solution of their Gram system; conditions need neither unit
-    length nor to be orthogonal among themselves.
+    For one condition that is n - (n . c) c. Conditions need neither unit length nor to be
+    orthogonal among themselves.
 
     Raises:
-        ValueError: shapes differ, or the conditions leave nothing of the direction.
+        ValueError: if shapes differ, or the conditions leave nothing of the direction.
     """
     shapes = {tuple(t.shape) for t in (direction, *conditions)}
     if len(shapes) != 1:
@@ -233,36 +329,9 @@ def conditional(
     if conditions:
         others = torch.stack([c.double().reshape(-1) for c in conditions])
         others = others / others.norm(dim=1, keepdim=True)
-        # lstsq by SVD, so that conditions which repeat each other do no harm
+        # lstsq by SVD: linearly dependent conditions do no harm
         solved = torch.linalg.lstsq(others.T, flat[:, None], driver="gelsd").solution[:, 0]
         left = flat - solved @ others
     if not left.norm() > 1e-6 * flat.norm():
         raise ValueError("the conditions leave nothing of the direction: it lies in their span")
     return (left / left.norm()).reshape(direction.shape).float()
-
-
-def to_distance(
-    code: Tensor,  # [1, D]
-    normal: Tensor,  # [1, D], unit length
-    distances: Sequence[float] | Tensor,
-) -> Tensor:
-    """[S, D]: the code moved along the normal until <code, normal> is each of the distances.
-
-    `linear_interpolate` of the official code for codes of two axes; the hyperplane is taken through
-    the origin, as there.
-    """
-    steps = torch.as_tensor(distances, dtype=code.dtype, device=code.device)[:, None]
-    return code + (steps - code @ normal.to(code).T) * normal.to(code)
-
-
-def by_distance(
-    code: Tensor,  # [1, D], or rows [1, L, D]
-    normal: Tensor,  # [1, D], or [L, D] for rows
-    distances: Sequence[float] | Tensor,
-) -> Tensor:
-    """[S, D] or [S, L, D]: the code moved by each of the distances from where it is.
-
-    `linear_interpolate` of the official code for codes of three axes.
-    """
-    steps = torch.as_tensor(distances, dtype=code.dtype, device=code.device)
-    return code + steps.reshape(-1, *[1] * (code.ndim - 1)) * normal.to(code)

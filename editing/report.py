@@ -1,21 +1,24 @@
-"""What is known of directions: a listing, a summary of what was measured, a card, a strip."""
+"""Reports on directions: a listing, a table of measurements, a Markdown card, a strip."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from clcae.images import labelled_grid
+from clcae.images import labelled_grid, write_png
 from clcae.stylegan2 import Generator
 from editing.directions import Direction, cosines
-from editing.editor import Watch, sweep
+from editing.editor import moved_pictures
+from editing.statistics import LatentStatistics, Watch, mapped
 
 MOST = 16  # directions of which a table of cosines is printed
 SMALLEST_CELL = 128  # pixels; smaller pictures of a strip are enlarged by a whole number
 
 
 def listing(directions: Mapping[str, Direction]) -> str:
-    """One line for each direction, and the cosine of every pair."""
+    """Lists directions, one a line, and the cosine of every pair."""
     rows: list[tuple[str, ...]] = [
         ("name", "space", "rows x width", "layers", "unit", "strengths", "kind", "strength 1")
     ]
@@ -45,12 +48,12 @@ def listing(directions: Mapping[str, Direction]) -> str:
 
 
 def summary(directions: Mapping[str, Direction]) -> str:
-    """What was measured when the directions were found, one line each."""
+    """Tabulates what was measured when the directions were found."""
     return _columns(_measured_rows(directions))
 
 
 def card(directions: Mapping[str, Direction], *, name: str, command: str) -> str:
-    """The card that lies beside a file, in Markdown."""
+    """Writes the Markdown card that lies beside a file of directions."""
     first = next(iter(directions.values()))
     conditions = first.provenance.get("conditions")
     off = {
@@ -161,17 +164,51 @@ def strip(
     *,
     watch: Watch | None = None,
 ) -> Tensor:
-    """One picture [3, H, W]: a row for each code, a column for each strength.
+    """Draws one picture [3, H, W]: a row for each code, a column for each strength.
 
     Raises:
-        ValueError: the direction does not fit the generator.
+        ValueError: if the direction does not fit the generator.
     """
     direction.check(generator)
-    rows = codes[:, None].expand(-1, generator.num_codes, -1) if codes.ndim == 2 else codes
     columns = {}
-    for strength, move in zip(strengths, sweep(direction, strengths, watch=watch), strict=True):
-        moved = move(rows.to(generator.w_average))
-        latent = moved if direction.space.is_mapped else generator.map(moved)
-        parts = latent.split(generator.at_once)
-        columns[f"{strength:g}"] = torch.cat([generator.synthesize(part).cpu() for part in parts])
+    for strength in strengths:
+        pictures = moved_pictures(generator, direction, codes, strength, watch=watch)
+        columns[f"{strength:g}"] = torch.cat([part.cpu() for part in pictures])
     return labelled_grid(columns, scale=max(1, SMALLEST_CELL // generator.resolution))
+
+
+def write_strips(
+    folder: Path,
+    generator: Generator,
+    directions: Mapping[str, Direction],
+    *,
+    names: Sequence[str],
+    strengths: Sequence[float],
+    people: int,
+    seed: int,
+) -> Iterator[Path]:
+    """Draws a strip of each direction into a folder, and yields the files as they are written.
+
+    Args:
+        folder: of the pictures.
+        generator: that draws.
+        directions: by name.
+        names: of those to draw.
+        strengths: the columns.
+        people: sampled codes, the rows below the mean code.
+        seed: of the samples.
+
+    Raises:
+        ValueError: if a name is unknown, or a direction does not fit the generator.
+    """
+    for name in names:
+        if name not in directions:
+            raise ValueError(f"there is no direction {name!r}; there are: {', '.join(directions)}")
+    statistics = LatentStatistics.of_generator(generator)
+    samples = next(mapped(generator, num_samples=people, seed=seed))
+    codes = torch.cat([statistics.mean[None].float(), samples])
+    watch = Watch(statistics)
+    for name in names:
+        path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.png"
+        write_png(strip(generator, directions[name], codes, strengths, watch=watch), path)
+        yield path

@@ -1,24 +1,41 @@
-"""Codes with the scores of their pictures: drawn and judged here, or given as arrays."""
+"""Codes with the scores of their pictures: drawn and judged here, or read from arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from clcae.data.transforms import at_input_size
+from clcae.files import replacing
+from clcae.images import write_png
 from clcae.pretrained.assets import portraits_judges
-from clcae.stylegan2 import Generator, LatentSpace
+from clcae.stylegan2 import Generator, LatentSpace, normalize_z
 from editing.arrays import read_npy
-from editing.calibration import Attribute, Judge
-from editing.interfacegan import scored_samples
+
+Judge = Callable[[Tensor], Tensor]  # images [N, 3, H, W] in [-1, 1] -> [N, A]
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """One attribute of a judge."""
+
+    name: str
+    column: int  # of the judge's scores
+    deviation: float  # its standard deviation over samples
+    binary: bool  # a probability: the pictures lie on either side of 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Codes with what a judge says of their pictures."""
+    """Codes and the scores of their pictures.
+
+    Raises:
+        ValueError: if scores and codes differ in number, or two attributes share a name.
+    """
 
     codes: Tensor  # [N, D], or rows [N, L, D]
     scores: Tensor  # [N, A]
@@ -35,29 +52,171 @@ class Samples:
             raise ValueError(f"attributes are named twice: {', '.join(sorted(repeated))}")
 
     def column(self, name: str) -> int:
-        """Where an attribute stands. Raises ValueError naming those there are."""
-        if name not in self.names:
-            raise ValueError(f"there is no attribute {name!r}; there are: {', '.join(self.names)}")
+        """Returns the column of an attribute.
+
+        Raises:
+            ValueError: if there is none, with those there are.
+        """
+        check_attributes([name], self.names)
         return list(self.names).index(name)
 
     def attribute(self, name: str) -> Attribute:
-        """The attribute with its deviation over the samples whose score is finite."""
+        """Describes an attribute, with its deviation over the samples whose score is finite."""
         column = self.column(name)
         values = self.scores[:, column].double()
         deviation = float(values[values.isfinite()].std())
         return Attribute(name=name, column=column, deviation=deviation, binary=name in self.binary)
 
 
-def given_samples(codes: Path, scores: Sequence[tuple[str, Path]]) -> Samples:
-    """Samples of files as InterFaceGAN's: codes (N, D) or (N, L, D), scores (N,) or (N, 1) each.
+def check_attributes(wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Refuses unknown attributes.
+
+    Raises:
+        ValueError: if one is unknown, with those there are.
+    """
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"there is no attribute {name!r}; there are: {', '.join(known)}")
+
+
+def sample_codes(
+    generator: Generator,
+    *,
+    space: LatentSpace,
+    count: int,
+    rng: torch.Generator,
+    truncation: float = 1.0,
+) -> Tensor:
+    """Draws codes of a latent space: [N, D], or [N, L, D] for W+ and Z+.
+
+    Args:
+        generator: whose latent space it is.
+        space: Z and Z+ are brought to the sphere of radius sqrt(D); W and W+ are mapped.
+        count: N.
+        rng: source of all draws, on the CPU.
+        truncation: psi, of W and W+; 1 changes nothing.
+    """
+    shape = (count, generator.num_codes) if space.has_rows else (count,)
+    z = torch.randn(*shape, generator.z_dim, generator=rng).to(generator.w_average)
+    if not space.is_mapped:
+        return normalize_z(z)
+    with torch.no_grad():
+        return generator.map(z, truncation=truncation)
+
+
+@torch.no_grad()
+def draw(
+    generator: Generator,
+    *,
+    space: LatentSpace,
+    count: int,
+    seed: int = 0,
+    truncation: float = 1.0,
+    batch: int = 256,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draws codes and synthesizes their pictures, batch by batch.
+
+    Args:
+        generator: the generator.
+        space: of the codes.
+        count: of all codes.
+        seed: of the codes; the same codes for the same seed and batch.
+        truncation: psi, of W and W+.
+        batch: pictures at once; fewer where they are large.
+
+    Yields:
+        Codes [N, D] or [N, L, D] on the CPU, and pictures [N, 3, H, W], not clamped.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    step = min(generator.at_once, batch)
+    with tqdm(total=count, unit="picture", disable=None) as bar:
+        for first in range(0, count, step):
+            size = min(step, count - first)
+            codes = sample_codes(generator, space=space, count=size, rng=rng, truncation=truncation)
+            latent = codes if space.is_mapped else generator.map(codes)
+            yield codes.cpu(), generator.synthesize(latent)
+            bar.update(size)
+
+
+def score_samples(
+    generator: Generator,
+    judge: Judge,
+    *,
+    names: Sequence[str],
+    binary: Sequence[str],
+    space: LatentSpace,
+    count: int,
+    seed: int = 0,
+    truncation: float = 1.0,
+) -> Samples:
+    """Draws samples as `draw` does and scores their pictures.
+
+    Args:
+        generator: the generator.
+        judge: images [N, 3, H, W] to scores [N, A].
+        names: of the A columns.
+        binary: those of them that are probabilities.
+        space: of the codes.
+        count: of the samples.
+        seed: of the codes.
+        truncation: psi, of W and W+.
+    """
+    codes, scores = [], []
+    drawn = draw(generator, space=space, count=count, seed=seed, truncation=truncation)
+    for some, pictures in drawn:
+        codes.append(some)
+        with torch.no_grad():
+            scores.append(judge(pictures.clamp(-1, 1)).cpu())
+    return Samples(torch.cat(codes), torch.cat(scores), names, binary)
+
+
+def write_samples(
+    generator: Generator,
+    folder: Path,
+    *,
+    space: LatentSpace,
+    count: int,
+    seed: int,
+    truncation: float,
+) -> None:
+    """Draws samples and writes codes.npy and pictures/000000.png, ... to be scored elsewhere.
+
+    Args:
+        generator: the generator.
+        folder: of the files; codes.npy is written last.
+        space: of the codes.
+        count: of the samples.
+        seed: of the codes.
+        truncation: psi, of W and W+.
+
+    Raises:
+        ValueError: if the folder has codes already.
+    """
+    codes_file = folder / "codes.npy"
+    if codes_file.exists():
+        raise ValueError(f"{codes_file} is there already: give another --out")
+    parts, index = [], 0
+    for codes, pictures in draw(
+        generator, space=space, count=count, seed=seed, truncation=truncation, batch=64
+    ):
+        parts.append(codes)
+        for picture in pictures.cpu():
+            write_png(picture, folder / "pictures" / f"{index:06d}.png")
+            index += 1
+    with replacing(codes_file) as unfinished, unfinished.open("wb") as file:
+        np.save(file, torch.cat(parts).numpy())
+
+
+def read_samples(codes: Path, scores: Sequence[tuple[str, Path]]) -> Samples:
+    """Reads samples as InterFaceGAN takes them: codes (N, D) or (N, L, D), scores (N,) or (N, 1).
 
     Args:
         codes: a .npy file.
         scores: name and .npy file of every attribute; NaN marks what was not scored.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a file holds something else, or another number of scores than there are codes.
+        FileNotFoundError: if there is no such file.
+        ValueError: if a file holds something else, or scores and codes differ in number.
     """
     values = torch.from_numpy(np.array(read_npy(codes), dtype=np.float32))
     columns = []
@@ -72,49 +231,14 @@ def given_samples(codes: Path, scores: Sequence[tuple[str, Path]]) -> Samples:
     return Samples(values, torch.stack(columns, dim=1), [name for name, _ in scores])
 
 
-def score_samples(
-    generator: Generator,
-    judge: Judge,
-    *,
-    names: Sequence[str],
-    binary: Sequence[str],
-    space: LatentSpace,
-    count: int,
-    seed: int = 0,
-    truncation: float = 1.0,
-    progress: Callable[[int], object] = lambda count: None,
-) -> Samples:
-    """Samples of a generator, scored by a judge whose columns have these names.
-
-    Args:
-        generator: that draws.
-        judge: images [N, 3, H, W] to scores [N, A].
-        names: of the A columns.
-        binary: those of them that are probabilities.
-        space: of the codes.
-        count: N.
-        seed: of the codes.
-        truncation: psi, of W and W+.
-        progress: called with the number of pictures scored, after each batch.
-    """
-    codes, scores = [], []
-    for some_codes, some_scores in scored_samples(
-        generator, judge, space=space, count=count, seed=seed, truncation=truncation
-    ):
-        codes.append(some_codes)
-        scores.append(some_scores)
-        progress(len(some_codes))
-    return Samples(torch.cat(codes), torch.cat(scores), names, binary)
-
-
 def portraits_scorer(generator: Generator) -> tuple[Judge, Judge]:
-    """The portraits judges for a generator's pictures: attributes [N, 8] and identity [N, D].
+    """Builds the portraits judges for a generator: attributes [N, 8] and identity [N, D].
 
-    Pictures larger than the judges read are averaged to their size. The judges go to where the
-    generator is.
+    Larger pictures are averaged to the size that the judges read. The judges move to the
+    generator's device.
 
     Raises:
-        ValueError: the generator's pictures are smaller than what the judges read.
+        ValueError: if the generator's pictures are smaller than what the judges read.
     """
     judges = portraits_judges().to(generator.w_average.device)
     side = judges.attributes.size

@@ -5,18 +5,19 @@ section 3.2. Two forms are in use: `editings/sefa.py` of e4e takes chosen layers
 column of the concatenated weights to unit length before the eigenvectors of A^T A; rosinality's
 `closed_form_factorization.py` takes the weights of all convolutions and of the first to-RGB as they
 are. Deviations: the sign of a vector is such that its largest entry is positive; and the rows that
-move are those which the chosen layers read. e4e's code moves the rows below (`official_rows`).
+move are those which the chosen layers read. e4e's code moves the row below each, and none for layer
+0, because its list of convolutions does not count the first.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from clcae.nn.equalized import EqualizedLinear
 from clcae.stylegan2 import Generator, LatentSpace
+from editing.calibration import by_width
 from editing.directions import Direction
 from editing.ganspace import signed
+from editing.statistics import LatentStatistics
 
 STRENGTHS = (-15.0, 15.0)  # e4e's distances, of unit vectors
 LAYERS = (2, 6)  # e4e's choice, [2, 3, 4, 5]
@@ -26,10 +27,10 @@ def modulation_weights(
     generator: Generator,
     layers: tuple[int, int] | None = None,  # first to end, exclusive; None: all
 ) -> Tensor:
-    """The matrices A of the styled convolutions, one above the other: [sum of C_in, w_dim].
+    """Stacks the modulation matrices A of styled convolutions: [sum of C_in, w_dim].
 
     Raises:
-        ValueError: the generator has no such layers.
+        ValueError: if the generator has no such layers.
     """
     first, end = layers if layers is not None else (0, generator.num_layers)
     if not 0 <= first < end <= generator.num_layers:
@@ -50,12 +51,12 @@ def factorize(
     *,
     layers: tuple[int, int] | None = LAYERS,  # first to end, exclusive; None: all
 ) -> tuple[Tensor, Tensor]:
-    """Eigenvalues [D], largest first, and eigenvectors [D, D] as rows, of chosen layers.
+    """Computes eigenvalues [D], largest first, and eigenvectors [D, D] as rows, of A^T A.
 
     Every row of A (one style each) is scaled to unit length first, as e4e's code and SeFa's do.
 
     Raises:
-        ValueError: the generator has no such layers.
+        ValueError: if the generator has no such layers.
     """
     weights = modulation_weights(generator, layers).double()
     weights = weights / weights.norm(dim=1, keepdim=True).clamp_min(1e-12)
@@ -64,7 +65,7 @@ def factorize(
 
 
 def factorize_whole(generator: Generator) -> tuple[Tensor, Tensor]:
-    """Singular values [K], largest first, and right singular vectors [K, D] as rows, of all layers.
+    """Computes singular values [K], largest first, and right singular vectors [K, D] of all layers.
 
     rosinality's variant: the unscaled weights of all styled convolutions and of the first to-RGB.
     """
@@ -74,36 +75,49 @@ def factorize_whole(generator: Generator) -> tuple[Tensor, Tensor]:
     return values, signed(vectors)
 
 
+def find_directions(
+    generator: Generator, *, layers: tuple[int, int] | None, count: int
+) -> dict[str, Direction]:
+    """Finds the leading directions; strength 1 is one width of W along each.
+
+    Args:
+        generator: the generator.
+        layers: to factorise, and rows to move, first to end, exclusive; None is rosinality's form.
+        count: of the directions.
+
+    Raises:
+        ValueError: if the generator has no such layers.
+    """
+    if layers is None:
+        _, vectors = factorize_whole(generator)
+    else:
+        _, vectors = factorize(generator, layers=layers)
+    statistics = LatentStatistics.of_generator(generator)
+    found = directions_of(vectors, count=count, rows=layers)
+    return {
+        name: by_width(direction, statistics.deviation(direction.vector[0]))
+        for name, direction in found.items()
+    }
+
+
 def directions_of(
     vectors: Tensor,  # [K, D], of unit length, leading first
     *,
     count: int,
-    rows: tuple[int, int] | None,  # that they move, first to end exclusive; None: all
-    units: Sequence[float] | None = None,  # length of strength 1; None: 1
+    rows: tuple[int, int] | None,  # moved, first to end exclusive; None: all
     strengths: tuple[float, float] = STRENGTHS,
-    meaning: str = "one unit of length in W",
     method: str = "SeFa",
 ) -> dict[str, Direction]:
-    """The leading vectors as directions sefa0, sefa1, ..., increments in W."""
-    units = [1.0] * count if units is None else units
+    """Makes directions sefa0, sefa1, ... of the leading vectors: increments in W."""
     return {
         f"sefa{index}": Direction(
             name=f"sefa{index}",
             vector=vectors[index : index + 1].float(),
             space=LatentSpace.W,
             layers=rows,
-            unit=units[index],
             strengths=strengths,
-            meaning=meaning,
+            meaning="one unit of length in W",
             provenance={"method": method, "index": index},
         )
         for index in range(min(count, len(vectors)))
     }
-
-
-def official_rows(layers: tuple[int, int]) -> list[int]:
-    """The rows e4e's code moves for layers first to end: one below each, and none for layer 0.
-
-    Its list of convolutions does not count the first, and the difference stays in the rows.
-    """
-    return [layer - 1 for layer in range(*layers) if layer != 0]

@@ -10,10 +10,10 @@ from clcae.data.pictures import find_items
 from clcae.device import pick_device
 from clcae.faces import CropFolder
 from clcae.ops.memory import keep_freed_memory
-from clcae.photographs.account import Account
 from clcae.photographs.aligner import FaceAligner
 from clcae.photographs.arguments import add_file_arguments
 from clcae.photographs.frames import find_videos
+from clcae.photographs.passes import Account
 
 NAME = "align.py"
 EXAMPLES = """

@@ -1,48 +1,29 @@
-"""Speed and memory of the library on this machine, as ratios in one run; see --help."""
+"""Measures speed and memory of the library on this machine, as ratios in one run; see --help."""
 
 import argparse
 import datetime
-import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from benchmarks.case import Case, Record, measured
-from benchmarks.hardware import ceilings, described
-from benchmarks.imports import import_cases
-from benchmarks.inversion import edit_cases, encoder_cases, inversion_cases
-from benchmarks.memory import ChildError, Peak, available, line, peak_in_child, peak_of, release
-from benchmarks.networks import Networks
-from benchmarks.operators import operator_cases
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is never installed
+
+from benchmarks.ceilings import describe_machine, measure_ceilings
+from benchmarks.measurement import Group, Record, measure
+from benchmarks.memory import Peak, available, peak_of, release
+from benchmarks.network_cache import NetworkCache
 from benchmarks.report import SCHEMA, markdown, ratio_text, write
-from benchmarks.served import Served, serve
-from benchmarks.synthesis import generator_cases, scaling_cases
-from benchmarks.timing import Call
-from benchmarks.training import large_training_cases, training_cases
+from benchmarks.sections import DEFAULT, SECTIONS, VariantAddress, groups
+from benchmarks.workers import Worker
 from clcae.device import pick_device
 from clcae.ops.memory import keep_freed_memory
-from clcae.stylegan2.compilation import compiled
 
 NAME = "benchmark.py"
-ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = {
-    "import": "the library against torch alone",
-    "generator": "codes to pictures against the textbook's synthesis, at 256, 512 and 1024 px",
-    "encoder": "images to w, W+ and F",
-    "inversion": "image to picture with F, against one encoder pass and one synthesis",
-    "edit": "changed codes to picture, against one synthesis",
-    "training": "one step of each stage against the same step written plainly",
-    "training-1024": "the same with a 1024 generator; only when it is named: minutes, and 20 GiB",
-    "ops": "each operator against its reference, its plain form, and the speed of a copy",
-    "scaling": "more pictures at once, more pixels, more threads",
-}
-DEFAULT = [name for name in SECTIONS if name != "training-1024"]
 LIMIT, QUICK_LIMIT = 20.0, 1.5  # seconds
 GIB = 1 << 30
 EXAMPLES = """
@@ -72,7 +53,7 @@ held with everything built. The weights are random and of official size: no file
 
 
 class Run:
-    """One run: what was asked for, and what was found so far."""
+    """Measures the sections that were asked for, and notes what could not be measured."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -84,17 +65,14 @@ class Run:
             torch.set_num_threads(options.threads)
         self.left_out: list[str] = []
         self.failed = self.stopped = False
-        self.plain_step: ModuleType | None = None
-        self.networks = Networks(
+        self.networks = NetworkCache(
             device=self.device,
-            textbook=self._textbook(),
+            compile=options.compile,
             memory_kept=self.memory == "kept" and self.device.type == "cpu",
         )
-        if options.compile:
-            self.networks.compiled = compiled
 
     def report(self) -> dict[str, Any]:
-        """Measures; what is finished is written as soon as it is there."""
+        """Measures everything; writes what is finished as soon as it is there."""
         options = self.options
         self.say("ceilings of the machine")
         report: dict[str, Any] = {
@@ -107,8 +85,8 @@ class Run:
                 "memory": self.memory,
                 "limit": self.limit,
             },
-            "machine": described(self.device),
-            "ceilings": ceilings(self.device, small=options.quick),
+            "machine": describe_machine(self.device),
+            "ceilings": measure_ceilings(self.device, small=options.quick),
             "sections": {},
             "left_out": self.left_out,
         }
@@ -124,26 +102,25 @@ class Run:
         self._save(report)
         return report
 
-    def section(self, section: str, machine: dict[str, float]) -> Iterator[Record]:
-        """The records of a section; what cannot be measured is noted instead."""
-        for case in self.cases(section):
-            where = f"{section}, {case.name}"
+    def section(self, section: str, ceilings: dict[str, float]) -> Iterator[Record]:
+        """Yields the records of a section, one for every group that could be measured."""
+        for group in groups(section, self.networks, quick=self.options.quick):
+            where = f"{section}, {group.name}"
             self.say(where)
-            release()  # what the case before has held
+            release()  # memory of the group before
             free = available() if self.device.type == "cpu" else None
-            if free is not None and free < case.needs * GIB:
-                self._leave_out(
-                    f"{where}: needs {case.needs:.0f} GiB, {free / GIB:.1f} GiB are free"
-                )
+            if free is not None and free < group.needs * GIB:
+                needed = f"needs {group.needs:.0f} GiB, {free / GIB:.1f} GiB are free"
+                self._leave_out(f"{where}: {needed}")
                 continue
             try:
-                record = measured(
-                    case,
+                record = measure(
+                    group,
                     device=self.device,
                     limit=self.limit,
-                    ceilings=machine,
-                    peak=partial(self._peak, section, case),
-                    serve=partial(self._served, section, case),
+                    ceilings=ceilings,
+                    peak=partial(self._peak, section, group),
+                    run_apart=partial(self._worker, section, group.name, memory_kept=False),
                 )
             except (RuntimeError, MemoryError) as error:  # one that fails costs no other
                 self.failed = True
@@ -154,52 +131,34 @@ class Run:
             yield record
         self.networks.clear()
 
-    def cases(self, section: str) -> Iterator[Case]:
-        """The cases of a section, one after the other."""
-        makers: dict[str, Callable[..., Iterator[Case]]] = {
-            "import": import_cases,
-            "generator": generator_cases,
-            "encoder": encoder_cases,
-            "inversion": inversion_cases,
-            "edit": edit_cases,
-            "training": partial(training_cases, plain_step=self.plain_step),
-            "training-1024": partial(large_training_cases, plain_step=self.plain_step),
-            "ops": operator_cases,
-            "scaling": scaling_cases,
-        }
-        return makers[section](self.networks, quick=self.options.quick)
-
-    def call(self, section: str, case_name: str, variant: str) -> Call:
-        """One variant, in a process that does nothing else."""
-        case = next(case for case in self.cases(section) if case.name == case_name)
-        return case.variants[variant].prepare()
-
     def say(self, text: str) -> None:
-        """A line of progress, with the seconds since the start."""
+        """Prints a line of progress, with the seconds since the start."""
         print(f"{time.perf_counter() - self.begun:5.0f} s  {text}", file=sys.stderr, flush=True)
 
-    def _peak(self, section: str, case: Case, variant: str) -> Peak | None:
-        """On a CPU by a process of its own."""
-        if self.device.type == "cuda":
-            return peak_of(case.variants[variant].prepare(), self.device)
+    def _peak(self, section: str, group: Group, variant: str) -> Peak | None:
+        """Measures peak memory, on a CPU in a process of its own."""
         try:
-            return peak_in_child(self._child("--peak", section, case.name, variant))
-        except ChildError as error:
-            self._leave_out(f"peak memory of {section}, {case.name}, {variant}: {error}")
+            if self.device.type == "cuda":
+                return peak_of(group.variants[variant].prepare(), self.device)
+            return self._worker(section, group.name, variant).peak(self.device)
+        except (RuntimeError, MemoryError) as error:
+            said = " ".join(str(error).split())[:200]
+            self._leave_out(f"peak memory of {section}, {group.name}, {variant}: {said}")
             return None
 
-    def _served(self, section: str, case: Case, variant: str) -> Call:
-        return Served(self._child("--memory", "returned", "--serve", section, case.name, variant))
-
-    def _child(self, *arguments: str) -> list[str]:
-        """This command again, for one variant."""
-        command = [sys.executable, str(Path(__file__).resolve()), "--device", str(self.device)]
-        command += ["--threads", str(torch.get_num_threads())] + ["--quick"] * self.options.quick
-        return [*command, *arguments]
-
-    def _textbook(self) -> ModuleType | None:
-        self.plain_step = importlib.import_module("benchmarks.yardstick.training_step")
-        return importlib.import_module("benchmarks.yardstick.synthesis")
+    def _worker(
+        self, section: str, group: str, variant: str, *, memory_kept: bool = True
+    ) -> Worker:
+        address = VariantAddress(
+            section=section,
+            group=group,
+            variant=variant,
+            device=self.device,
+            threads=torch.get_num_threads(),
+            quick=self.options.quick,
+            memory_kept=memory_kept,
+        )
+        return Worker(address.prepare)
 
     def _leave_out(self, text: str) -> None:
         self.say(f"left out: {text}")
@@ -211,17 +170,10 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; 0, 1: something failed, 130: it was stopped. SystemExit 2: usage."""
+    """Runs the command; returns 0, 1 if something failed, 130 if stopped by hand."""
     options = _parser().parse_args(arguments)
     try:
-        run = Run(options)
-        if options.peak is not None:
-            print(line(peak_of(run.call(*options.peak), run.device)))
-            return 0
-        if options.serve is not None:
-            serve(run.call(*options.serve), sys.stdin)
-            return 0
-        report = run.report()
+        report = (run := Run(options)).report()
     except (ValueError, OSError) as error:
         print(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -236,9 +188,8 @@ def _sections(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in SECTIONS:
-            raise argparse.ArgumentTypeError(
-                f"there is no section {name!r}; there are {', '.join(SECTIONS)}"
-            )
+            known = ", ".join(SECTIONS)
+            raise argparse.ArgumentTypeError(f"there is no section {name!r}; there are {known}")
     return list(dict.fromkeys(names))
 
 
@@ -259,15 +210,14 @@ def _threads(text: str) -> int:
 
 
 def _json_file(text: str) -> Path:
-    path = Path(text)
-    if path.is_dir():
+    if Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is a folder, expected a file to write")
-    return path
+    return Path(text)
 
 
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, SECTIONS))
-    sections = "\n".join(f"  {name:{width}}  {what}" for name, what in SECTIONS.items())
+    sections = "\n".join(f"  {name:{width}}  {what}" for name, (what, _) in SECTIONS.items())
     parser = argparse.ArgumentParser(
         prog=NAME,
         description="Measures the library on this machine: seconds, pictures a second, peak "
@@ -276,42 +226,22 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES.format(sections=sections),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--only",
-        type=_sections,
-        default=DEFAULT,
-        metavar="SECTION,...",
-        help="these sections alone, in this order (default: all but training-1024)",
+    add = parser.add_argument
+    only = "these sections alone, in this order (default: all but training-1024)"
+    add("--only", type=_sections, default=DEFAULT, metavar="SECTION,...", help=only)
+    add("--quick", action="store_true", help="small networks, a minute and a half in all")
+    add("--json", type=_json_file, metavar="FILE", help="write every figure there")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    add("--threads", type=_threads, metavar="N", help="of the CPU (default: what torch takes)")
+    add("--compile", action="store_true", help="torch.compile as well")
+    memory = (
+        "freed memory stays with the process, as in the other commands, or goes back to the "
+        "system, as in a program that imports the library (default: kept)"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="small networks, a minute and a half in all"
-    )
-    parser.add_argument("--json", type=_json_file, metavar="FILE", help="write every figure there")
-    parser.add_argument(
-        "--device",
-        default="auto",
-        help="auto, cpu, cuda, cuda:1 (default: a GPU where there is one)",
-    )
-    parser.add_argument(
-        "--threads", type=_threads, metavar="N", help="of the CPU (default: what torch takes)"
-    )
-    parser.add_argument("--compile", action="store_true", help="torch.compile as well")
-    parser.add_argument(
-        "--memory",
-        choices=["kept", "returned"],
-        default="kept",
-        help="freed memory stays with the process, as in the other commands, or goes back to the "
-        "system, as in a program that imports the library (default: kept)",
-    )
-    parser.add_argument(
-        "--limit",
-        type=_seconds,
-        metavar="SECONDS",
-        help=f"after which a case begins no further round (default: {LIMIT:.0f}, with --quick "
-        f"{QUICK_LIMIT:g})",
-    )
-    for hidden in ("--peak", "--serve"):  # section, case, variant
-        parser.add_argument(hidden, nargs=3, help=argparse.SUPPRESS)
+    add("--memory", choices=["kept", "returned"], default="kept", help=memory)
+    limit = "after which a group begins no further round (default: "
+    limit += f"{LIMIT:.0f}, with --quick {QUICK_LIMIT:g})"
+    add("--limit", type=_seconds, metavar="SECONDS", help=limit)
     return parser
 
 

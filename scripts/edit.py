@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from clcae.command import claim, make_parser, numbers, run_command
 from clcae.data.pictures import find_items
@@ -136,7 +137,7 @@ def _sweep(method: InversionMethod, edit: Edit, strengths: Sequence[float] | Non
 
 
 def _change(method: InversionMethod, edits: Sequence[Edit], watch: Watch | None) -> Change:
-    return lambda inversion: edit_inversion(method, inversion, edits, watch=watch)
+    return partial(edit_inversion, method, edits=edits, watch=watch)
 
 
 def _with_negative_lists(arguments: Sequence[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What edits change and what they spoil, measured on portraits; see --help."""
+"""Measures what edits change and what they spoil, on portraits; see --help."""
 
 import argparse
 import json
@@ -13,9 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clcae import load_method
+from clcae.command import make_parser, numbers, positive, run_command
 from clcae.evaluation.edit_quality import EditRow, measure_edits
 from clcae.evaluation.rows import software_versions
-from clcae.files import replacing
+from clcae.files import replacing, write_text
 from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import InversionMethod, Move
 from clcae.metrics.editing import PROTOCOL, Judgement
@@ -37,30 +38,26 @@ writes edits.json (every number), edits.md (one unit of every direction) and edi
 kept against attribute change, a curve for every space and rule)
 """
 MARKERS = "osv^DPX*"
-STRENGTHS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
+STRENGTHS = "-3,-2,-1,-0.5,0,0.5,1,2,3"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0, or 1 where it failed with one line on stderr. SystemExit 2: usage."""
     options = _parser().parse_args(arguments)
-    try:
-        method = load_method(options.method)
-        if method.image_shape != (64, 64):
-            raise ValueError(
-                f"{options.method} reads {method.image_shape}; portraits and their judges are 64x64"
-            )
-        directions = {
-            name: direction
-            for name, direction in load_directions(options.directions).items()
-            if name in ATTRIBUTES
-        }
-        rows = _measured(method, directions, options)
-        _write(rows, options)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    return run_command(NAME, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    method = load_method(options.method)
+    if method.image_shape != (64, 64):
+        raise ValueError(
+            f"{options.method} reads {method.image_shape}; portraits and their judges are 64x64"
+        )
+    directions = load_directions(options.directions)
+    known = {name: direction for name, direction in directions.items() if name in ATTRIBUTES}
+    rows = _measured(method, known, options)
+    _write(rows, options)
     print(_table(rows), f"\nwritten: {options.out}/edits.json, edits.md, edits.png", sep="")
-    return 0
 
 
 def _measured(
@@ -71,7 +68,7 @@ def _measured(
 
     def judge(images: Tensor) -> Judgement:
         images = images.clamp(-1, 1)
-        return Judgement(judges.attributes(images), judges.embed_images(images))
+        return Judgement(judges.attributes(images), judges.identity(images))
 
     with tqdm(disable=not sys.stderr.isatty(), unit="batch", desc="edits") as bar:
 
@@ -85,7 +82,7 @@ def _measured(
             directions={
                 name: partial(_move, direction=direction) for name, direction in directions.items()
             },
-            strengths=options.strengths,
+            strengths=sorted(set(options.strengths)),
             judge=judge,
             attributes=ATTRIBUTES,
             progress=progress,
@@ -97,7 +94,7 @@ def _move(strength: float, direction: Direction) -> Move:
 
 
 def _variants(method: InversionMethod) -> dict[str, InversionMethod]:
-    """Every output, by every rule where there are two."""
+    """Lists the method's outputs, each with every rule of editing where there are two."""
     variants: dict[str, InversionMethod] = {}
     for output in method.outputs:
         asked = method.with_output(output)
@@ -120,16 +117,14 @@ def _write(rows: list[EditRow], options: argparse.Namespace) -> None:
         "rows": [row.as_dict() for row in rows],
     }
     text = json.dumps(contents, indent=1).replace("NaN", "null")
-    with replacing(options.out / "edits.json") as path:
-        path.write_text(text + "\n")
-    with replacing(options.out / "edits.md") as path:
-        path.write_text(_table(rows))
+    write_text(options.out / "edits.json", text + "\n")
+    write_text(options.out / "edits.md", _table(rows))
     with replacing(options.out / "edits.png") as path:
         _draw(rows, path)
 
 
 def _table(rows: list[EditRow]) -> str:
-    """Markdown: one unit of every direction."""
+    """Tabulates one unit of every direction in Markdown."""
     plain = {
         (row.method, row.direction): row.effect.identity_with_input
         for row in rows
@@ -152,7 +147,7 @@ def _table(rows: list[EditRow]) -> str:
 
 
 def _draw(rows: list[EditRow], path: Path) -> None:
-    """A panel for every direction, a curve for every space and rule."""
+    """Draws a panel for every direction, a curve for every space and rule."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -183,41 +178,20 @@ def _draw(rows: list[EditRow], path: Path) -> None:
     figure.savefig(path, dpi=110, format="png")
 
 
-def _strengths(text: str) -> list[float]:
-    try:
-        values = sorted({float(part) for part in text.split(",")})
-    except ValueError:
-        values = [math.nan]
-    if not all(map(math.isfinite, values)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers as -1,0,1")
-    return values
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=NAME,
+    parser = make_parser(
+        NAME,
         description="Measures edits on held-out portraits: how far the attribute moves, whether "
         "the others stay, whether the person stays the same.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
-    parser.add_argument(
-        "--method", default="portraits/clcae", help="a file or a shipped name (portraits/clcae)"
-    )
-    parser.add_argument(
-        "--directions", default="portraits", help="a file of directions, or portraits"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_argument(
-        "--strengths",
-        type=_strengths,
-        default=list(STRENGTHS),
-        help="in calibrated units (default: from -3 to 3)",
-    )
-    parser.add_argument("--num-images", type=int, default=256, help="test portraits (256)")
-    parser.add_argument(
-        "--cache", type=Path, default=Path(".cache"), help="where drawn portraits are kept (.cache)"
-    )
+    add = parser.add_argument
+    add("--method", default="portraits/clcae", help="a file, or a shipped name")
+    add("--directions", default="portraits", help="a file of directions, or portraits")
+    add("--out", type=Path, required=True, help="folder of the results")
+    add("--strengths", type=numbers, default=STRENGTHS, help="of every direction, in its units")
+    add("--num-images", type=positive, default=256, help="test portraits")
+    add("--cache", type=Path, default=Path(".cache"), help="folder that keeps drawn portraits")
     return parser
 
 

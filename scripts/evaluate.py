@@ -22,7 +22,8 @@ from clcae.evaluation.rows import Row
 from clcae.evaluation.subject import Subject, folder_subject, method_subject
 from clcae.methods.interface import InversionMethod
 from clcae.stylegan2.compilation import compiled
-from clcae.tables.markdown import markdown_table
+from clcae.tables.comparison import rows_sheet
+from clcae.tables.formats import markdown_table
 from editing import load_directions, move_of
 from training import distributed
 from training.commandline import run_program
@@ -91,7 +92,8 @@ def evaluate(config: Mapping[str, Any], *, data: str) -> list[Row]:
 
 def report(rows: Sequence[Row], results: str) -> int:
     """Prints the table and all that is missing from it; returns the exit status."""
-    print(markdown_table(rows, metrics=list(rows[0].metrics), decimals=DECIMALS))
+    sheet = rows_sheet(rows, metrics=list(rows[0].metrics), decimals=DECIMALS)
+    print(markdown_table(sheet))
     print(f"{rows[0].num_images} images of {rows[0].extra['images']}; rows in {results}")
     said = set[str]()
     for row in rows:

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clcae.pretrained.importer import LAYOUTS, Imported, import_checkpoint
+from clcae.pretrained.layouts import LAYOUTS
+from clcae.pretrained.loading import Imported, import_checkpoint
 from clcae.pretrained.rosinality import export_rosinality
 from clcae.serialization import is_native, load, read_metadata, save
 from clcae.stylegan2 import Generator

@@ -18,8 +18,8 @@ from clcae.methods.inversion_file import Maker, Origin, moved_to, save_inversion
 from clcae.ops.memory import keep_freed_memory
 from clcae.photographs.arguments import add_method_arguments, faces_to_align
 from clcae.photographs.cutouts import Cutout
-from clcae.photographs.passes import FAST, check_names, open_method, pass_over
-from clcae.photographs.reader import Photograph, Reader, face_names
+from clcae.photographs.passes import FAST, check_names, open_method, part_names, pass_over
+from clcae.photographs.reader import Photograph, Reader
 
 NAME = "invert.py"
 EXAMPLES = """
@@ -84,11 +84,11 @@ def _write(
     out: Path,
     maker: Maker,
     item: Item,
+    names: list[str],
     photograph: Photograph,
     inverted: list[tuple[Inversion, Tensor]],
 ) -> None:
     """Writes the files of every face; those whose presence says that all is done come last."""
-    names = face_names(item.name, len(inverted))
     faces = zip(names, photograph.parts, inverted, strict=True)
     for name, cutout, (inversion, picture) in reversed(list(faces)):
         origin = Origin(
@@ -110,7 +110,7 @@ def _results(out: Path, name: str) -> tuple[Path, Path]:
 
 def _finished(out: Path, item: Item) -> bool:
     """Whether both files of the picture, or of the first of its faces, are there."""
-    names = (face_names(item.name, count)[0] for count in (1, 2))
+    names = (part_names(item.name, count)[0] for count in (1, 2))
     return any(all(path.is_file() for path in _results(out, name)) for name in names)
 
 

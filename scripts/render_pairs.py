@@ -1,20 +1,18 @@
-"""Pairs (G(w), w) for the aligner, rendered once into shards; see --help."""
+"""Renders pairs (G(w), w) for the aligner into shards; see --help."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 import clcae
+from clcae.command import claim, make_parser, positive, run_command
 from clcae.data.pairs import generated_pairs, render_shard
 from clcae.data.transforms import at_input_size
-from clcae.files import replacing
 from clcae.ops.memory import keep_freed_memory
 
 NAME = "render_pairs.py"
@@ -34,12 +32,7 @@ in every step.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0, or 1 where it failed with one line on stderr. SystemExit 2: usage."""
     options = _parser().parse_args(arguments)
-    try:
-        _render(options)
-    except (ValueError, OSError) as error:
-        print(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(NAME, lambda: _render(options), resumable=True)
 
 
 def _render(options: argparse.Namespace) -> None:
@@ -51,7 +44,7 @@ def _render(options: argparse.Namespace) -> None:
         "seed": options.seed,
         "truncation": options.truncation,
     }
-    _claim(options.out, settings)
+    claim(options.out / "pairs.json", settings)
     generator = clcae.load_generator(options.generator).to(options.device)
     if max(options.size) > generator.resolution:
         raise ValueError(
@@ -79,22 +72,6 @@ def _render(options: argparse.Namespace) -> None:
     print(f"{options.count} pairs in {len(starts)} shards: {options.out}")
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes down what the folder holds, or checks that it is what is asked for."""
-    path = folder / "pairs.json"
-    if path.is_file():
-        found = json.loads(path.read_text())
-        if found != settings:
-            other = sorted(key for key in settings if found.get(key) != settings[key])
-            raise ValueError(
-                f"{folder} holds pairs of other settings ({', '.join(other)}): "
-                "give another --out, or the same settings to go on"
-            )
-        return
-    with replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(settings, indent=2) + "\n")
-
-
 def _size(text: str) -> tuple[int, int]:
     sides = [int(side) for side in text.split("x") if side.isdecimal()]
     if len(sides) != text.count("x") + 1 or not 1 <= len(sides) <= 2 or min(sides) < 1:
@@ -102,39 +79,22 @@ def _size(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a positive number")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=NAME,
+    parser = make_parser(
+        NAME,
         description="Renders pairs of a generator's pictures and their codes w into shards, from "
         "which the contrastive aligner can be trained.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
-    parser.add_argument(
-        "--generator", required=True, help="portraits, or a native or official generator file"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the folder of the shards")
-    parser.add_argument("--count", type=_positive, default=100_000, help="pairs (default: 100000)")
-    parser.add_argument(
-        "--size",
-        type=_size,
-        default=(256, 256),
-        help="of the pictures: 256, 192x256 (default: 256)",
-    )
-    parser.add_argument(
-        "--shard", type=_positive, default=1000, help="pairs in a file (default: 1000)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
-    parser.add_argument(
-        "--truncation", type=float, default=1.0, help="of the codes (default: 1, none)"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
+    add = parser.add_argument
+    add("--generator", required=True, help="portraits, or a native or official file")
+    add("--out", type=Path, required=True, help="folder of the shards")
+    add("--count", type=positive, default=100_000, help="pairs")
+    add("--size", type=_size, default="256", help="of the pictures: 256, 192x256")
+    add("--shard", type=positive, default=1000, help="pairs in a file")
+    add("--seed", type=int, default=0, help="of all random draws")
+    add("--truncation", type=float, default=1.0, help="of the codes; 1 is none")
+    add("--device", default="cpu", help="cpu, cuda, mps")
     return parser
 
 

@@ -1,17 +1,16 @@
-"""Tables by name: published rows beside those measured here; see --help."""
+"""Prints a table by name: published rows beside rows measured here; see --help."""
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from clcae.evaluation.rows import Row, read_rows
-from clcae.files import replacing
+from clcae.evaluation.rows import read_rows
+from clcae.files import write_text
 from clcae.tables.comparison import MeasuredRow, metric_of, paper_sheet
 from clcae.tables.figures import (
-    check_suffix,
     edit_curves,
     figure_bytes,
     points_of,
@@ -24,7 +23,6 @@ from clcae.tables.page import page
 from clcae.tables.pooled import put_together
 from clcae.tables.published import PaperTable, read_paper_table, table_config
 from clcae.tables.repeats import difference_sheet, seeded_runs, spread_sheet
-from clcae.tables.seeds import Runs
 from clcae.tables.sheet import Sheet
 
 NAME = "tables.py"
@@ -56,7 +54,7 @@ tables (configs/table; each begins with its command):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; 0, or 1 where it failed with one line on stderr. SystemExit 2: usage."""
+    """Runs the command; returns the exit status, 0 or 1. Raises SystemExit 2 for wrong usage."""
     options = _parser().parse_args(arguments)
     try:
         path = TABLES / f"{options.name}.yaml"
@@ -67,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sheets, text = _paper(read_paper_table(path), options)
         text = text or FORMATS[_format(options)](sheets)
         if options.out:
-            with replacing(options.out) as partial:
-                partial.write_text(text, encoding="utf-8")
+            write_text(options.out, text)
         else:
             print(text)
     except (ValueError, OSError, ImportError) as error:
@@ -78,13 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _paper(table: PaperTable, options: argparse.Namespace) -> tuple[list[Sheet], str]:
-    """A table with published rows, or of runs; and its page where one is asked for."""
+    """Makes a table with published rows or of runs, and its page if that is the format."""
     found = _measured(table, options)
     if not table.rows and not found:
-        raise FileNotFoundError(
-            f"{options.runs or 'runs'} holds no finished run of this table; make them with the "
-            f"command that heads {TABLES.name}/{options.name}.yaml"
-        )
+        raise _without_runs(options)
     rows = [row for row, _ in found]
     if table.results:
         table, rows = put_together(table, rows)
@@ -93,13 +87,12 @@ def _paper(table: PaperTable, options: argparse.Namespace) -> tuple[list[Sheet],
     if options.figure:
         if table.axes is None:
             raise ValueError(f"{options.name} has no columns of distortion and editability")
-        check_suffix(options.figure)
-        write_figure(tradeoff(points, sheet, table.axes, paper="light"), options.figure)
+        write_figure(tradeoff(points, sheet, table.axes), options.figure)
     if _format(options) != "html":
         if options.edits:
             raise ValueError("--edits draws curves on a page: give --format html")
         return [sheet], ""
-    figures: dict[str, Callable[..., Any]] = {}
+    figures: dict[str, Callable[[], Any]] = {}
     if table.axes and points:
         caption = f"distortion ({table.axes[0]}) against editability ({table.axes[1]})"
         figures[caption] = partial(tradeoff, points, sheet, table.axes)
@@ -112,16 +105,10 @@ def _paper(table: PaperTable, options: argparse.Namespace) -> tuple[list[Sheet],
     return [sheet], page([sheet], figures=_drawn(figures), pictures=_pictures(found))
 
 
-def _drawn(figures: dict[str, Callable[..., Any]]) -> dict[str, tuple[bytes, bytes]]:
-    """Figures for light and dark paper; none, and a line that says why, without matplotlib."""
+def _drawn(figures: dict[str, Callable[[], Any]]) -> dict[str, bytes]:
+    """Draws figures as SVG; without matplotlib none, and a line says so."""
     try:
-        return {
-            caption: (
-                figure_bytes(draw(paper="light"), ".svg"),
-                figure_bytes(draw(paper="dark"), ".svg"),
-            )
-            for caption, draw in figures.items()
-        }
+        return {caption: figure_bytes(draw(), ".svg") for caption, draw in figures.items()}
     except ImportError as error:
         print(f"{NAME}: the page has no figures: {error}", file=sys.stderr)
         return {}
@@ -130,38 +117,31 @@ def _drawn(figures: dict[str, Callable[..., Any]]) -> dict[str, tuple[bytes, byt
 def _measured(
     table: PaperTable, options: argparse.Namespace
 ) -> list[tuple[MeasuredRow, Path | None]]:
-    """Rows that have a metric of the table, and the folders of those that may have pictures."""
+    """Reads rows that have a metric of the table, with the folder that may hold their grid."""
     found: list[tuple[MeasuredRow, Path | None]] = []
     default = [Path("results.jsonl")] if table.rows else []
     if table.results:
         default = [(options.runs or Path("runs")) / table.results]
     default = [path for path in default if path.is_file()]
     for path in default if options.results is None else options.results:
-        rows = _read(path)
+        rows = read_rows(path)
         kept = [row for row in rows if any(metric_of(row, c) for c in table.columns)]
         if len(kept) < len(rows):
             left = f"{len(rows) - len(kept)} of {len(rows)} rows have none of its metrics"
             print(f"{NAME}: {path}: {left}: left out", file=sys.stderr)
-        beside = path.parent if table.results else None  # a benchmark's folder has a grid
+        beside = path.parent if table.results else None  # the folder of a comparison has a grid
         found += [(MeasuredRow(row, str(path)), beside) for row in kept]
     if options.runs and not options.runs.is_dir():
         raise FileNotFoundError(f"{options.runs}: no such folder of runs")
     folder = options.runs or (Path("runs") if table.runs else None)
-    if folder is not None and not table.results:
+    if folder and not table.results:
         for path in sorted(folder.glob(f"{table.runs or '*'}/table.json")):
-            found += [(MeasuredRow(row, str(path.parent)), path.parent) for row in _read(path)]
+            found += [(MeasuredRow(row, str(path.parent)), path.parent) for row in read_rows(path)]
     return found
 
 
-def _read(path: Path) -> list[Row]:
-    try:
-        return read_rows(path)
-    except RecursionError:
-        raise ValueError(f"{path}: not a file of rows (nested too deeply)") from None
-
-
 def _pictures(found: Sequence[tuple[MeasuredRow, Path | None]]) -> dict[str, bytes]:
-    """grid.png of every run that has one of a size for a page."""
+    """Reads grid.png of every run that has one of a size for a page."""
     pictures = {}
     for folder in dict.fromkeys(folder for _, folder in found if folder is not None):
         path = folder / "grid.png"
@@ -175,36 +155,36 @@ def _pictures(found: Sequence[tuple[MeasuredRow, Path | None]]) -> dict[str, byt
 
 
 def _ablation(config: dict[str, Any], options: argparse.Namespace) -> tuple[list[Sheet], str]:
-    """Runs repeated under several seeds; and their page where one is asked for."""
+    """Makes the tables of runs repeated with several seeds, and their page if asked for."""
     if options.results or options.figure or options.edits:
         raise ValueError(
             f"{options.name} is made of runs alone: --results, --figure, --edits are for others"
         )
     folder = options.runs or Path("runs")
-    found: dict[str, Runs] = {
-        variant: seeded_runs(folder, config["runs"].format(variant=variant))
-        for variant in config["variants"]
-    }
+    pattern, variants = config["runs"], config["variants"]
+    found = {variant: seeded_runs(folder, pattern.format(variant=variant)) for variant in variants}
     present = {variant: runs for variant, runs in found.items() if runs}
     if not present:
-        raise FileNotFoundError(
-            f"{folder} holds no finished run of this table; make them with the command "
-            f"that heads {TABLES.name}/{options.name}.yaml"
-        )
-    names, decimals, reference = config["variants"], config["decimals"], config["reference"]
-    sheets = [spread_sheet(present, title=config["title"], names=names, decimals=decimals)]
-    if reference in present and len(present) > 1:
-        sheets.append(
-            difference_sheet(present, reference=reference, names=names, decimals=decimals)
-        )
-    for variant in [name for name in found if name not in present]:
+        raise _without_runs(options)
+    shown = {"names": variants, "decimals": config["decimals"]}
+    sheets = [spread_sheet(present, title=config["title"], **shown)]
+    if config["reference"] in present and len(present) > 1:
+        sheets.append(difference_sheet(present, reference=config["reference"], **shown))
+    for variant in (name for name in found if name not in present):
         print(f"{NAME}: no finished run of {variant} yet", file=sys.stderr)
     html = _format(options) == "html"
     return sheets, page(sheets, figures={}, pictures={}) if html else ""
 
 
+def _without_runs(options: argparse.Namespace) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{options.runs or 'runs'} holds no finished run of this table; make them with the command "
+        f"that heads {TABLES.name}/{options.name}.yaml"
+    )
+
+
 def _format(options: argparse.Namespace) -> str:
-    """The format asked for, or that of the suffix of --out, or Markdown."""
+    """Returns the format of --format, else of the suffix of --out, else markdown."""
     by_suffix = SUFFIXES.get(options.out.suffix.lower()) if options.out else None
     return options.format or by_suffix or "markdown"
 
@@ -212,9 +192,11 @@ def _format(options: argparse.Namespace) -> str:
 def _parser() -> argparse.ArgumentParser:
     names = sorted(path.stem for path in TABLES.glob("*.yaml"))
 
-    def known(name: str) -> str:
+    def table_name(name: str) -> str:
         if name not in names:
-            _refuse(f"there is no table {name!r}; there are: {', '.join(names)}")
+            known = ", ".join(names)
+            print(f"{NAME}: there is no table {name!r}; there are: {known}", file=sys.stderr)
+            raise SystemExit(2)
         return name
 
     parser = argparse.ArgumentParser(
@@ -223,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES + "\n".join(f"  {name}" for name in names),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", type=known, metavar="NAME", help="one of the tables below")
+    parser.add_argument("name", type=table_name, metavar="NAME", help="one of the tables below")
     parser.add_argument(
         "--format",
         choices=sorted([*FORMATS, "html"]),
@@ -257,11 +239,6 @@ def _parser() -> argparse.ArgumentParser:
         help="edits.json of scripts/edit_quality.py: a page then has curves over the strength",
     )
     return parser
-
-
-def _refuse(reason: str) -> NoReturn:
-    print(f"{NAME}: {reason}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 if __name__ == "__main__":

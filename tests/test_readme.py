@@ -1,58 +1,89 @@
-"""What README tells a stranger to type exists and parses."""
+"""README and the guides: every command that they show parses, every Python snippet runs."""
 
 import importlib
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+
+from training.commandline import FILES, composed
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = sorted(set(re.findall(r"train\.py((?: [+\w@.]+=[\w./@+\[\]]+)+)", README)))
-SCRIPTS = sorted(set(re.findall(r"^python (scripts/\w+\.py .*)$", README, re.MULTILINE)))
+CONFIGS = ROOT / "configs"
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 
-def test_commands_are_found() -> None:
-    assert len(COMMANDS) >= 6
+def commands(page: Path) -> list[str]:
+    """Lists the commands in fenced blocks, without remarks, and in the text of a page."""
+    text = page.read_text().replace("\\\n", " ")
+    blocks = [block for language, block in FENCE.findall(text) if language != "python"]
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += INLINE.findall(FENCE.sub("", text))
+    found = [re.split(r" {3,}| # ", line.strip())[0] for line in lines]
+    return sorted({c for c in found if re.match(r"(make|python|torchrun) .*\w", c)})
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_composes(command: str) -> None:
-    with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
-        compose("train", overrides=command.split())
+COMMANDS = [(page.name, command) for page in PAGES for command in commands(page)]
+SNIPPETS = [block for language, block in FENCE.findall(README.read_text()) if language == "python"]
 
 
-def test_targets_of_make_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    targets = re.findall(r"(?<=make )(?:train|test|lint)", README)
-    assert {"train", "test", "lint"} == set(targets)
-    for target in targets:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+def test_commands_and_snippets_are_found() -> None:
+    shown = [command for name, command in COMMANDS if name == README.name]
+    for start in ("make train", "make test", "python train.py", "python scripts/edit.py"):
+        assert any(command.startswith(start) for command in shown), start
+    assert len(shown) >= 12 and SNIPPETS
 
 
-def test_files_that_readme_shows_or_names_exist() -> None:
-    linked = re.findall(r"\]\((?!http)([^)]+)\)", README)
-    assert len(linked) >= 2
-    for name in linked:
-        assert (ROOT / name).exists(), name
-
-
-def test_scripts_are_found() -> None:
-    assert len(SCRIPTS) >= 9
-
-
-@pytest.mark.parametrize("command", SCRIPTS)
-def test_a_script_takes_its_arguments(command: str) -> None:
-    script, *arguments = shlex.split(re.split(r" {3,}", command)[0])  # what follows is a remark
-    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-    if script == "scripts/evaluate.py":  # Hydra's
-        with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
-            compose("evaluate", overrides=module._rewritten(arguments))
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_a_command_parses(
+    page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, *arguments = shlex.split(command)
+    if program == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        for target in arguments:
+            assert "=" in target or re.search(rf"^{target}:", makefile, re.MULTILINE), target
         return
-    if arguments == ["--help"]:
+    (index,) = (i for i, argument in enumerate(arguments) if argument.endswith(".py"))
+    script, arguments = Path(arguments[index]), arguments[index + 1 :]
+    assert (ROOT / script).is_file()
+    monkeypatch.chdir(tmp_path)
+    if (CONFIGS / f"{script.stem}.yaml").is_file():
+        compose(script.stem, arguments)
+        return
+    parser = importlib.import_module(".".join(script.with_suffix("").parts))._parser()
+    if "--help" in arguments:
         with pytest.raises(SystemExit, match="0"):
-            module._parser().parse_args(arguments)
+            parser.parse_args(arguments)
     else:
-        module._parser().parse_args(arguments)
+        parser.parse_args(arguments)
+
+
+def compose(primary: str, arguments: Sequence[str]) -> None:
+    """Composes the first run of a command of Hydra; files that it names are made."""
+    first = [re.sub(r"^([^=\[]+=[^,\[]+),.*", r"\1", argument) for argument in arguments]
+    overrides = [argument for argument in first if "=" in argument]
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key.partition("@")[2] in FILES or key in FILES:
+            Path(value).parent.mkdir(parents=True, exist_ok=True)
+            Path(value).touch()
+    composed(CONFIGS, primary, overrides)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_a_snippet_runs(snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, README.name, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_links_exist(page: Path) -> None:
+    for name in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
+        assert (page.parent / name).exists(), name

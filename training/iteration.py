@@ -50,9 +50,9 @@ class Iteration:
         seed: int,
         total_steps: int,
         batch_size: int,
-        accumulate: int = 1,
-        precision: Precision = "float32",
-        clip_norm: float | None = None,
+        accumulate: int,
+        precision: Precision,
+        clip_norm: float | None,
     ) -> None:
         self.task = task
         self.optimizers = dict(optimizers)

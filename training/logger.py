@@ -26,7 +26,7 @@ class Logger:
         progress: show progress on the screen.
     """
 
-    def __init__(self, *, folder: Path, enabled: bool = True, progress: bool = True) -> None:
+    def __init__(self, *, folder: Path, enabled: bool, progress: bool) -> None:
         self.folder = folder
         self.enabled = enabled
         self.metrics = folder / "metrics.jsonl"

@@ -118,8 +118,8 @@ class ExponentialAverage:
         self,
         *,
         modules: Mapping[str, nn.Module],
-        half_life: float = 10_000.0,
-        rampup: float | None = 0.05,
+        half_life: float,
+        rampup: float | None,
     ) -> None:
         if half_life <= 0:
             raise ValueError(f"half_life is {half_life}, expected a positive number of samples")

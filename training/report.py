@@ -25,7 +25,8 @@ from clcae.metrics.reconstruction import (
     PerceptualDistance,
 )
 from clcae.metrics.ssim import StructuralSimilarity
-from clcae.tables.markdown import markdown_table
+from clcae.tables.comparison import rows_sheet
+from clcae.tables.formats import markdown_table
 from training.tasks.encoder import reconstruction_grid
 
 COLUMNS = {"MSE": 4, "PSNR": 2, "SSIM": 3, "perceptual": 3, "identity": 3, "ms": 1}
@@ -51,7 +52,7 @@ class InversionReport:
         """
         rows = list(self.rows().values())
         write_rows(rows, folder / "table.json")
-        table = markdown_table(rows, metrics=list(COLUMNS), decimals=COLUMNS)
+        table = markdown_table(rows_sheet(rows, metrics=list(COLUMNS), decimals=COLUMNS))
         with replacing(folder / "table.md") as unfinished:
             unfinished.write_text(table)
         write_png(reconstruction_grid(self.method, self.test_images), folder / "grid.png")

@@ -1,26 +1,38 @@
 """A whole run: its folder, its parts, its stages in order, and its report."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from training import distributed
 from training.errors import UsageError
+from training.iteration import Precision
 from training.logger import Logger
 from training.optim import ExponentialAverage
 from training.parts import Parts
 from training.run_state import RunState, describe
 from training.schedules import Schedule
-from training.settings import RunSettings, StageSettings, run_settings, stage_settings
 from training.task import Task, derive_seed
-from training.trainer import Trainer, load_finished
+from training.trainer import StageSettings, Trainer, load_finished
 
 # Root keys that the run reads itself; every other root key describes a part.
 OWN_KEYS = {"run", "seed", "device", "paths", "trainer", "optim", "stages", "report"}
+# Keys of the section `trainer`: of the process, and of a stage.
+PROCESS_KEYS = {"suffix", "threads", "tf32", "progress", "debug"}
+LOOP_KEYS = {entry.name for entry in dataclasses.fields(StageSettings)}
+OPTIONAL_COUNTS = {
+    "validate_every",
+    "sample_every",
+    "save_every",
+    "limit_steps",
+    "limit_batch_size",
+}
+COUNTS = OPTIONAL_COUNTS | {"steps", "batch_size", "accumulate", "log_every", "keep_last"}
 STAGE_KEYS = {"task", "optim", "schedule", "trainer"}
 CONSTANT = {"_target_": "training.schedules.Constant"}
 
@@ -39,16 +51,18 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         UserError: whatever the user can put right; its ``status`` is the exit status.
     """
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    settings = run_settings(config["trainer"])
     stages = _checked_stages(config)
     # All of them before the first is trained: a mistake in the last one should not wait for it.
     loops = {
         name: stage_settings(config["trainer"], stage.get("trainer") or {}, stage=name)
         for name, stage in stages.items()
     }
-    folder = _run_folder(config, settings)
+    process = config["trainer"]
+    if process["threads"] is not None:
+        _check_count(process["threads"], "trainer.threads")
+    folder = _run_folder(config)
     with distributed.session(config["device"]) as device, ExitStack() as stack:
-        _configure_torch(settings)
+        _configure_torch(threads=process["threads"], tf32=process["tf32"])
         run_state = RunState(folder=folder)
 
         def prepare() -> None:
@@ -56,7 +70,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             run_state.prepare(cfg, describe(device))
 
         distributed.on_main(prepare)
-        logger = Logger(folder=folder, enabled=distributed.is_main(), progress=settings.progress)
+        logger = Logger(folder=folder, enabled=distributed.is_main(), progress=process["progress"])
         parts = Parts(
             config={key: node for key, node in config.items() if key not in OWN_KEYS},
             device=device,
@@ -90,9 +104,7 @@ class _Run:
     ) -> Mapping[str, Any]:
         """Trains one stage, or loads its weights where it is finished; returns its report."""
         task = self._task(name, stage)
-        ema = ExponentialAverage(
-            modules=task.averaged(), half_life=settings.ema.half_life, rampup=settings.ema.rampup
-        )
+        ema = ExponentialAverage(modules=task.averaged(), **settings.ema)
         state = self.run_state.stage(name, keep_last=settings.keep_last)
         record = state.finished()
         if record is not None:
@@ -102,9 +114,8 @@ class _Run:
             )
             done: Mapping[str, Any] = record["report"]
             return done
-        loop = settings.loop()
         optimizers = self._optimizers(name, stage, task)
-        schedules = self._schedules(name, stage, task, optimizers, total_steps=loop["steps"])
+        schedules = self._schedules(name, stage, task, optimizers, total_steps=settings.steps)
         for part in self.parts.modules():  # what this stage trains, the trainer switches on
             part.requires_grad_(False)
         try:
@@ -117,7 +128,7 @@ class _Run:
                 state=state,
                 device=self.device,
                 seed=derive_seed(self.config["seed"], name),
-                **loop,
+                settings=settings,
             )
         except ValueError as error:
             raise UsageError(f"stages.{name}: {error}") from error
@@ -187,8 +198,6 @@ def _checked_stages(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: there are none, or one is malformed.
     """
-    if "experiment" in config:  # Hydra takes +experiment=NAME for a new key where there are none
-        raise UsageError(f"there is no experiment {config['experiment']!r}; there are none")
     stages = config.get("stages")
     if not stages:
         raise UsageError(
@@ -198,17 +207,12 @@ def _checked_stages(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, stage in stages.items():
         if not isinstance(stage, Mapping) or not isinstance(stage.get("task"), Mapping):
             raise UsageError(f"stages.{name} has no task, expected task: {{_target_: ...}}")
-        unknown = sorted(set(stage) - STAGE_KEYS)
-        if unknown:
-            raise UsageError(
-                f"stages.{name} has no key {', '.join(unknown)}; "
-                f"there are {', '.join(sorted(STAGE_KEYS))}"
-            )
+        _check_keys(stage, STAGE_KEYS, where=f"stages.{name}", partial=True)
     return dict(stages)
 
 
-def _run_folder(config: Mapping[str, Any], settings: RunSettings) -> Path:
-    name = f"{config['run']}{settings.suffix or ''}"
+def _run_folder(config: Mapping[str, Any]) -> Path:
+    name = f"{config['run']}{config['trainer']['suffix'] or ''}"
     if not config["run"] or Path(name).name != name:
         raise UsageError(
             f"run is {config['run']!r}, expected a plain folder name such as run=portraits"
@@ -248,8 +252,67 @@ def _by_optimizer(
     return nodes
 
 
-def _configure_torch(settings: RunSettings) -> None:
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = settings.tf32
+def _configure_torch(*, threads: int | None, tf32: bool) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def stage_settings(
+    section: Mapping[str, Any], overrides: Mapping[str, Any], *, stage: str
+) -> StageSettings:
+    """Reads the settings of one stage and applies the limits of trials.
+
+    Args:
+        section: section `trainer` of the run, with every key.
+        overrides: section `trainer` of the stage.
+        stage: name of the stage, for messages.
+
+    Raises:
+        UsageError: if a key is unknown or missing, or a value is impossible.
+    """
+    where = f"stages.{stage}.trainer"
+    _check_keys(section, LOOP_KEYS | PROCESS_KEYS, where="trainer")
+    _check_keys(overrides, LOOP_KEYS, where=where, partial=True)
+    if section["steps"] is not None and overrides.get("steps") is not None:
+        raise UsageError(
+            f"trainer.steps is {section['steps']}, but {where}.steps says otherwise: set the "
+            f"latter, or trainer.limit_steps={section['steps']} for every stage"
+        )
+    values = {key: {**section, **overrides}[key] for key in LOOP_KEYS}
+    values["ema"] = {**section["ema"], **(overrides.get("ema") or {})}
+    _check_keys(values["ema"], {"half_life", "rampup"}, where=f"{where}.ema")
+    for key in ("steps", "batch_size"):
+        if values[key] is None:
+            raise UsageError(f"{where}.{key} is not set, and neither is trainer.{key}")
+    for key in COUNTS:
+        if values[key] is not None or key not in OPTIONAL_COUNTS:
+            _check_count(values[key], f"{where}.{key}")
+    _check_choice(values["precision"], get_args(Precision), f"{where}.precision")
+    _check_choice(values["finish_with"], ("last", "best"), f"{where}.finish_with")
+    if values["limit_steps"] is not None:
+        values["steps"] = min(values["steps"], values["limit_steps"])
+    limit = values["limit_batch_size"]
+    if limit is not None and limit < values["batch_size"]:
+        values.update(batch_size=limit, accumulate=1)
+    return StageSettings(**values)
+
+
+def _check_keys(
+    section: Mapping[str, Any], known: set[str], *, where: str, partial: bool = False
+) -> None:
+    for key in sorted(set(section) - known):
+        raise UsageError(f"{where} has no key {key}; there are {', '.join(sorted(known))}")
+    for key in [] if partial else sorted(known - set(section)):
+        raise UsageError(f"{where} lacks {key}, which configs/trainer/default.yaml sets")
+
+
+def _check_count(value: Any, where: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{where} is {value!r}, expected a whole number of at least 1")
+
+
+def _check_choice(value: Any, choices: Sequence[str], where: str) -> None:
+    if value not in choices:
+        raise UsageError(f"{where} is {value!r}, expected one of {', '.join(choices)}")

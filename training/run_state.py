@@ -44,6 +44,17 @@ FREE_TRAINER_KEYS = {
     "threads",
 }
 
+# Classes and functions that were called otherwise in run folders of the layout with `parts`.
+FORMER_TARGETS = {
+    "clcae.pretrained.assets.portraits_generator": {
+        "_target_": "clcae.load_generator",
+        "source": "portraits",
+    },
+    "training.tasks.inversion_report.InversionReport": {
+        "_target_": "training.report.InversionReport"
+    },
+}
+
 
 class RunState:
     """One run folder.
@@ -102,7 +113,7 @@ class RunState:
                 ) from error
             yield
 
-    def stage(self, name: str, *, keep_last: int = 1) -> "StageState":
+    def stage(self, name: str, *, keep_last: int) -> "StageState":
         """The files of one stage; see ``StageState``."""
         return StageState(run_folder=self.folder, name=name, keep_last=keep_last)
 
@@ -117,7 +128,7 @@ class StageState:
             others.
     """
 
-    def __init__(self, *, run_folder: Path, name: str, keep_last: int = 1) -> None:
+    def __init__(self, *, run_folder: Path, name: str, keep_last: int) -> None:
         self.run_folder = run_folder
         self.name = name
         self.keep_last = keep_last
@@ -163,14 +174,74 @@ class StageState:
 
 
 def differing_keys(old: Any, new: DictConfig) -> list[str]:
-    """The dotted keys in which two configurations differ, without those that change nothing."""
-    flat_old = _flatten(OmegaConf.to_container(old, resolve=True))
-    flat_new = _flatten(OmegaConf.to_container(new, resolve=True))
+    """Lists the dotted keys in which two configurations of a run differ.
+
+    Keys that do not change what is computed are left out, and so are parts that nobody takes.
+    """
+    present = _without_unused_parts(OmegaConf.to_container(new, resolve=True))
+    former = OmegaConf.to_container(old, resolve=True)
+    if isinstance(former, dict) and "parts" in former:
+        former = _in_present_layout(former, present)
+    flat_old, flat_new = _flatten(_without_unused_parts(former)), _flatten(present)
     return [
         key
         for key in sorted({*flat_old, *flat_new})
         if not _is_free(key) and flat_old.get(key, "absent") != flat_new.get(key, "absent")
     ]
+
+
+def _in_present_layout(former: Any, present: Any) -> dict[str, Any]:
+    """Translates a configuration of the layout that had a section `parts`.
+
+    There an argument that a node did not give received the part of the argument's name. Where
+    `present` says `{_part_: NAME}`, the part that was received moves to root key NAME.
+    """
+    parts = former["parts"] or {}
+    result = {key: value for key, value in former.items() if key != "parts"}
+
+    def translated(node: Any, now: Any) -> Any:
+        if not isinstance(node, dict) or not isinstance(now, dict):
+            return node
+        injected = parts if "_target_" in node else {}
+        node = {**node, **FORMER_TARGETS.get(node.get("_target_", ""), {})}
+        for key, value in now.items():
+            name = _part_of(value)
+            if name is None and (key in node or key in injected):
+                node[key] = translated(node[key] if key in node else injected[key], value)
+            received = _part_of(node.get(key)) if key in node else key
+            if name is not None and received in parts:
+                result[name] = translated(parts[received], present.get(name))
+                node[key] = value
+        return node
+
+    for key in ("stages", "report"):
+        result[key] = translated(former.get(key), present.get(key))
+    return result
+
+
+def _without_unused_parts(config: Any) -> dict[str, Any]:
+    """Drops the parts that neither a stage nor the report takes, directly or through others."""
+    taken = {"optim", "report"}
+    waiting = [config.get("stages"), config.get("report")]
+    while waiting:
+        node = waiting.pop()
+        name = _part_of(node)
+        if name is not None and name not in taken:
+            taken.add(name)
+            waiting.append(config.get(name))
+        waiting += (
+            node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        )
+    return {
+        key: node
+        for key, node in config.items()
+        if key in taken or not (isinstance(node, dict) and "_target_" in node)
+    }
+
+
+def _part_of(node: Any) -> str | None:
+    """Returns NAME of a node {_part_: NAME}."""
+    return node.get("_part_") if isinstance(node, dict) else None
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -188,7 +259,7 @@ def _is_free(key: str) -> bool:
         return len(names) > 1 and names[1] in FREE_TRAINER_KEYS
     if names[0] == "stages" and len(names) > 3 and names[2] == "trainer":
         return names[3] in FREE_TRAINER_KEYS
-    return names[0] in FREE_KEYS
+    return names[0] in FREE_KEYS or names[-1] == "cache"  # a folder of pictures drawn before
 
 
 def describe(device: torch.device) -> dict[str, Any]:

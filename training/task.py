@@ -118,12 +118,12 @@ class Task(ABC):
     monitor: tuple[str, Literal["min", "max"]] | None = None
 
     @abstractmethod
-    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Optimizer name -> the parameters that it trains."""
-
-    @abstractmethod
     def modules(self) -> Mapping[str, nn.Module]:
         """Name -> module whose state a checkpoint must hold: the trained, not the frozen ones."""
+
+    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Optimizer name -> the parameters that it trains; by default one for each module."""
+        return {name: module.parameters() for name, module in self.modules().items()}
 
     def prepare(self) -> None:  # noqa: B027  (optional)
         """Sets start weights and computed buffers, before the stage is trained or loaded.

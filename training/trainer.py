@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
@@ -35,32 +36,42 @@ from training.task import Task, derive_seed
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # that ask a run to stop
 
 
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """Section `trainer` of one stage; configs/trainer/default.yaml explains every key."""
+
+    steps: int
+    batch_size: int
+    accumulate: int
+    precision: Precision
+    clip_norm: float | None
+    ema: Mapping[str, Any]  # half_life and rampup of ExponentialAverage
+    finish_with: Literal["last", "best"]
+    log_every: int
+    validate_every: int | None
+    sample_every: int | None
+    save_every: int | None
+    keep_last: int
+    limit_steps: int | None
+    limit_batch_size: int | None
+
+
 class Trainer:
     """Runs one task from its last checkpoint, or its beginning, to its end.
 
     Args:
-        task: what is learnt.
-        optimizers: name -> optimizer, for each name of ``task.parameters()``.
+        task: the task; prepared.
+        optimizers: name -> optimizer, for each name of `task.parameters()`.
         schedules: name -> schedule of the optimizer of that name.
-        ema: the moving average of ``task.averaged()``.
-        logger: where numbers and pictures go.
-        state: the stage's files.
+        ema: moving average of `task.averaged()`.
+        logger: receives numbers and pictures.
+        state: files of the stage.
         device: where the task computes.
-        seed: the seed of the stage.
-        steps: iterations of the stage.
-        batch_size: rows of a step, over all processes and micro batches.
-        accumulate: micro batches of a step and process.
-        precision: type of the computation inside losses; parameters are float32 throughout.
-        clip_norm: bound on the gradient norm of a phase; None: no bound.
-        validate_every: steps between validations; None: only at the end.
-        sample_every: steps between sample pictures; None: only at the end.
-        save_every: steps between saves; None: only at the end.
-        log_every: steps that a line of the log averages.
-        finish_with: the weights that are exported and that later stages use: those of the "last"
-            step or of the "best" validation.
+        seed: seed of the stage.
+        settings: counts and intervals, the limits of trials applied.
 
     Raises:
-        ValueError: the batch cannot be divided, or the optimizers are not those of the task.
+        ValueError: if the batch cannot be divided, or the optimizers are not those of the task.
     """
 
     def __init__(
@@ -74,16 +85,7 @@ class Trainer:
         state: StageState,
         device: torch.device,
         seed: int,
-        steps: int,
-        batch_size: int,
-        accumulate: int = 1,
-        precision: Precision = "float32",
-        clip_norm: float | None = None,
-        validate_every: int | None = None,
-        sample_every: int | None = None,
-        save_every: int | None = None,
-        log_every: int = 50,
-        finish_with: Literal["last", "best"] = "last",
+        settings: StageSettings,
     ) -> None:
         self.task = task
         self.optimizers = dict(optimizers)
@@ -93,13 +95,8 @@ class Trainer:
         self.state = state
         self.device = device
         self.seed = seed
-        self.steps = steps
-        self.batch_size = batch_size
-        self.validate_every = validate_every
-        self.sample_every = sample_every
-        self.save_every = save_every
-        self.log_every = log_every
-        self.finish_with = finish_with
+        self.settings = settings
+        self.steps = settings.steps
         self.means = Means()
         self.step = 0
         self.best: float | None = None
@@ -110,11 +107,11 @@ class Trainer:
             stage=state.name,
             device=device,
             seed=seed,
-            total_steps=steps,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            precision=self._settled(precision, device),
-            clip_norm=clip_norm,
+            total_steps=settings.steps,
+            batch_size=settings.batch_size,
+            accumulate=settings.accumulate,
+            precision=self._settled(settings.precision, device),
+            clip_norm=settings.clip_norm,
         )
 
     def fit(self) -> Mapping[str, Any]:
@@ -149,7 +146,7 @@ class Trainer:
             while self.step < self.steps:
                 terms = self._iterate()
                 self.logger.progress(step=self.step, terms=terms)
-                if self._due(self.log_every):
+                if self._due(self.settings.log_every):
                     now = time.monotonic()
                     seconds = (now - started) / (self.step - timed)
                     started, timed = now, self.step
@@ -161,7 +158,7 @@ class Trainer:
                     )
                 self._look()
                 stop = distributed.any_rank(interrupts.received is not None)
-                if stop or self._due(self.save_every):
+                if stop or self._due(self.settings.save_every):
                     self._save()
                 if stop:
                     self._raise_interrupted(interrupts.received or signal.SIGTERM)
@@ -171,16 +168,16 @@ class Trainer:
         for schedule in self.schedules.values():
             schedule.apply(self.step)
         terms = self.iteration.run(self.step)
-        self.ema.update(seen=self.step * self.batch_size, count=self.batch_size)
+        self.ema.update(seen=self.step * self.settings.batch_size, count=self.settings.batch_size)
         self.means.add(terms)
         self.step += 1
         return terms
 
     def _look(self) -> None:
         """Validates and draws, where it is time."""
-        if self._due(self.validate_every):
+        if self._due(self.settings.validate_every):
             self._validate()
-        if self._due(self.sample_every) and distributed.is_main():
+        if self._due(self.settings.sample_every) and distributed.is_main():
             with self._evaluating("samples"):
                 image = self.task.samples()
             if image is not None:
@@ -231,7 +228,7 @@ class Trainer:
 
     def _finish(self) -> Mapping[str, Any]:
         weights = self.state.last
-        if self.finish_with == "best" and self.state.best.exists():
+        if self.settings.finish_with == "best" and self.state.best.exists():
             weights = self.state.best
             content = load_checkpoint(weights)
             load_weights(content, path=weights, modules=self.modules, ema=self.ema)

@@ -1,1 +1,1 @@
-"""The textbook: what the papers say, written plainly, as the measure of our speed and results."""
+"""The textbook: what the papers say, written plainly, to measure our speed and results against."""

@@ -5,9 +5,9 @@ grouped convolution), figure 7 (output skips), appendix B (resampling: insert ze
 Tensors are contiguous [N, C, H, W], filters two-dimensional and dense, nothing is fused or shared.
 Modules bear the names of `clcae.stylegan2.SynthesisNetwork`, whose weights they load as they are.
 
-The filter is written in two ways. `filtered` takes every channel for a picture of its own and
-convolves all of them with one kernel, as the field's code without CUDA does; `filtered_by_groups`
-is one depthwise convolution, which oneDNN runs about five times as fast on a CPU.
+The filter is written in two ways. `filtered` convolves every channel as a picture of its own, as
+the field's code without CUDA does; `filtered_by_groups` is one depthwise convolution, which oneDNN
+runs about five times as fast on a CPU.
 """
 
 import math
@@ -25,7 +25,7 @@ Fir = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 
 
 def square_kernel() -> Tensor:
-    """The low-pass filter in two dimensions, [4, 4], of sum 1."""
+    """Returns the low-pass filter in two dimensions, [4, 4], of sum 1."""
     taps = torch.tensor(TAPS)
     kernel = taps[:, None] * taps[None, :]
     return kernel / kernel.sum()
@@ -34,7 +34,7 @@ def square_kernel() -> Tensor:
 def insert_zeros(
     x: Tensor,  # [N, C, H, W]
 ) -> Tensor:
-    """A zero after every row and every column: [N, C, 2H, 2W]."""
+    """Inserts a zero after every row and every column: [N, C, 2H, 2W]."""
     batch, channels, height, width = x.shape
     x = x.reshape(batch, channels, height, 1, width, 1)
     x = F.pad(x, (0, 1, 0, 0, 0, 1))
@@ -46,7 +46,7 @@ def filtered(
     kernel: Tensor,  # [T, T]
     padding: tuple[int, int],  # zeros before and after, on both axes
 ) -> Tensor:
-    """Every channel, a picture of its own, convolved with the kernel: [N, C, H', W']."""
+    """Convolves every channel, as a picture of its own, with the kernel: [N, C, H', W']."""
     batch, channels, height, width = x.shape
     x = F.pad(x.reshape(batch * channels, 1, height, width), (*padding, *padding))
     x = F.conv2d(x, kernel.flip(0, 1)[None, None])
@@ -54,7 +54,7 @@ def filtered(
 
 
 def filtered_by_groups(x: Tensor, kernel: Tensor, padding: tuple[int, int]) -> Tensor:
-    """The same as one depthwise convolution."""
+    """Computes `filtered` as one depthwise convolution."""
     channels = x.shape[1]
     weight = kernel.flip(0, 1)[None, None].repeat(channels, 1, 1, 1)
     return F.conv2d(F.pad(x, (*padding, *padding)), weight, groups=channels)
@@ -65,7 +65,7 @@ def upsampled(
     kernel: Tensor,  # [4, 4]
     fir: Fir = filtered,
 ) -> Tensor:
-    """Twice as large; the gain of 4 makes up for the zeros."""
+    """Enlarges twofold; the gain of 4 makes up for the zeros."""
     return fir(insert_zeros(x), 4.0 * kernel, (2, 1))
 
 
@@ -74,7 +74,7 @@ def modulated_weights(
     styles: Tensor,  # [N, I]
     demodulate: bool,
 ) -> Tensor:
-    """Equations 1 and 3: the weights of every sample, [N, O, I, K, K]."""
+    """Computes the weights of every sample, [N, O, I, K, K]: equations 1 and 3."""
     weights = weight[None] * styles[:, None, :, None, None]
     if demodulate:
         norms = torch.sqrt(weights.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
@@ -89,7 +89,7 @@ def modulated_convolution(
     *,
     demodulate: bool,
 ) -> Tensor:
-    """A group for every sample: [N, O, H, W]."""
+    """Convolves every sample, as a group, with its own weights: [N, O, H, W]."""
     batch, _, height, width = x.shape
     weights = modulated_weights(weight, styles, demodulate).flatten(0, 1)
     x = x.reshape(1, -1, height, width)
@@ -104,7 +104,7 @@ def modulated_convolution_up(
     kernel: Tensor,  # [4, 4]
     fir: Fir = filtered,
 ) -> Tensor:
-    """The transposed convolution of stride 2, then the filter: [N, O, 2H, 2W]."""
+    """Applies the transposed convolution of stride 2, then the filter: [N, O, 2H, 2W]."""
     batch, _, height, width = x.shape
     weights = modulated_weights(weight, styles, True).transpose(1, 2).flatten(0, 1)
     x = x.reshape(1, -1, height, width)
@@ -114,7 +114,7 @@ def modulated_convolution_up(
 
 
 class Affine(nn.Module):
-    """w -> styles, with equalised weights."""
+    """Linear layer from w to styles, with equalised weights."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Affine(nn.Module):
 
 
 class StyledLayer(nn.Module):
-    """Convolution, noise, bias, leaky ReLU, gain: five operations."""
+    """Styled layer: convolution, noise, bias, leaky ReLU, gain, one operation each."""
 
     noise: Tensor
     kernel: Tensor
@@ -162,8 +162,8 @@ class StyledLayer(nn.Module):
         return x * math.sqrt(2.0)
 
 
-class PaintedLayer(nn.Module):
-    """To RGB: 1x1, modulated, not demodulated."""
+class ToRGBLayer(nn.Module):
+    """To-RGB layer: a 1x1 convolution, modulated, not demodulated."""
 
     def __init__(self, inputs: int, w_dim: int) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class PaintedLayer(nn.Module):
 
 
 class TextbookSynthesis(nn.Module):
-    """w or W+ codes -> pictures, always from the constant to the end."""
+    """Synthesis network from w or W+ codes, always computed from the constant to the end."""
 
     kernel: Tensor
 
@@ -193,18 +193,18 @@ class TextbookSynthesis(nn.Module):
             if block:
                 self.layers.append(StyledLayer(inputs, outputs, w_dim, resolution, True, fir))
             self.layers.append(StyledLayer(outputs, outputs, w_dim, resolution, False, fir))
-            self.to_rgbs.append(PaintedLayer(outputs, w_dim))
+            self.to_rgbs.append(ToRGBLayer(outputs, w_dim))
         self.register_buffer("kernel", square_kernel(), persistent=False)
 
     @classmethod
     def of(cls, generator: Generator, *, fir: Fir = filtered) -> "TextbookSynthesis":
-        """With a generator's weights, on its device; they are copied."""
+        """Builds the network with copies of a generator's weights, on its device."""
         textbook = cls(channels=generator.channels, w_dim=generator.w_dim, fir=fir)
         textbook.load_state_dict(generator.synthesis.state_dict())
         return textbook.to(generator.synthesis.const.device).eval()
 
     def features(self, codes: Tensor, last: int, *, noise: Noise = "const") -> Tensor:
-        """The feature [N, C, R, R] after the styled layer number `last`."""
+        """Computes the feature [N, C, R, R] after the styled layer number `last`."""
         x = self._start(codes)
         for index in range(last + 1):
             given = noise if isinstance(noise, str) else noise[index]
@@ -218,7 +218,7 @@ class TextbookSynthesis(nn.Module):
         noise: Noise = "const",
         replaced: tuple[int, Tensor] | None = None,  # a styled layer, and its feature from outside
     ) -> Tensor:
-        """[N, 3, H, W]. A feature from outside enters behind the to-RGB of its layer."""
+        """Computes pictures [N, 3, H, W]; a replaced feature enters behind its layer's to-RGB."""
         x, rgb = self._start(codes), None
         for index, layer in enumerate(self.layers):
             given = noise if isinstance(noise, str) else noise[index]

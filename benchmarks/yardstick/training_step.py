@@ -1,8 +1,8 @@
-"""A step of CLCAE's second stage written plainly: three pictures, three whole syntheses.
+"""A training step of CLCAE's second stage written plainly: three whole syntheses.
 
-CLCAE section 3.3 with the squared error alone. What `training.tasks.clcae` shares or leaves out is
-done here: the generator's own feature and the beginning of G(w+, F) are computed again, and the
-generator's weights, which no optimizer touches, have gradients.
+CLCAE section 3.3 with the squared error alone. Unlike `training.tasks.clcae` it shares nothing: the
+generator's own feature and the beginning of G(w+, F) are computed again, and the generator's
+weights, which no optimizer touches, have gradients.
 """
 
 import torch
@@ -13,7 +13,7 @@ from clcae.methods.foundation import FoundationInversion
 
 
 class PlainStep:
-    """One encoder, its optimizer, and the textbook's synthesis with gradients."""
+    """Trains an encoder under the textbook's synthesis, all of which has gradients."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class PlainStep:
         self,
         images: Tensor,  # [N, 3, H, W]
     ) -> Tensor:
-        """The squared errors of G(w), G(w+) and G(w+, F), added, []."""
+        """Adds the squared errors of G(w), G(w+) and G(w+, F), []."""
         encoding = self.method.encode(images)
         layer = self.method.layer.index
         own = self.textbook.features(encoding.w_plus, layer, noise=self.noise)
@@ -49,7 +49,7 @@ class PlainStep:
         return total
 
     def run(self, images: Tensor) -> float:
-        """The step; returns its loss."""
+        """Takes a step; returns its loss."""
         for module in self.method.encoder_modules().values():
             module.train().requires_grad_(True)
         loss = self.loss(images)

@@ -1,4 +1,4 @@
-"""A style head for every row: the encoder of pSp, and e4e's reading of the same heads.
+"""The encoder of pSp, a style head for every row, and e4e's reading of the same heads.
 
 Richardson et al. 2021 (pSp), section 3.1, `GradualStyleEncoder`; Tov et al. 2021 (e4e), section
 4.1, `Encoder4Editing`. Both have the same weights under the same names: pSp reads every head as a
@@ -8,15 +8,14 @@ row of W+, e4e reads the first as w and the others as offsets from it.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clcae.encoders.pyramid import Pyramid
-from clcae.encoders.w_plus import level_of_row
-from clcae.nn.style_head import StyleHead
+from clcae.encoders.w_plus import RowHeads
 from clcae.nn.trunk import IR_SE50
 
 
-class GradualEncoder(nn.Module):
+class GradualEncoder(RowHeads):
     """pSp: rows as the heads give them, measured from the mean of W."""
 
     def __init__(
@@ -29,43 +28,33 @@ class GradualEncoder(nn.Module):
         stages: Sequence[Sequence[int]] = IR_SE50,  # (channels, units) of the trunk
         width: int = 512,
     ) -> None:
-        super().__init__()
+        pyramid = Pyramid(
+            stem_channels=stem_channels, stages=stages, stem_stride=1, width=width, num_levels=3
+        )
+        super().__init__(pyramid=pyramid, num_rows=num_rows, w_dim=w_dim, side=image_size)
         self.image_size = image_size
-        self.pyramid = Pyramid(
-            stem_channels=stem_channels,
-            stages=stages,
-            stem_stride=1,
-            width=width,
-            num_levels=3,
-        )
-        self.levels = [level_of_row(row, num_rows, 3) for row in range(num_rows)]
-        self.heads = nn.ModuleList(
-            StyleHead(in_channels=width, out_dim=w_dim, side=self.pyramid.side(level, image_size))
-            for level in self.levels
-        )
+        self.pyramid = pyramid
 
-    def outputs(
+    def rows(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]; the longer side is image_size
-        count: int,
+        count: int | None = None,
     ) -> Tensor:
-        """What the first heads give, [N, count, w_dim]; the other heads are not computed.
+        """Computes the vectors of the first heads, [N, count, w_dim]; None: of all.
 
         Raises:
-            ValueError: images of another shape.
+            ValueError: if images have another shape.
         """
         if images.ndim != 4 or images.shape[1] != 3 or max(images.shape[2:]) != self.image_size:
             raise ValueError(
                 f"images have shape {tuple(images.shape)}, this encoder reads [N, 3, H, W] whose "
                 f"longer side is {self.image_size}"
             )
-        levels = self.pyramid(images)
-        heads = zip(self.levels[:count], self.heads[:count], strict=True)
-        return torch.stack([head(levels[level]) for level, head in heads], dim=1)
+        return torch.stack(self.vectors(self.pyramid(images), count), dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Rows [N, num_rows, w_dim]."""
-        return self.outputs(images, len(self.heads))
+        """Computes rows [N, num_rows, w_dim]."""
+        return self.rows(images)
 
 
 class ProgressiveEncoder(GradualEncoder):
@@ -77,7 +66,7 @@ class ProgressiveEncoder(GradualEncoder):
         *,
         stage: int | None = None,
     ) -> Tensor:
-        """Rows [N, num_rows, w_dim], measured from the mean of W.
+        """Computes rows [N, num_rows, w_dim], measured from the mean of W.
 
         Args:
             images: the pictures.
@@ -85,13 +74,12 @@ class ProgressiveEncoder(GradualEncoder):
                 offsets.
 
         Raises:
-            ValueError: images of another shape, or a stage that is no row.
+            ValueError: if images have another shape, or stage is no row.
         """
         last = len(self.heads) - 1
         stage = last if stage is None else stage
         if not 0 <= stage <= last:
             raise ValueError(f"stage is {stage}, expected 0 to {last}")
-        outputs = self.outputs(images, stage + 1)
-        w = outputs[:, :1]
-        unmoved = w.expand(-1, last - stage, -1)
-        return torch.cat([w, w + outputs[:, 1:], unmoved], dim=1)
+        rows = self.rows(images, stage + 1)
+        w = rows[:, :1]
+        return torch.cat([w, w + rows[:, 1:], w.expand(-1, last - stage, -1)], dim=1)

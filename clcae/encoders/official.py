@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.encoders.pyramid import Pyramid
-from clcae.encoders.w_plus import level_of_row
+from clcae.encoders.w_plus import RowHeads
 from clcae.nn.attention import OneTokenAttention
 from clcae.nn.batch_norm import BatchNorm2d
 from clcae.nn.equalized import EqualizedLinear
-from clcae.nn.style_head import StyleHead
 
 
 class OneTokenLayer(nn.Module):
@@ -55,7 +54,7 @@ class OneTokenLayer(nn.Module):
         return self.norm2(x + self._drop(self.feed_forward(x)))
 
     def _attended(self, token: Tensor, num_queries: int) -> Tensor:
-        """What every query receives, [N, Q, dim]; attention's dropout drops heads of queries."""
+        """Computes what attention adds to every query, [N, Q, dim]; its dropout drops heads."""
         value = self.attention.value(token)[:, None]
         if self.training and self.dropout:
             kept = self._drop(value.new_ones(len(token), num_queries, self.num_heads, 1))
@@ -67,22 +66,13 @@ class OneTokenLayer(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
 
-class OfficialRows(nn.Module):
-    """A map2style head for every row but the first, whose token is w itself; a layer for each."""
+class OfficialRows(RowHeads):
+    """A layer for every row, whose token is w for the first and the vector of a head for others."""
 
     def __init__(
         self, *, pyramid: Pyramid, num_rows: int, w_dim: int, image_size: int, dropout: float
     ) -> None:
-        super().__init__()
-        self.levels = [
-            level_of_row(row, num_rows, pyramid.num_levels) for row in range(1, num_rows)
-        ]
-        self.heads = nn.ModuleList(
-            StyleHead(
-                in_channels=pyramid.width, out_dim=w_dim, side=pyramid.side(level, image_size)
-            )
-            for level in self.levels
-        )
+        super().__init__(pyramid=pyramid, num_rows=num_rows, w_dim=w_dim, side=image_size, first=1)
         self.layers = nn.ModuleList(
             OneTokenLayer(dim=w_dim, token_dim=w_dim, dropout=dropout) for _ in range(num_rows)
         )
@@ -92,14 +82,9 @@ class OfficialRows(nn.Module):
         offset: Tensor,  # [N, w_dim], w minus its average
         levels: Sequence[Tensor],  # pyramid, coarsest first
     ) -> Tensor:
-        """What is added to w, [N, num_rows, w_dim]; w is within it once already."""
-        tokens = [offset]
-        for level, head in zip(self.levels, self.heads, strict=True):
-            tokens.append(head(levels[level]))
-        rows = [
-            layer(offset[:, None], token) for layer, token in zip(self.layers, tokens, strict=True)
-        ]
-        return torch.cat(rows, dim=1)
+        """Computes what is added to w, [N, num_rows, w_dim]; it holds w once already."""
+        tokens = zip(self.layers, [offset, *self.vectors(levels)], strict=True)
+        return torch.cat([layer(offset[:, None], token) for layer, token in tokens], dim=1)
 
 
 class OfficialFeature(nn.Module):
@@ -146,7 +131,7 @@ class OfficialFeature(nn.Module):
 
 
 def initialize_officially(module: nn.Module) -> None:
-    """The official encoders' start: all of it at a scale of 0.02, without face weights.
+    """Initializes the weights of a module as the official encoders do, at a scale of 0.02.
 
     Normal values for convolutions, truncated ones for linear layers (equalised ones too, which
     makes codes start near the mean), gains around 1 for norms. Biases stay as they are built.

@@ -1,4 +1,4 @@
-"""From the foundation code w to W+: what each row takes from the picture.
+"""Rows of W+ from the foundation code w and the pyramid.
 
 CLCAE section 3.2, w_i+ = w + Attention(Q = w, K = V = Delta_i). In the paper and its code K and V
 are one token, so the softmax is 1 and the attention a linear map of Delta_i (`OneTokenRows`, built
@@ -16,10 +16,40 @@ from clcae.nn.style_head import StyleHead
 
 
 def level_of_row(row: int, num_rows: int, num_levels: int) -> int:
-    """Coarse rows read coarse levels; the official split of three levels is 3, 4 and the rest."""
-    if num_levels == 3 and num_rows >= 8:
+    """Returns the pyramid level of a row, coarse rows first; of three levels 3, 4 and the rest."""
+    if num_levels == 3 and num_rows >= 8:  # the official split
         return 0 if row < 3 else 1 if row < 7 else 2
     return min(row * num_levels // num_rows, num_levels - 1)
+
+
+class RowHeads(nn.Module):
+    """A style head for every row of W+, on the pyramid level of the row."""
+
+    def __init__(
+        self,
+        *,
+        pyramid: Pyramid,
+        num_rows: int,
+        w_dim: int,
+        side: int,  # of the images, the longer one
+        first: int = 0,  # row; those before it have no head
+    ) -> None:
+        super().__init__()
+        rows = range(first, num_rows)
+        self.levels = [level_of_row(row, num_rows, pyramid.num_levels) for row in rows]
+        self.heads = nn.ModuleList(
+            StyleHead(in_channels=pyramid.width, out_dim=w_dim, side=pyramid.side(level, side))
+            for level in self.levels
+        )
+
+    def vectors(
+        self,
+        levels: Sequence[Tensor],  # pyramid, coarsest first
+        count: int | None = None,
+    ) -> list[Tensor]:
+        """Computes the vectors [N, w_dim] of the first heads; None: of all."""
+        heads = zip(self.levels[:count], self.heads[:count], strict=True)
+        return [head(levels[level]) for level, head in heads]
 
 
 class ManyTokenRows(nn.Module):
@@ -64,7 +94,7 @@ class ManyTokenRows(nn.Module):
         offset: Tensor,  # [N, w_dim], w minus its average
         levels: Sequence[Tensor],  # pyramid, coarsest first
     ) -> Tensor:
-        """What is added to w, [N, num_rows, w_dim]."""
+        """Computes what is added to w, [N, num_rows, w_dim]."""
         attended = []
         for index, (level, rows) in enumerate(zip(self.levels, self.rows, strict=True)):
             tokens = levels[level].flatten(2).transpose(1, 2)
@@ -74,8 +104,8 @@ class ManyTokenRows(nn.Module):
         return torch.einsum("nri,rio->nro", torch.cat(attended, dim=1), self.out)
 
 
-class HeadRows(nn.Module):
-    """No attention (the paper's ablation): a map2style head per row is what is added to w."""
+class HeadRows(RowHeads):
+    """Adds the vectors of the heads to w: no attention, the paper's ablation."""
 
     def __init__(
         self,
@@ -85,32 +115,21 @@ class HeadRows(nn.Module):
         w_dim: int,
         image_shape: tuple[int, int],  # (H, W)
     ) -> None:
-        super().__init__()
-        self.levels = [level_of_row(row, num_rows, pyramid.num_levels) for row in range(num_rows)]
-        self.heads = nn.ModuleList(
-            StyleHead(
-                in_channels=pyramid.width, out_dim=w_dim, side=pyramid.side(level, max(image_shape))
-            )
-            for level in self.levels
-        )
+        super().__init__(pyramid=pyramid, num_rows=num_rows, w_dim=w_dim, side=max(image_shape))
         self.maps = nn.ModuleList(self.map_of_row(w_dim) for _ in self.levels)
 
     def map_of_row(self, w_dim: int) -> nn.Module:
-        """What a head's vector [N, w_dim] goes through."""
+        """Builds the map of a head's vector [N, w_dim]."""
         return nn.Identity()
 
     def forward(self, offset: Tensor, levels: Sequence[Tensor]) -> Tensor:
-        """What is added to w, [N, num_rows, w_dim]; it does not depend on w."""
-        rows = [
-            row_map(head(levels[level]))
-            for level, head, row_map in zip(self.levels, self.heads, self.maps, strict=True)
-        ]
-        return torch.stack(rows, dim=1)
+        """Computes what is added to w, [N, num_rows, w_dim]; it does not depend on w."""
+        vectors = zip(self.maps, self.vectors(levels), strict=True)
+        return torch.stack([row_map(vector) for row_map, vector in vectors], dim=1)
 
 
 class OneTokenRows(HeadRows):
-    """The paper's form: the head of every row, then the linear map that its attention is."""
+    """The paper's form: the vector of every head, then the linear map that its attention is."""
 
     def map_of_row(self, w_dim: int) -> nn.Module:
-        """The attention over one token."""
         return OneTokenAttention(token_dim=w_dim, out_dim=w_dim)

@@ -148,7 +148,7 @@ def read_rows(path: str | Path) -> list[Row]:
         else:
             objects = json.loads(text)
         return [_row(o) for o in objects]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not a file of rows ({error})") from error
 
 

@@ -6,13 +6,23 @@ edited = ...  # of crop.image
 result = paste_back(photo, edited, crop.quad)
 """
 
-from clcae.faces.alignment import Crop, align_face, look_again, take_crop, take_whole
+from clcae.faces.alignment import (
+    Crop,
+    Detector,
+    Face,
+    Which,
+    align_face,
+    check_frontal,
+    check_size,
+    choose,
+    look_again,
+    take_crop,
+    take_whole,
+)
 from clcae.faces.crop import crop_quad, ffhq_quad, is_aligned, picture_quad, quad_side
-from clcae.faces.detector import Detector, MTCNNDetector, mtcnn_detector
-from clcae.faces.face import Face, Which, check_frontal, check_size, choose
-from clcae.faces.folder import CropFolder
+from clcae.faces.detector import MTCNNDetector, mtcnn_detector
+from clcae.faces.folder import CropFolder, Record, read_record, write_record
 from clcae.faces.paste import paste_back
-from clcae.faces.record import Record, read_record, write_record
 from clcae.faces.similarity import fit_similarity, recognition_crop, recognition_quad
 from clcae.faces.video import follow, smooth_landmarks
 

@@ -1,22 +1,64 @@
-"""A face of a photograph as the crop that encoders read, with what takes it back.
+"""Faces in photographs and their crops, which encoders read.
 
-Karras et al. 2019, appendix A, and NVlabs/ffhq-dataset for the crop (`clcae.faces.crop`). The
-second look, what is refused, and that an aligned picture is not aligned again, are ours.
+The crop is that of FFHQ: Karras et al. 2019, appendix A, and NVlabs/ffhq-dataset
+(`clcae.faces.crop`). The second look, the refusal of profiles and tiny faces, and the rule that an
+aligned picture is not aligned again are ours.
+
+Coordinates are pixels (x, y) of the upright picture, with the centre of the top left pixel at
+(0, 0). Left and right are the picture's: the left eye is the one nearer to its left side.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clcae.faces.crop import crop_quad, ffhq_quad, is_aligned, picture_quad
-from clcae.faces.detector import Detector
-from clcae.faces.face import Face, check_frontal, check_size
+from clcae.faces.crop import crop_quad, ffhq_quad, is_aligned, picture_quad, quad_side
 
-LOOK = 256  # pixels of the crop that is looked at again
-LARGEST_CORRECTION = 0.25  # by which corners of the quad may move then, of its side
-MIRRORED = (1, 0, 2, 4, 3)  # landmarks as they are called in a mirrored picture
+Which = Literal["largest", "all"] | int
+
+LOOK = 256  # pixels of the crop that is searched a second time
+LARGEST_CORRECTION = 0.25  # by which the second look may move corners of the quad, of its side
+SMALLEST_CROP = 48.0  # pixels of the picture; smaller faces are tiny
+LARGEST_TURN = 0.8  # how far the nose may lie from between the eyes, in eye distances
+SMALLEST_EYE_DISTANCE = 0.2  # of the width of the face's box; frontal faces have about 0.48
+MIRRORED = (1, 0, 2, 4, 3)  # order of the landmarks in a mirrored picture
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detected face.
+
+    Args:
+        landmarks: [5, 2] pixels, float64 on the CPU: left eye, right eye, nose, left and right
+            corner of the mouth, as seen in the picture.
+        box: [4] pixels, float64 on the CPU: left, top, right, bottom. It may leave the picture.
+        score: the detector's confidence, from 0 to 1.
+    """
+
+    landmarks: Tensor
+    box: Tensor
+    score: float
+
+    @property
+    def area(self) -> float:
+        """Area of the box in square pixels."""
+        left, top, right, bottom = self.box.tolist()
+        return max(right - left, 0.0) * max(bottom - top, 0.0)
+
+
+class Detector(Protocol):
+    """Finds faces in pictures."""
+
+    def detect(
+        self,
+        image: Tensor,  # [3, H, W], in [-1, 1]
+    ) -> list[Face]:
+        """Finds all faces of a picture, in any order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,11 +66,11 @@ class Crop:
     """An aligned face.
 
     Args:
-        image: The crop [3, S, S] in [-1, 1].
-        quad: Its corners [4, 2] in the photograph, for `paste_back`.
+        image: [3, S, S] in [-1, 1].
+        quad: corners [4, 2] in the photograph, for `paste_back`.
         landmarks: [5, 2] pixels of the photograph.
-        was_aligned: Whether the photograph was such a crop already: it was resized, and the quad
-            is the whole of it.
+        was_aligned: whether the photograph was such a crop already; then it was only resized, and
+            the quad is the whole of it.
     """
 
     image: Tensor
@@ -37,21 +79,41 @@ class Crop:
     was_aligned: bool
 
 
+def choose(faces: Sequence[Face], which: Which) -> list[Face]:
+    """Selects faces by "largest" (area of the box), "all", or index (0 = leftmost box).
+
+    Returns:
+        One face, or all of them from left to right.
+
+    Raises:
+        ValueError: if there is no face, or none of that index.
+    """
+    if not faces:
+        raise ValueError("no face found; expected a picture in which both eyes can be seen")
+    ordered = sorted(faces, key=lambda face: float(face.box[0] + face.box[2]))
+    if which == "all":
+        return ordered
+    if which == "largest":
+        return [max(ordered, key=lambda face: face.area)]
+    if not isinstance(which, int) or which < 0:
+        raise ValueError(f"faces {which!r}: expected largest, all, or a number from 0")
+    if which >= len(ordered):
+        raise ValueError(
+            f"no face {which}: {len(ordered)} found, numbered from 0 at the left of the picture"
+        )
+    return [ordered[which]]
+
+
 def align_face(
     image: Tensor,  # [3, H, W], in [-1, 1]
     face: Face,
     *,
     size: int,
 ) -> Crop:
-    """Crops a face as FFHQ does, or resizes a picture that is such a crop already.
-
-    Args:
-        image: The photograph, in [-1, 1].
-        face: The face in it.
-        size: Pixels of the crop, on each side.
+    """Crops a face as FFHQ does to [3, size, size]; a picture that is such a crop is resized.
 
     Raises:
-        ValueError: The face is a profile, or tiny.
+        ValueError: if the face is a profile, or tiny.
     """
     check_frontal(face)
     quad = ffhq_quad(face.landmarks)
@@ -67,7 +129,7 @@ def take_crop(
     *,
     size: int,
 ) -> Crop:
-    """The FFHQ crop by landmarks, whatever they show."""
+    """Takes the FFHQ crop by landmarks, without any check of the face."""
     quad = ffhq_quad(landmarks)
     return Crop(crop_quad(image, quad, size), quad, landmarks, was_aligned=False)
 
@@ -78,7 +140,7 @@ def take_whole(
     *,
     size: int,
 ) -> Crop:
-    """The whole picture as the crop, resized with antialiasing."""
+    """Takes the whole picture as the crop, resized with antialiasing."""
     crop = image
     if tuple(image.shape[-2:]) != (size, size):
         resized = F.interpolate(image[None], size=(size, size), mode="bicubic", antialias=True)
@@ -92,19 +154,14 @@ def look_again(
     *,
     detector: Detector,
 ) -> Face:
-    """Finds the landmarks of a face once more, in its own crop and in the crop's mirror image.
+    """Refines landmarks by searching the face's own crop and its mirror image.
 
     Landmarks of one face differ with its size and its turn in the picture: with MTCNN the corners
     of the crop by 2 % of its side, and more where the head is tilted. In the crop every face is
     upright and of one size, and the mean with the mirror image favours no side; that leaves 0.5 %.
 
-    Args:
-        image: The photograph, in [-1, 1].
-        face: The face in it.
-        detector: What finds it again.
-
     Returns:
-        The face with its better landmarks; the same where it is not found again, or elsewhere.
+        The face with refined landmarks; the same face where it is not found again, or elsewhere.
     """
     quad = ffhq_quad(face.landmarks)
     crop = crop_quad(image, quad, LOOK)
@@ -123,3 +180,46 @@ def look_again(
     landmarks = quad[0] + (torch.stack(found).mean(0) + 0.5) / LOOK @ edges
     correction = (ffhq_quad(landmarks) - quad).norm(dim=1).max() / edges[0].norm()
     return replace(face, landmarks=landmarks) if correction <= LARGEST_CORRECTION else face
+
+
+def check_frontal(face: Face) -> None:
+    """Refuses a profile, whose landmarks make no crop of a portrait.
+
+    A head is a profile if the nose lies more than 0.8 eye distances beside the middle of the eyes,
+    along the line of the eyes: a turn of about 58 degrees if the nose stands out by half the
+    distance of the pupils. It also is if the eyes are closer than a fifth of the box, because
+    detectors put the eye they cannot see near the other.
+
+    Raises:
+        ValueError: if it is a profile.
+    """
+    left, right, nose = face.landmarks[:3]
+    along = right - left
+    distance = float(along.norm())
+    width = float(face.box[2] - face.box[0])
+    if distance <= SMALLEST_EYE_DISTANCE * width:
+        raise ValueError(
+            f"a face in profile: its eyes are {distance:.0f} pixels apart in a face of {width:.0f}"
+        )
+    turn = abs(float((nose - (left + right) / 2) @ along)) / distance**2
+    if turn > LARGEST_TURN:
+        raise ValueError(
+            f"a face in profile: the nose lies {turn:.1f} eye distances beside the middle of the "
+            f"eyes, expected at most {LARGEST_TURN}"
+        )
+
+
+def check_size(
+    quad: Tensor,  # [4, 2]
+) -> None:
+    """Refuses a tiny face, whose crop takes fewer than 48 pixels of the picture.
+
+    Raises:
+        ValueError: if it is tiny.
+    """
+    side = quad_side(quad)
+    if side < SMALLEST_CROP:
+        raise ValueError(
+            f"a tiny face: its crop takes {side:.0f} pixels of the picture, expected at least "
+            f"{SMALLEST_CROP:.0f}"
+        )

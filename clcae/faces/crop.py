@@ -1,4 +1,4 @@
-"""The crop of FFHQ: from the eyes and the mouth to an upright square, as its generators know it.
+"""The crop of FFHQ: an upright square placed by the eyes and the mouth.
 
 Karras et al. 2019 (A Style-Based Generator Architecture), appendix A; the recipe is that of
 `recreate_aligned_images` in NVlabs/ffhq-dataset. Deviations: the recipe takes the 68 points of
@@ -30,22 +30,14 @@ ALIGNED = 0.1  # how far the corners of an aligned picture may be off, of its si
 def ffhq_quad(
     landmarks: Tensor,  # [5, 2] pixels: eyes, nose, corners of the mouth
 ) -> Tensor:
-    """The corners of the FFHQ crop in the picture.
+    """Computes the quad [4, 2] of the FFHQ crop: a square turned with the head.
 
-    Args:
-        landmarks: Left eye, right eye, nose, left and right corner of the mouth, as seen in the
-            picture; the nose plays no part.
-
-    Returns:
-        The quad [4, 2], float64 on the CPU: a square, turned with the head, that may leave the
-        picture.
+    It may leave the picture; float64 on the CPU. The nose plays no part.
 
     Raises:
-        ValueError: The shape is another one, a value is not finite, or all points are one.
+        ValueError: if landmarks are no five finite points, or all are one.
     """
-    points = torch.as_tensor(landmarks).detach().double().cpu()
-    if points.shape != (5, 2) or not torch.isfinite(points).all():
-        raise ValueError(f"landmarks are {points.tolist()}: expected five finite points (x, y)")
+    points = checked_landmarks(landmarks)
     eyes, mouth = points[:2].mean(0), points[3:].mean(0)
     across, down = points[1] - points[0], mouth - eyes
     x = across - _quarter_turn(down)
@@ -57,8 +49,20 @@ def ffhq_quad(
     return torch.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
 
 
+def checked_landmarks(landmarks: Tensor) -> Tensor:
+    """Returns landmarks [5, 2] in float64 on the CPU.
+
+    Raises:
+        ValueError: if they are no five finite points.
+    """
+    points = torch.as_tensor(landmarks).detach().double().cpu()
+    if points.shape != (5, 2) or not torch.isfinite(points).all():
+        raise ValueError(f"landmarks are {points.tolist()}: expected five finite points (x, y)")
+    return points
+
+
 def picture_quad(height: int, width: int) -> Tensor:
-    """The corners [4, 2] of a whole picture, as a quad."""
+    """Returns the quad [4, 2] of a whole picture."""
     right, bottom = width - 0.5, height - 0.5
     corners = [[-0.5, -0.5], [-0.5, bottom], [right, bottom], [right, -0.5]]
     return torch.tensor(corners, dtype=torch.float64)
@@ -69,15 +73,10 @@ def is_aligned(
     height: int,
     width: int,
 ) -> bool:
-    """Whether a picture is such a crop already: square, and its quad the whole of it.
+    """Tests whether a picture is an FFHQ crop already.
 
-    Args:
-        quad: The quad of the face in the picture.
-        height: Of the picture, in pixels.
-        width: Of the picture, in pixels.
-
-    Returns:
-        True where every corner lies within 10 % of the side of the picture's own.
+    It is if it is square and every corner of its face's quad lies within 10 % of the side of the
+    picture's own corner.
     """
     if height != width:
         return False
@@ -88,7 +87,7 @@ def is_aligned(
 def quad_side(
     quad: Tensor,  # [4, 2]
 ) -> float:
-    """Length of a quad's upper edge, in pixels of the picture."""
+    """Computes the length of a quad's upper edge, in pixels of the picture."""
     return float((quad[3] - quad[0]).norm())
 
 
@@ -97,37 +96,38 @@ def crop_quad(
     quad: Tensor,  # [4, 2]
     size: int,
 ) -> Tensor:
-    """Cuts a quad out of a picture, upright.
+    """Cuts a quad out of a picture, upright: [3, size, size] on the picture's device.
 
-    Where the quad leaves the picture, or nearly does, the picture is mirrored at its borders, and
-    from a little within them the copy turns blurred and then into the picture's median colour.
-
-    Args:
-        image: The picture, in [-1, 1].
-        quad: Corners top left, bottom left, bottom right, top right.
-        size: Pixels of the crop, on each side.
-
-    Returns:
-        The crop [3, size, size] in [-1, 1], on the device of the picture.
+    Where the quad leaves the picture, or nearly does, the picture is mirrored at its borders; the
+    mirrored part is blurred outwards and fades into the picture's median colour.
 
     Raises:
-        ValueError: A shape is another one, the size is not positive, or the quad is no square or
-            lies outside the picture.
+        ValueError: if a shape or the size is wrong, or the quad is no square or lies outside the
+            picture.
     """
     quad = checked_quad(quad)
-    if image.ndim != 3 or image.shape[0] != 3 or size < 1:
-        raise ValueError(f"image is {tuple(image.shape)} and size {size}: expected [3, H, W], >= 1")
+    check_image(image, size)
     image, quad = _cut_out(image, quad)
     image, quad = shrunk(image, quad, size)
     image, quad = _padded(image, quad)
     return sample(image, quad, size)
 
 
-def checked_quad(quad: Tensor) -> Tensor:
-    """A quad in float64 on the CPU.
+def check_image(image: Tensor, size: int) -> None:
+    """Refuses anything but an image [3, H, W] and a positive size.
 
     Raises:
-        ValueError: It is no parallelogram of four finite corners with an area.
+        ValueError: if one of them is wrong.
+    """
+    if image.ndim != 3 or image.shape[0] != 3 or size < 1:
+        raise ValueError(f"image is {tuple(image.shape)} and size {size}: expected [3, H, W], >= 1")
+
+
+def checked_quad(quad: Tensor) -> Tensor:
+    """Returns a quad [4, 2] in float64 on the CPU.
+
+    Raises:
+        ValueError: if it is no parallelogram of four finite corners with an area.
     """
     quad = torch.as_tensor(quad).detach().double().cpu()
     if quad.shape != (4, 2) or not torch.isfinite(quad).all():
@@ -147,11 +147,11 @@ def shrunk(
     quad: Tensor,  # [4, 2]
     size: int,
 ) -> tuple[Tensor, Tensor]:
-    """The picture scaled down by a whole number where the crop is much smaller than its quad.
+    """Scales a picture down by a whole number if the crop is much smaller than its quad.
 
     Returns:
-        The picture and the quad in it, whose side then is at least twice the size and less than
-        four times; unchanged where it was less.
+        The picture and the quad in it. A quad of four times the size or more ends up at two to
+        four times the size; a smaller one is unchanged.
     """
     divisor = int(quad_side(quad) / size / 2)
     if divisor <= 1:
@@ -168,21 +168,21 @@ def sample(
     quad: Tensor,  # [4, 2]
     size: int,
 ) -> Tensor:
-    """The quad at `size` pixels, [3, size, size]; black where it leaves the picture.
+    """Resamples a quad to [3, size, size]; black outside the picture.
 
-    Points half a pixel of the picture apart, or up to one where that takes more than four by four
-    for a pixel of the crop, are averaged by a bicubic filter.
+    Takes points half a pixel of the picture apart, but no more than four by four for a pixel of the
+    crop, and averages them by a bicubic filter.
     """
     height, width = image.shape[-2:]
     num_points = size * min(max(math.ceil(2 * quad_side(quad) / size), 1), MOST_POINTS)
     steps = (torch.arange(num_points, dtype=torch.float64) + 0.5) / num_points
     extent = torch.tensor([width, height], dtype=torch.float64)
-    # In the coordinates of grid_sample: -1 and 1 are the picture's outer edges.
+    # Coordinates of grid_sample: -1 and 1 are the picture's outer edges.
     corner, below, _, beside = (quad + 0.5) * 2 / extent - 1
     rows = corner + steps[:, None] * (below - corner)
     columns = steps[:, None] * (beside - corner)
     grid = rows.float()[:, None].to(image.device) + columns.float()[None].to(image.device)
-    # Shifted, since what lies outside is 0.
+    # Shifted, because grid_sample fills the outside with 0.
     lifted = (image + 1)[None].float()
     crop = F.grid_sample(lifted, grid[None], mode="bicubic", align_corners=False) - 1
     if num_points > size:
@@ -191,12 +191,12 @@ def sample(
 
 
 def _quarter_turn(vector: Tensor) -> Tensor:
-    """(x, y) -> (-y, x): clockwise as seen in a picture."""
+    """Turns (x, y) to (-y, x): clockwise as seen in a picture."""
     return torch.stack([-vector[1], vector[0]])
 
 
 def _cut_out(image: Tensor, quad: Tensor) -> tuple[Tensor, Tensor]:
-    """The part of the picture around the quad, with the border that blending needs."""
+    """Cuts the picture to the quad and the border that blending needs."""
     height, width = image.shape[-2:]
     border = _border(quad)
     left, top = (math.floor(v) - border for v in quad.amin(0).tolist())
@@ -215,7 +215,7 @@ def _border(quad: Tensor) -> int:
 
 
 def _padded(image: Tensor, quad: Tensor) -> tuple[Tensor, Tensor]:
-    """The picture mirrored beyond its borders and blended there, where the quad needs it."""
+    """Mirrors the picture beyond its borders and blends it there, if the quad needs it."""
     height, width = image.shape[-2:]
     border, length = _border(quad), quad_side(quad)
     low, high = quad.amin(0).tolist(), quad.amax(0).tolist()
@@ -244,7 +244,7 @@ def _padded(image: Tensor, quad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mirrored(length: int, before: int, after: int) -> Tensor:
-    """Indices that continue `length` pixels by reflection, as often as it takes."""
+    """Indices that continue `length` pixels by repeated reflection."""
     if length == 1:
         return torch.zeros(1 + before + after, dtype=torch.int64)
     steps = torch.arange(-before, length + after) % (2 * length - 2)
@@ -252,7 +252,7 @@ def _mirrored(length: int, before: int, after: int) -> Tensor:
 
 
 def _beyond(length: int, before: int, after: int) -> Tensor:
-    """1 minus the distance to the ends of a padded line, each in units of its padding."""
+    """1 minus the distance to the nearer end of a padded line, in units of its padding."""
     steps = torch.arange(length, dtype=torch.float32)
     return 1 - torch.minimum(steps / before, (length - 1 - steps) / after)
 
@@ -261,14 +261,9 @@ def gaussian_blur(
     image: Tensor,  # [3, H, W]
     deviation: float,
 ) -> Tensor:
-    """A Gaussian blur, mirrored at the borders.
+    """Blurs with a Gaussian of `deviation` pixels, mirrored at the borders.
 
-    Args:
-        image: The picture.
-        deviation: In pixels. From 8 on, the picture is blurred at a fraction of its size.
-
-    Returns:
-        [3, H, W].
+    From 8 pixels on the picture is blurred at a fraction of its size.
     """
     height, width = image.shape[-2:]
     divisor = max(int(deviation / 4), 1)
@@ -276,7 +271,7 @@ def gaussian_blur(
     if divisor > 1:
         size = (-(-height // divisor), -(-width // divisor))
         small = F.interpolate(small, size=size, mode="bilinear", antialias=True)
-        # The triangle of the filter has blurred already, and so will the one of the way back.
+        # The triangle filters of both resizings blur too.
         deviation = math.sqrt((deviation / divisor) ** 2 - 1 / 3)
     reach = max(math.ceil(4 * deviation), 1)
     steps = torch.arange(-reach, reach + 1, dtype=torch.float32, device=image.device)

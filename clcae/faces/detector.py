@@ -1,4 +1,4 @@
-"""What finds faces, and MTCNN as the one that is at hand.
+"""MTCNN, the default face detector.
 
 Zhang et al. 2016 (Joint Face Detection and Alignment using Multi-task Cascaded Convolutional
 Networks) as ported by facenet-pytorch 2.5, whose wheel holds the weights. Deviations: a large
@@ -6,37 +6,25 @@ picture is scaled down before the search, and searched at its own size only wher
 nothing; faces below a score of 0.9 are left out.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clcae.faces.face import Face
+from clcae.faces.alignment import Face
 
 SMALLEST_SCORE = 0.9
-# The longest side of a picture that is searched at its own size, as the second try.
-LARGEST_SEARCH = 4096
-
-
-class Detector(Protocol):
-    """Finds faces; any other detector does as well."""
-
-    def detect(
-        self,
-        image: Tensor,  # [3, H, W], in [-1, 1]
-    ) -> list[Face]:
-        """All faces of a picture, in any order; an empty list where there is none."""
-        ...
+LARGEST_SEARCH = 4096  # pixels; larger pictures are scaled down even for the second search
 
 
 class MTCNNDetector:
-    """Faces by MTCNN.
+    """Finds faces by MTCNN.
 
     Args:
         network: facenet-pytorch's network.
-        longest_side: Pixels to which a picture is scaled down for the search.
-        smallest_face: Pixels across of the smallest face that the network searches for.
+        longest_side: pixels to which a larger picture is scaled down for the search.
+        smallest_face: pixels across of the smallest face that the network searches for.
     """
 
     def __init__(self, *, network: Any, longest_side: int, smallest_face: int) -> None:
@@ -48,10 +36,10 @@ class MTCNNDetector:
         self,
         image: Tensor,  # [3, H, W], in [-1, 1]
     ) -> list[Face]:
-        """All faces of a picture.
+        """Finds all faces of a picture.
 
         Raises:
-            ValueError: The image has another shape.
+            ValueError: if the image has another shape.
         """
         if image.ndim != 3 or image.shape[0] != 3:
             raise ValueError(f"image is {tuple(image.shape)}: expected one image [3, H, W]")
@@ -61,7 +49,7 @@ class MTCNNDetector:
         return faces
 
     def _search(self, image: Tensor, longest_side: int) -> list[Face]:
-        """Searches a picture scaled down to `longest_side`, in coordinates of the original."""
+        """Searches a picture scaled down to `longest_side`; coordinates are the original's."""
         height, width = image.shape[-2:]
         factor = min(longest_side / max(height, width), 1.0)
         rows, columns = round(height * factor), round(width * factor)
@@ -92,17 +80,17 @@ def mtcnn_detector(
     longest_side: int = 1024,
     smallest_face: int = 20,
 ) -> MTCNNDetector:
-    """Builds the default detector, its weights out of the wheel of facenet-pytorch.
+    """Builds the default detector, with the weights in the wheel of facenet-pytorch.
 
     Args:
-        device: Where the network runs; pictures may lie anywhere.
-        longest_side: Pixels to which a larger picture is scaled down for the search: of a picture
-            of 4096 pixels, faces are found from 80 pixels on. Only where there is none, it is
-            searched at its own size.
-        smallest_face: Pixels across of the smallest face, after scaling.
+        device: where the network runs; pictures may lie anywhere.
+        longest_side: pixels to which a larger picture is scaled down for the search. In a picture
+            of 4096 pixels faces are found from 80 pixels on; if there is none, the picture is
+            searched again at its own size.
+        smallest_face: pixels across of the smallest face, after scaling.
 
     Raises:
-        ValueError: facenet-pytorch is not installed, or a number is out of range.
+        ValueError: if facenet-pytorch is not installed, or a number is out of range.
     """
     if smallest_face < 12 or longest_side < smallest_face:
         raise ValueError(

@@ -1,27 +1,113 @@
-"""A folder of crops: what they are called, which are finished, and what must not be replaced."""
+"""A folder of crops, each with a JSON record with which it can be pasted back.
 
+The crop of `anna.jpg` is `anna.png` with `anna.json`; several are `anna-0`, `anna-1`, ... A record
+is written last: a crop with a record is finished. Coordinates are those of the upright picture, its
+EXIF orientation applied.
+"""
+
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from clcae.faces.alignment import Crop
-from clcae.faces.face import Which
-from clcae.faces.record import Record, read_record, write_record
+from clcae.faces.alignment import Crop, Which
+from clcae.files import write_text
 from clcae.images import write_png
+
+LARGEST_RECORD = 1 << 16  # bytes
+
+
+@dataclass(frozen=True)
+class Record:
+    """Describes where a crop comes from.
+
+    Args:
+        source: path of the photograph or the video.
+        frame: name of the frame in a video; None in a photograph.
+        height: of the photograph, in pixels.
+        width: of the photograph, in pixels.
+        size: pixels of the crop's side.
+        faces: the faces that were asked for: "largest", "all" or an index.
+        number: index of the face in the photograph, from 0 at the left.
+        num_crops: number of crops of the photograph.
+        was_aligned: whether the photograph was such a crop already.
+        quad: corners of the crop [4, 2]: top left, bottom left, bottom right, top right.
+        landmarks: [5, 2] pixels of the photograph.
+    """
+
+    source: str
+    frame: str | None
+    height: int
+    width: int
+    size: int
+    faces: str
+    number: int
+    num_crops: int
+    was_aligned: bool
+    quad: Tensor
+    landmarks: Tensor
+
+
+_KINDS = {
+    **dict.fromkeys(("source", "faces"), str),
+    **dict.fromkeys(("height", "width", "size", "number", "num_crops"), int),
+    "was_aligned": bool,
+}
+
+
+def write_record(record: Record, path: str | Path) -> None:
+    """Writes a record as JSON."""
+    fields = {
+        key: value.tolist() if isinstance(value, Tensor) else value
+        for key, value in vars(record).items()
+    }
+    write_text(path, json.dumps(fields, indent=1) + "\n")
+
+
+def read_record(path: str | Path) -> Record:
+    """Reads and checks a record.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no record, or is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the record beside a crop")
+    try:
+        with path.open(encoding="utf-8") as file:
+            fields = json.loads(file.read(LARGEST_RECORD))
+        for key, kind in _KINDS.items():
+            if type(fields[key]) is not kind:
+                raise TypeError(f"{key} is {fields[key]!r:.40}")
+        frame = fields["frame"]
+        if not isinstance(frame, str | None):
+            raise TypeError(f"frame is {frame!r:.40}")
+        quad, landmarks = _points(fields["quad"], 4), _points(fields["landmarks"], 5)
+        values = {key: fields[key] for key in _KINDS}
+        return Record(**values, frame=frame, quad=quad, landmarks=landmarks)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: no record of a crop, or damaged ({error!r:.80})") from error
+
+
+def _points(values: object, count: int) -> Tensor:
+    points = torch.tensor(values, dtype=torch.float64)
+    if points.shape != (count, 2) or not torch.isfinite(points).all():
+        raise ValueError(f"points of shape {tuple(points.shape)}")
+    return points
 
 
 class CropFolder:
-    """A folder into which crops of many photographs are written, each with its record.
-
-    The crop of `anna.jpg` is `anna.png` with `anna.json`; several are `anna-0`, `anna-1`, ... A
-    record is written last, so that a crop with a record is finished.
+    """Writes the crops of many photographs into a folder, and knows which are finished.
 
     Args:
-        root: The folder.
-        size: Pixels of a crop, on each side.
-        which: The faces that are asked for.
-        overwrite: Replace what an earlier run has left.
+        root: the folder.
+        size: pixels of a crop's side.
+        which: the faces that are asked for.
+        overwrite: replace what an earlier run has left.
     """
 
     def __init__(self, *, root: Path, size: int, which: Which, overwrite: bool) -> None:
@@ -32,15 +118,15 @@ class CropFolder:
         self._written: set[str] = set()
 
     def finished(self, name: str, source: Path, *, frame: str | None = None) -> bool:
-        """Whether an earlier run has made all crops of a photograph.
+        """Tests whether an earlier run has made all crops of a photograph.
 
         Args:
-            name: What the crops are called.
-            source: The photograph, or the video.
-            frame: Of the video.
+            name: of the crops.
+            source: the photograph, or the video.
+            frame: of the video.
 
         Raises:
-            ValueError: It made them with other settings, or a record is damaged.
+            ValueError: if it made them with other settings, or a record is damaged.
         """
         if self.overwrite:
             return False
@@ -62,18 +148,18 @@ class CropFolder:
         *,
         frame: str | None = None,
     ) -> None:
-        """Writes the crops of a photograph, and removes what an earlier run left of others.
+        """Writes the crops of a photograph, and removes crops of it that an earlier run left.
 
         Args:
-            name: What they are called.
-            source: The photograph, or the video.
-            photograph: Its pixels.
-            crops: The crops, each with the number of its face.
-            frame: Of the video.
+            name: of the crops.
+            source: the photograph, or the video.
+            photograph: its pixels.
+            crops: each with the number of its face.
+            frame: of the video.
 
         Raises:
-            ValueError: A name belongs to another photograph, to crops of other settings, or to the
-                photograph itself.
+            ValueError: if a name belongs to another photograph, to crops of other settings, or to
+                the photograph itself.
         """
         stems = _stems(name, len(crops))
         for stem in stems:
@@ -120,7 +206,7 @@ class CropFolder:
             raise
 
     def _earlier(self, name: str, source: Path, frame: str | None) -> list[str]:
-        """Names of the crops that an earlier run has left of a photograph."""
+        """Lists the crops that an earlier run has left of a photograph."""
         stems = [name]
         while self._path(following := f"{name}-{len(stems) - 1}", "json").exists():
             stems.append(following)

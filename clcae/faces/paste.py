@@ -1,17 +1,15 @@
-"""An edited crop back into the photograph it was cut out of.
+"""Pasting an edited crop back into its photograph. No official file: the papers show crops.
 
-No official file: the papers show crops. The quad is undone exactly, and towards the crop's edge the
-pasted picture fades into the photograph, of which no pixel outside the quad changes.
+Towards the crop's edge the pasted picture fades into the photograph, which keeps every pixel
+outside the quad. There are two ways:
 
-There are two ways, and both have their use:
-
-- The crop itself is pasted. Within the quad the photograph is then as sharp as the crop, softer
-  where the photograph had more pixels than it.
-- With a reference, only the difference between the crop and it is pasted, and the photograph keeps
-  its own detail, noise and the border that cropping blurs. The reference is what the crop would be
-  without the edit: the crop as it was cut out, or the inversion before the edit, whose errors then
-  stay out of the photograph. A crop equal to the reference changes nothing at all. Where an edit
-  moves edges (a turned head), fine detail of the old ones is left behind: take the first way.
+- The crop itself is pasted. The photograph is then as sharp as the crop within the quad: softer if
+  it had more pixels.
+- With a reference, only the difference between the crop and the reference is pasted, and the
+  photograph keeps its own detail, noise and the border that cropping blurs. The reference is the
+  crop without the edit: as it was cut out, or the inversion before the edit, whose errors then stay
+  out of the photograph. Where an edit moves edges (a turned head), fine detail of the old edges is
+  left behind: take the first way.
 """
 
 import math
@@ -34,22 +32,21 @@ def paste_back(
     reference: Tensor | None = None,  # [3, S, S], in [-1, 1]
     seam: float = SEAM,
 ) -> Tensor:
-    """Puts a crop back where it was cut out.
+    """Pastes a crop of any size back to where it was cut out.
 
     Args:
-        photo: The photograph, in [-1, 1].
-        crop: The edited crop in [-1, 1], of any size.
-        quad: Its corners in the photograph: top left, bottom left, bottom right, top right.
-        reference: The crop without the edit, of which the crop then brings the difference only;
-            None pastes the crop itself.
-        seam: Width of the fading within the crop's edge, as a share of its side, from 0 (a hard
+        photo: the photograph.
+        crop: the edited crop.
+        quad: its corners in the photograph: top left, bottom left, bottom right, top right.
+        reference: the crop without the edit; only the difference is pasted. None pastes the crop.
+        seam: width of the fading within the crop's edge, as a share of its side, from 0 (a hard
             edge) to 0.5.
 
     Returns:
         The photograph [3, H, W], a new tensor, in [-1, 1] wherever it changed.
 
     Raises:
-        ValueError: A shape is another one, the quad is no square, or the seam is out of range.
+        ValueError: if a shape is wrong, the quad is no square, or the seam is out of range.
     """
     quad = checked_quad(quad)
     for name, image in (("photo", photo), ("crop", crop)):
@@ -79,7 +76,7 @@ def paste_back(
 
 
 def _covered(quad: Tensor, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of the photograph that the quad touches."""
+    """Finds the rows and columns of the photograph that the quad touches."""
     (left, top), (right, bottom) = quad.amin(0).tolist(), quad.amax(0).tolist()
     rows = slice(max(math.floor(top), 0), min(max(math.ceil(bottom) + 1, 0), height))
     columns = slice(max(math.floor(left), 0), min(max(math.ceil(right) + 1, 0), width))
@@ -87,7 +84,7 @@ def _covered(quad: Tensor, height: int, width: int) -> tuple[slice, slice]:
 
 
 def _in_crop(quad: Tensor, rows: slice, columns: slice) -> Tensor:
-    """Where pixels of the photograph lie in the crop: [H, W, 2], from 0 to 1 within it."""
+    """Maps pixels of the photograph into the crop: [H, W, 2], from 0 to 1 within it."""
     y = torch.arange(rows.start, rows.stop, dtype=torch.float64)
     x = torch.arange(columns.start, columns.stop, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) - quad[0]
@@ -99,7 +96,7 @@ def _fading(
     places: Tensor,  # [H, W, 2]
     seam: float,
 ) -> Tensor:
-    """Weight of the crop [H, W]: 0 outside, 1 inside, smooth over the seam."""
+    """Computes the crop's weight [H, W]: 0 outside, 1 inside, smooth over the seam."""
     inwards = torch.minimum(places, 1 - places).amin(dim=-1)
     if seam == 0:
         return (inwards >= 0).double()
@@ -112,9 +109,9 @@ def _resampled(
     quad: Tensor,
     places: Tensor,  # [H, W, 2]
 ) -> Tensor:
-    """The crop at the photograph's pixels, [3, H, W]; its border repeated outside."""
-    # First to the photograph's own pixels: without this, aliasing where they are fewer, and where
-    # they are more, ripples by the filter of grid_sample, which cannot follow a straight line.
+    """Resamples the crop at the photograph's pixels, [3, H, W]; its border repeats outside."""
+    # Resize to the photograph's resolution first: grid_sample alone aliases where that is lower;
+    # where it is higher, its filter leaves ripples along straight lines.
     down = min(max(round(float((quad[1] - quad[0]).norm())), 1), LARGEST_CROP)
     across = min(max(round(quad_side(quad)), 1), LARGEST_CROP)
     crop = F.interpolate(crop[None], size=(down, across), mode="bicubic", antialias=True)[0]

@@ -1,4 +1,4 @@
-"""The crop of the networks that recognise faces: 112 pixels, by five landmarks.
+"""The crop of face recognition networks: 112 pixels, by five landmarks.
 
 Deng et al. 2019 (ArcFace), section 4.1; the template is that of insightface (`arcface_src`), the
 fit Umeyama 1991 (Least-squares estimation of transformation parameters between two point patterns).
@@ -8,7 +8,7 @@ Deviation: resampling has antialiasing where the official one is bilinear; a lar
 import torch
 from torch import Tensor
 
-from clcae.faces.crop import picture_quad, sample, shrunk
+from clcae.faces.crop import check_image, checked_landmarks, picture_quad, sample, shrunk
 
 TEMPLATE_SIZE = 112
 TEMPLATE = (  # left eye, right eye, nose, left and right corner of the mouth
@@ -24,18 +24,13 @@ def fit_similarity(
     points: Tensor,  # [K, 2]
     targets: Tensor,  # [K, 2]
 ) -> Tensor:
-    """The rotation, scale and shift that bring points nearest to targets, by least squares.
-
-    Args:
-        points: Two or more points.
-        targets: Where they should lie.
+    """Fits rotation, scale and shift from points to targets by least squares, never mirroring.
 
     Returns:
-        [2, 3], float64 on the CPU: targets are about `matrix[:, :2] @ point + matrix[:, 2]`. It
-        never mirrors.
+        [2, 3], float64 on the CPU: targets are about `matrix[:, :2] @ point + matrix[:, 2]`.
 
     Raises:
-        ValueError: Shapes differ, there are fewer than two points, or all points are one.
+        ValueError: if shapes differ, there are fewer than two points, or all points are one.
     """
     points, targets = points.detach().double().cpu(), targets.detach().double().cpu()
     if points.shape != targets.shape or points.ndim != 2 or points.shape[-1] != 2:
@@ -60,14 +55,13 @@ def fit_similarity(
 def recognition_quad(
     landmarks: Tensor,  # [5, 2] pixels
 ) -> Tensor:
-    """The corners [4, 2] of the 112 crop in the picture.
+    """Computes the quad [4, 2] of the 112-pixel crop in the picture.
 
     Raises:
-        ValueError: The landmarks are not five finite points, or all are one.
+        ValueError: if the landmarks are no five finite points, or all are one.
     """
-    if landmarks.shape != (5, 2) or not torch.isfinite(landmarks).all():
-        raise ValueError(f"landmarks are {landmarks.tolist()}: expected five finite points (x, y)")
-    matrix = fit_similarity(landmarks, torch.tensor(TEMPLATE, dtype=torch.float64))
+    template = torch.tensor(TEMPLATE, dtype=torch.float64)
+    matrix = fit_similarity(checked_landmarks(landmarks), template)
     corners = picture_quad(TEMPLATE_SIZE, TEMPLATE_SIZE)
     return (corners - matrix[:, 2]) @ torch.linalg.inv(matrix[:, :2]).T
 
@@ -78,21 +72,11 @@ def recognition_crop(
     *,
     size: int = TEMPLATE_SIZE,
 ) -> Tensor:
-    """A face as recognisers take it; black where the picture ends.
-
-    Args:
-        image: The picture, in [-1, 1].
-        landmarks: Left eye, right eye, nose, left and right corner of the mouth.
-        size: Pixels of the crop, on each side; the template is scaled along.
-
-    Returns:
-        [3, size, size] in [-1, 1].
+    """Warps a face to the template scaled to `size`: [3, size, size], black outside the picture.
 
     Raises:
-        ValueError: A shape is another one, the size is not positive, or the landmarks are one
-            point.
+        ValueError: if a shape or the size is wrong, or the landmarks are one point.
     """
-    if image.ndim != 3 or image.shape[0] != 3 or size < 1:
-        raise ValueError(f"image is {tuple(image.shape)} and size {size}: expected [3, H, W], >= 1")
+    check_image(image, size)
     image, quad = shrunk(image, recognition_quad(landmarks), size)
     return sample(image, quad, size)

@@ -1,4 +1,4 @@
-"""One face through the frames of a video, and landmarks that do not tremble.
+"""Following one face through a video, and smoothing its landmarks over time.
 
 Tzaban et al. 2022 (Stitch it in Time) smooth the landmarks of every frame by a
 Gaussian over time before they crop. Deviation: a line is fitted where they average, by the same
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from clcae.faces.alignment import Face, Which, choose
 from clcae.faces.crop import ffhq_quad, quad_side
-from clcae.faces.face import Face, Which, choose
 
 DEVIATION = 2.0  # frames
 LARGEST_STEP = 0.5  # how far a face may move between two sightings, in sides of its crop
@@ -22,20 +22,19 @@ def follow(
     frames: Sequence[Sequence[Face]],
     which: Which = "largest",
 ) -> Tensor:
-    """Follows one face through a video.
+    """Follows one face through the faces of every frame.
 
     Args:
-        frames: The faces of every frame.
-        which: "largest", or a number from 0 at the left: the face that is meant, in the first
-            frame that has one. From then on it is the nearest face, by the middle of its
-            landmarks, within half a side of the crop where it was seen last.
+        frames: the faces of every frame.
+        which: "largest" or an index, chosen in the first frame that has faces. Later frames take
+            the nearest face, by the mean of its landmarks, within half a side of the last crop.
 
     Returns:
-        Landmarks [T, 5, 2], float64, NaN in frames in which the face is not seen.
+        Landmarks [T, 5, 2], float64, NaN in frames that do not show the face.
 
     Raises:
-        ValueError: No frame shows a face, all faces are asked for, or the first frame with faces
-            has none of that number.
+        ValueError: if no frame shows a face, all faces are asked for, or the first frame with faces
+            has none of that index.
     """
     if which == "all":
         raise ValueError("faces all: expected largest or a number, since one face is followed")
@@ -64,21 +63,20 @@ def smooth_landmarks(
     *,
     deviation: float = DEVIATION,
 ) -> Tensor:
-    """Smooths landmarks over time.
+    """Smooths landmarks over time by local linear regression with Gaussian weights.
 
-    Every coordinate becomes the value of the line that fits it best around its frame, by Gaussian
-    weights. Frames without a face are filled first: by linear interpolation between the frames
-    beside them, and at the ends by the nearest frame that has one.
+    Frames without a face, which have a NaN, are filled first: by linear interpolation, and at the
+    ends by the nearest frame that has one.
 
     Args:
-        landmarks: Landmarks [T, 5, 2] of one face; a frame with a NaN counts as one without.
-        deviation: Of the Gaussian, in frames.
+        landmarks: of one face.
+        deviation: of the Gaussian, in frames.
 
     Returns:
         Landmarks [T, 5, 2], float64, all finite.
 
     Raises:
-        ValueError: The shape is another one, no frame has a face, or the deviation is not positive.
+        ValueError: if the shape is wrong, no frame has a face, or the deviation is not positive.
     """
     if landmarks.ndim != 3 or landmarks.shape[1:] != (5, 2):
         raise ValueError(f"landmarks are {tuple(landmarks.shape)}: expected [T, 5, 2]")
@@ -107,7 +105,7 @@ def smooth_landmarks(
 def _filled(
     values: Tensor,  # [T, 10]
 ) -> Tensor:
-    """Without NaN: linear between frames, constant beyond the first and the last."""
+    """Fills NaN: linear between frames, constant before the first and after the last."""
     known = torch.isfinite(values).all(dim=1).nonzero()[:, 0]
     if len(known) == 0:
         raise ValueError(f"none of {len(values)} frames has landmarks")

@@ -1,1 +1,1 @@
-"""Networks that judge and never train here: identity, attributes, perceptual distances."""
+"""Frozen networks of losses and metrics: identity, attributes, perceptual features."""

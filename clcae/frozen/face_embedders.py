@@ -1,4 +1,4 @@
-"""The face recognisers that the papers judge identity with: IR-SE50 (ArcFace) and IR-101.
+"""Face recognition networks of the papers: IR-SE50 (ArcFace) and IR-101 (CurricularFace).
 
 Deng et al. 2019 (ArcFace) for the training loss of pSp, e4e and CLCAE, `Backbone(112, 50, 'ir_se')`
 of `model_ir_se50.pth`; Huang et al. 2020 (CurricularFace) for evaluation, `IR_101` of
@@ -16,7 +16,7 @@ from clcae.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from clcae.nn.trunk import IR_SE50, Trunk
 from clcae.serialization import register
 
-CROP_WIDTH = 256  # of the picture that the crop's rows and columns are counted in
+CROP_WIDTH = 256  # width of the picture in which the crop's rows and columns are counted
 CROP_ROWS, CROP_COLUMNS = slice(35, 223), slice(32, 220)  # official `IDLoss`
 IR_101 = ((64, 3), (128, 13), (256, 30), (512, 3))
 
@@ -25,7 +25,7 @@ def to_width(
     images: Tensor,  # [N, C, H, W]
     width: int,
 ) -> Tensor:
-    """[N, C, about H width / W, width]: averages where pixels are dropped, bilinear otherwise."""
+    """Scales images to a width, keeping proportions: averages to shrink, bilinear to enlarge."""
     if images.shape[-1] == width:
         return images
     size = (max(round(images.shape[-2] * width / images.shape[-1]), 1), width)
@@ -38,16 +38,13 @@ def training_crop(
     images: Tensor,  # [N, 3, H, W], in [-1, 1]: an aligned FFHQ picture, of any size
     size: int = 112,
 ) -> Tensor:
-    """The face of a picture as the official identity losses cut it.
+    """Crops the face as the official identity losses do: [N, 3, size, size].
 
-    Rows 35 to 223 and columns 32 to 220 of the picture at 256 wide, averaged down; of lower
-    pictures (cars, 192 x 256) there are simply fewer rows.
-
-    Returns:
-        [N, 3, size, size].
+    Takes rows 35 to 223 and columns 32 to 220 of the picture at a width of 256, averaged down;
+    lower pictures (cars, 192 x 256) give fewer rows.
 
     Raises:
-        ValueError: the picture is so low that no row is left.
+        ValueError: if the picture is so low that no row is left.
     """
     scaled = to_width(images, CROP_WIDTH)
     if scaled.shape[-2] <= CROP_ROWS.start:
@@ -61,13 +58,13 @@ def training_crop(
 def unit_length(
     embedding: Tensor,  # [N, D]
 ) -> Tensor:
-    """Of unit length, in float32 or better: in bfloat16 cosines near 1 are all the same."""
+    """Normalises embeddings in float32 at least: bfloat16 cannot tell cosines near 1 apart."""
     return F.normalize(embedding.to(torch.promote_types(embedding.dtype, torch.float32)), dim=1)
 
 
 @register("face_embedder")
 class FaceEmbedder(nn.Module):
-    """Aligned faces -> unit embeddings; the cosine of two says whether they show one person."""
+    """Embeds aligned faces; the cosine of two embeddings is the similarity of the people."""
 
     def __init__(
         self,
@@ -91,10 +88,10 @@ class FaceEmbedder(nn.Module):
         self,
         faces: Tensor,  # [N, 3, size, size], in [-1, 1]
     ) -> Tensor:
-        """Embeddings [N, embedding_dim] of unit length.
+        """Returns embeddings [N, embedding_dim] of unit length.
 
         Raises:
-            ValueError: faces of another shape.
+            ValueError: if the faces have another shape.
         """
         if faces.ndim != 4 or faces.shape[1:] != (3, self.size, self.size):
             raise ValueError(
@@ -108,18 +105,18 @@ class FaceEmbedder(nn.Module):
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1], aligned as FFHQ is
     ) -> Tensor:
-        """Embeddings [N, embedding_dim] of the training crop."""
+        """Embeds the training crop: [N, embedding_dim]."""
         return self(training_crop(images, self.size))
 
 
 def arcface_ir_se50() -> FaceEmbedder:
-    """The identity network of the training losses, unfilled: 43.8 M parameters."""
+    """Builds the identity network of training losses, without weights: 43.8 M parameters."""
     return FaceEmbedder(stages=IR_SE50)
 
 
 def curricularface_ir_101() -> FaceEmbedder:
-    """The identity network of the evaluations, unfilled: 65.2 M parameters.
+    """Builds the identity network of evaluations, without weights: 65.2 M parameters.
 
-    The official scripts give it faces that MTCNN aligned to 112 pixels.
+    The official scripts feed it faces that MTCNN aligned to 112 pixels.
     """
     return FaceEmbedder(stages=IR_101, excitation=False, embedding_affine=False)

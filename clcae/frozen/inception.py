@@ -1,4 +1,4 @@
-"""The Inception networks of evaluations: two for distances of picture sets, one for faces.
+"""The Inception networks of evaluations: two for FID and KID, one for face identity.
 
 Heusel et al. 2017 (FID) read the pooled features of the TensorFlow graph of 2015-12-05; its port is
 torch-fidelity's. StyleRes (the code of StarGAN v2) and CLCAE's `mertric/fid.py` read torchvision's
@@ -11,18 +11,19 @@ resizes with Pillow, here torch does it with the same filter; a pixel in 100 is 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clcae.frozen.module import FrozenModule
 from clcae.images import from_uint8, to_uint8
 
 SIZE = 299
 FACE_SIZE = 160
 
 
-class TFInception(nn.Module):
-    """Pooled features of the Inception that FID and KID are defined with.
+class TFInception(FrozenModule):
+    """Computes the pooled features of the Inception network that defines FID and KID.
 
     Args:
-        extractor: torch-fidelity's network, uint8 images to a tuple with the features. It resizes
-            to 299 as TensorFlow 1 did.
+        extractor: torch-fidelity's network, from uint8 images to a tuple with the features; resizes
+            to 299 pixels as TensorFlow 1 did.
     """
 
     name = "Inception v3 of TensorFlow, 2015-12-05 (torch-fidelity), pool 2048, at 299, uint8"
@@ -33,21 +34,17 @@ class TFInception(nn.Module):
         self.extractor = extractor
         self.eval().requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "TFInception":
-        """It never trains."""
-        return super().train(False)
-
     def forward(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> Tensor:
-        """Features [N, 2048] of the images rounded to 256 levels."""
+        """Returns features [N, 2048] of the images rounded to 256 levels."""
         features: Tensor = self.extractor(to_uint8(images))[0]
         return features
 
 
-class TorchvisionInception(nn.Module):
-    """Pooled features of torchvision's Inception v3, as StarGAN v2 and StyleRes compare them."""
+class TorchvisionInception(FrozenModule):
+    """Computes the pooled features of torchvision's Inception v3, as StarGAN v2 and StyleRes do."""
 
     name = "Inception v3 of torchvision, pool 2048, at 299 bilinear, uint8, mean/std of ImageNet"
     dimension = 2048
@@ -67,20 +64,16 @@ class TorchvisionInception(nn.Module):
             self.register_buffer(key, Tensor(values)[:, None, None], persistent=False)
         self.eval().requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "TorchvisionInception":
-        """It never trains."""
-        return super().train(False)
-
     def forward(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]; any shape is squeezed to a square
     ) -> Tensor:
-        """Features [N, 2048]."""
+        """Returns features [N, 2048]."""
         features: Tensor = self.trunk(self.resized(images))
         return features
 
     def resized(self, images: Tensor) -> Tensor:
-        """[N, 3, 299, 299] on the scale that the network reads."""
+        """Resizes images to [N, 3, 299, 299] and normalises them as the network expects."""
         saved = from_uint8(to_uint8(images))
         for size in ((images.shape[-2], SIZE), (SIZE, SIZE)):  # Pillow rounds after either axis
             if saved.shape[-2:] != size:
@@ -89,11 +82,11 @@ class TorchvisionInception(nn.Module):
         return ((saved + 1) / 2 - self.mean) / self.deviation
 
 
-class FaceNet(nn.Module):
-    """Embeddings of faces by facenet-pytorch's InceptionResnetV1.
+class FaceNet(FrozenModule):
+    """Embeds faces by facenet-pytorch's InceptionResnetV1.
 
     Args:
-        network: The package's network, 160 pixels to embeddings [N, 512].
+        network: the package's network, from 160 pixels to embeddings [N, 512].
     """
 
     name = "InceptionResnetV1 of facenet-pytorch (VGGFace2)"
@@ -105,18 +98,14 @@ class FaceNet(nn.Module):
         self.network = network
         self.eval().requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "FaceNet":
-        """It never trains."""
-        return super().train(False)
-
     def forward(
         self,
         faces: Tensor,  # [N, 3, 160, 160], in [-1, 1]
     ) -> Tensor:
-        """Embeddings [N, 512] of unit length.
+        """Returns embeddings [N, 512] of unit length.
 
         Raises:
-            ValueError: Faces of another shape.
+            ValueError: if the faces have another shape.
         """
         if faces.ndim != 4 or faces.shape[1:] != (3, FACE_SIZE, FACE_SIZE):
             raise ValueError(

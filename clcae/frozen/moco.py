@@ -1,4 +1,4 @@
-"""MoCo v2: what stands for identity where there are no faces.
+"""MoCo v2, the identity network for pictures without faces.
 
 Chen et al. 2020, the ResNet-50 of 800 epochs on ImageNet; `MocoLoss` of e4e and CLCAE. As there,
 pictures are resized by nearest neighbours and stay in [-1, 1]: the mean and deviation of ImageNet
@@ -16,12 +16,12 @@ SIZE = 224
 
 @register("moco_resnet50")
 class MoCo(nn.Module):
-    """Pictures of anything -> unit embeddings [N, 2048]; near ones look alike."""
+    """Embeds pictures of any subject; similar pictures have similar embeddings."""
 
     embedding_dim = 2048
 
     def __init__(self) -> None:
-        from torchvision.models import resnet50  # slow to import, and not for everybody
+        from torchvision.models import resnet50  # slow to import
 
         super().__init__()
         self.resnet = resnet50(weights=None)
@@ -29,14 +29,14 @@ class MoCo(nn.Module):
 
     def forward(
         self,
-        images: Tensor,  # [N, 3, H, W], in [-1, 1]; any size, other shapes are squeezed to a square
+        images: Tensor,  # [N, 3, H, W], in [-1, 1]; squeezed to a square
     ) -> Tensor:
-        """Embeddings [N, 2048] of unit length."""
+        """Returns embeddings [N, 2048] of unit length."""
         return unit_length(self.resnet(F.interpolate(images, size=(SIZE, SIZE))))
 
     def embed_images(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> Tensor:
-        """Embeddings [N, 2048] of unit length."""
+        """Returns embeddings [N, 2048] of unit length, as `FaceEmbedder.embed_images` does."""
         return self(images)

@@ -1,4 +1,4 @@
-"""LPIPS, version 0.1, with the features of a picture computed once.
+"""LPIPS, version 0.1, split in two: features of a picture, and distances between features.
 
 Zhang et al. 2018, equation 1: features of an ImageNet classifier at five depths, of unit length
 over the channels, squared differences weighted by learnt factors. `LPIPS` of the package lpips,
@@ -13,28 +13,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clcae.frozen.module import FrozenModule
+
 Classifier = Literal["alex", "vgg"]
 
-_BUILDERS = {"alex": "alexnet", "vgg": "vgg16"}
-_TAPS = {"alex": (2, 5, 8, 10, 12), "vgg": (4, 9, 16, 23, 30)}  # layers before each; after a ReLU
+_TAPS = {"alex": (2, 5, 8, 10, 12), "vgg": (4, 9, 16, 23, 30)}  # layers up to each, with its ReLU
 _CHANNELS = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}
 SMALLEST = 32  # pixels; below, the last feature has no position
 
 
-class LPIPS(nn.Module):
-    """Perceptual distance of pictures. Filled by `clcae.pretrained.frozen`."""
+class LPIPS(FrozenModule):
+    """Computes perceptual distances; `clcae.pretrained.frozen` loads the weights."""
 
     shift: Tensor
     scale: Tensor
 
     def __init__(self, *, classifier: Classifier = "alex") -> None:
-        from torchvision import models  # slow to import, and not for everybody
+        from torchvision.models import alexnet, vgg16  # slow to import
 
         super().__init__()
-        if classifier not in _BUILDERS:
+        if classifier not in _TAPS:
             raise ValueError(f"classifier is {classifier!r}, expected 'alex' or 'vgg'")
         self.classifier = classifier
-        build = getattr(models, _BUILDERS[classifier])
+        build = alexnet if classifier == "alex" else vgg16
         self.trunk = build(weights=None).features[: _TAPS[classifier][-1]]
         self.factors = nn.ParameterList(
             nn.Parameter(torch.ones(1, channels, 1, 1)) for channels in _CHANNELS[classifier]
@@ -48,21 +49,17 @@ class LPIPS(nn.Module):
 
     @property
     def name(self) -> str:
-        """What it is, in words."""
+        """Name and version, for protocols."""
         return f"LPIPS v0.1 ({self.classifier})"
-
-    def train(self, mode: bool = True) -> "LPIPS":
-        """It never trains."""
-        return super().train(False)
 
     def features(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]; the papers compare at 256
     ) -> list[Tensor]:
-        """Five features [N, C_i, h_i, w_i], of unit length over the channels.
+        """Computes five features [N, C_i, h_i, w_i], of unit length over the channels.
 
         Raises:
-            ValueError: images below 32 pixels.
+            ValueError: if the images are below 32 pixels.
         """
         if min(images.shape[-2:]) < SMALLEST:
             raise ValueError(
@@ -77,7 +74,7 @@ class LPIPS(nn.Module):
         return features
 
     def distance(self, features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-        """Distances [N] between two batches of `features`, 0 or more."""
+        """Computes distances [N], 0 or more, between two batches of `features`."""
         distances = [
             ((feature - other).square() * factor).sum(dim=1).mean(dim=(1, 2))
             for feature, other, factor in zip(features, others, self.factors, strict=True)
@@ -89,5 +86,5 @@ class LPIPS(nn.Module):
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
         others: Tensor,  # of the same shape
     ) -> Tensor:
-        """Distances [N] of image pairs."""
+        """Computes distances [N] of image pairs."""
         return self.distance(self.features(images), self.features(others))

@@ -1,4 +1,4 @@
-"""The judges of the portraits domain: who it is, how it looks, and how different two pictures are.
+"""The judges of the portraits domain: identity, labelled attributes and perceptual distance.
 
 An identity embedder trained with an additive angular margin (ArcFace, Deng et al. 2019), a
 regressor of the labelled attributes, and a perceptual distance on the features of both, built as
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clcae.frozen.module import FrozenModule
 from clcae.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from clcae.nn.trunk import Trunk
 from clcae.serialization import register
@@ -18,7 +19,7 @@ from clcae.serialization import register
 
 @register("portraits_identity_embedder")
 class IdentityEmbedder(nn.Module):
-    """Images -> unit embeddings; the cosine of two says whether they show the same person."""
+    """Embeds portraits; the cosine of two embeddings is the similarity of the people."""
 
     def __init__(
         self,
@@ -40,18 +41,18 @@ class IdentityEmbedder(nn.Module):
         self,
         images: Tensor,  # [N, 3, size, size], in [-1, 1]
     ) -> Tensor:
-        """Embeddings [N, embedding_dim] of unit length."""
+        """Returns embeddings [N, embedding_dim] of unit length."""
         return self.embed(self.trunk(images)[-1])
 
     def embed(self, feature: Tensor) -> Tensor:
-        """Embeddings from the trunk's last feature."""
+        """Computes embeddings from the trunk's last feature."""
         embedding = self.embedding_norm(self.linear(self.norm(feature).flatten(1)))
         return F.normalize(embedding, dim=1)
 
 
 @register("portraits_attribute_regressor")
 class AttributeRegressor(nn.Module):
-    """Images -> the labelled attributes, in the units of clcae.portraits.ATTRIBUTES."""
+    """Predicts the labelled attributes, in the order and units of clcae.portraits.ATTRIBUTES."""
 
     def __init__(
         self,
@@ -71,14 +72,14 @@ class AttributeRegressor(nn.Module):
         self.out = nn.Linear(96, num_attributes)
 
     def raw(self, feature: Tensor) -> Tensor:
-        """Scores [N, A] from the trunk's last feature; binary columns as logits."""
+        """Computes scores [N, A] from the trunk's last feature; binary columns are logits."""
         return self.out(F.relu(self.hidden(self.norm(feature).flatten(1))))
 
     def forward(
         self,
         images: Tensor,  # [N, 3, size, size], in [-1, 1]
     ) -> Tensor:
-        """Attributes [N, A]; binary columns as probabilities."""
+        """Returns attributes [N, A]; binary columns are probabilities."""
         scores = self.raw(self.trunk(images)[-1])
         columns = list(scores.unbind(1))
         for column in self.binary:
@@ -86,8 +87,8 @@ class AttributeRegressor(nn.Module):
         return torch.stack(columns, dim=1)
 
 
-class PortraitJudges(nn.Module):
-    """Both judges behind the three questions that losses and metrics ask."""
+class PortraitJudges(FrozenModule):
+    """Combines the identity embedder and the attribute regressor as `Judges`."""
 
     identity_name = "portraits identity embedder"
     distance_name = "features of the portraits judges"
@@ -98,40 +99,33 @@ class PortraitJudges(nn.Module):
         self.attributes = attributes
         self.eval().requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "PortraitJudges":
-        """Judges never train: they stay in evaluation mode."""
-        return super().train(False)
+    @property
+    def identity_trunk(self) -> Trunk:
+        """Trunk of the identity embedder."""
+        return self.identity.trunk
 
     def features(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> list[Tensor]:
-        """The features of both trunks [N, C_i, H_i, W_i], finest first, identity's before."""
+        """Computes features [N, C_i, H_i, W_i] of both trunks, finest first, identity's before."""
         return [*self.identity.trunk(images), *self.attributes.trunk(images)]
 
     def embed(self, features: Sequence[Tensor]) -> Tensor:
-        """Identity embeddings [N, D] from `features`."""
+        """Computes identity embeddings [N, D] from `features`."""
         return self.identity.embed(features[len(self.identity.trunk.channels) - 1])
 
     def distance(self, features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-        """Perceptual distance [N] between two batches of `features`, in [0, 4].
+        """Computes perceptual distances [N], in [0, 4], between two batches of `features`.
 
-        At every tap: features of unit length over the channels, squared difference, mean over the
-        positions; then the mean over the taps.
+        The mean over features and positions of the squared difference, features having unit length
+        over the channels.
         """
         distances = []
         for feature, other in zip(features, others, strict=True):
             difference = F.normalize(feature, dim=1) - F.normalize(other, dim=1)
             distances.append(difference.square().sum(dim=1).mean(dim=(1, 2)))
         return torch.stack(distances).mean(dim=0)
-
-    def embed_images(self, images: Tensor) -> Tensor:
-        """Identity embeddings [N, D] of images."""
-        return self.identity(images)
-
-    def distance_of_images(self, images: Tensor, others: Tensor) -> Tensor:
-        """Perceptual distance [N] of image pairs."""
-        return self.distance(self.features(images), self.features(others))
 
     @property
     def pooled_dim(self) -> int:
@@ -142,5 +136,5 @@ class PortraitJudges(nn.Module):
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> Tensor:
-        """Features [N, D] for the Frechet distance: means of the identity trunk's last stage."""
+        """Averages the identity trunk's last feature, for the Frechet distance: [N, D]."""
         return self.identity.trunk(images)[-1].mean(dim=(2, 3))

@@ -27,7 +27,7 @@ ROWS = {"many_token": ManyTokenRows, "one_token": OneTokenRows, "none": HeadRows
 
 @register("clcae")
 class CLCAE(FoundationInversion):
-    """The encoder of stage 2 around a frozen generator."""
+    """The encoder of the paper around a frozen generator."""
 
     def __init__(
         self,
@@ -47,43 +47,41 @@ class CLCAE(FoundationInversion):
         subtract_average: bool = True,
         edit_rule: Rule = "refined",
     ) -> None:
-        height, breadth = height_and_width(image_size)
-        super().__init__(
-            generator=generator,
-            image_shape=(height, breadth),
-            layer=layer,
-            feature_level=feature_level,
-            subtract_average=subtract_average,
-            edit_rule=edit_rule,
-        )
         feature_attention = feature_attention or attention
         check_attention(attention, "attention")
         check_attention(feature_attention, "feature_attention")
-        self.pyramid = Pyramid(
+        shape = height_and_width(image_size)
+        w_dim, num_rows = generator.w_dim, generator.num_codes
+        pyramid = Pyramid(
             stem_channels=stem_channels,
             stages=stages,
             stem_stride=stem_stride,
             width=width,
             num_levels=num_levels,
         )
-        w_dim, num_rows = generator.w_dim, generator.num_codes
-        self.foundation = StyleHead(
-            in_channels=width, out_dim=w_dim, side=self.pyramid.side(0, max(height, breadth))
-        )
-        self.rows = ROWS[attention](
-            pyramid=self.pyramid,
-            num_rows=num_rows,
-            w_dim=w_dim,
-            image_shape=(height, breadth),
-        )
-        self.feature = FeatureEncoder(
-            in_channels=width,
-            in_side=self.pyramid.side(feature_level % num_levels, max(height, breadth)),
-            w_dim=w_dim,
-            num_rows=num_rows,
-            out_shape=generator.feature_shape(self.layer),
-            hidden=feature_hidden,
-            attention=feature_attention,
+        super().__init__(
+            generator=generator,
+            image_shape=shape,
+            layer=layer,
+            pyramid=pyramid,
+            foundation=StyleHead(
+                in_channels=width, out_dim=w_dim, side=pyramid.side(0, max(shape))
+            ),
+            rows=ROWS[attention](
+                pyramid=pyramid, num_rows=num_rows, w_dim=w_dim, image_shape=shape
+            ),
+            feature=FeatureEncoder(
+                in_channels=width,
+                in_side=pyramid.side(feature_level % num_levels, max(shape)),
+                w_dim=w_dim,
+                num_rows=num_rows,
+                out_shape=generator.feature_shape(generator.layer(layer)),
+                hidden=feature_hidden,
+                attention=feature_attention,
+            ),
+            feature_level=feature_level,
+            subtract_average=subtract_average,
+            edit_rule=edit_rule,
         )
 
     def feature_of(self, encoding: Encoding, own: Tensor) -> Tensor:

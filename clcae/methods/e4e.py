@@ -6,7 +6,6 @@ takes all but how the heads are read; `pSp` of both official codes. Deviation: `
 the generator's own resolution; `reconstruct` averages to the input's, the official default of 256.
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
 
 
 class _OnePass(InversionMethod):
-    """What pSp and e4e share: all but the reading of the heads."""
+    """An encoder with a head for every row of W+; subclasses say how the heads are read."""
 
     outputs = ("W+",)
     output = "W+"
@@ -57,18 +56,20 @@ class _OnePass(InversionMethod):
         return self.shape
 
     def encoder_modules(self) -> Mapping[str, nn.Module]:
-        """What training changes: everything but the generator."""
         return {"encoder": self.encoder}
 
-    @abstractmethod
-    def encode(self, images: Tensor) -> Tensor:
-        """Codes of W+ [N, L, w_dim]."""
-
-    def invert(
+    def encode(
         self,
-        images: Tensor,  # [N, 3, H, W], in [-1, 1]; the longer side is image_size
-    ) -> Inversion:
-        """W+ codes. Raises ValueError for images of another shape."""
+        images: Tensor,  # [N, 3, H, W], in [-1, 1]; the longer side is that of image_shape
+    ) -> Tensor:
+        """Computes codes of W+ [N, L, w_dim].
+
+        Raises:
+            ValueError: if images have another longer side.
+        """
+        return self.encoder(images) + self.latent_average
+
+    def invert(self, images: Tensor) -> Inversion:
         return Inversion(codes=self.encode(images), space=LatentSpace.W_PLUS)
 
 
@@ -77,14 +78,6 @@ class PSP(_OnePass):
     """Every head is a row of W+ (pSp)."""
 
     encoder_type = GradualEncoder
-    encoder: GradualEncoder
-
-    def encode(
-        self,
-        images: Tensor,  # [N, 3, H, W], in [-1, 1]; the longer side is image_size
-    ) -> Tensor:
-        """Codes of W+ [N, L, w_dim]."""
-        return self.encoder(images) + self.latent_average
 
 
 @register("e4e")
@@ -92,13 +85,4 @@ class E4E(_OnePass):
     """The first head is w, the others are offsets of their rows from it (e4e)."""
 
     encoder_type = ProgressiveEncoder
-    encoder: ProgressiveEncoder
-
-    def encode(
-        self,
-        images: Tensor,  # [N, 3, H, W], in [-1, 1]; the longer side is image_size
-        *,
-        stage: int | None = None,
-    ) -> Tensor:
-        """Codes of W+ [N, L, w_dim]; `stage` as in ProgressiveEncoder."""
-        return self.encoder(images, stage=stage) + self.latent_average
+    encoder: ProgressiveEncoder  # whose `stage` training raises

@@ -1,6 +1,6 @@
-"""What the forms of CLCAE share: a foundation code w, then W+ and a feature F, from one encoder.
+"""Base of the CLCAE methods: a foundation code w, then W+ and a feature F, from one encoder.
 
-CLCAE (arXiv 2211.11448), sections 3.2 and 3.4; `AFPSP` of the official code. A form builds the
+CLCAE (arXiv 2211.11448), sections 3.2 and 3.4; `AFPSP` of the official code. A subclass builds the
 pyramid, the foundation head, the rows of W+ and the feature encoder, and says what the last reads.
 """
 
@@ -28,7 +28,7 @@ Rule = Literal["refined", "foundation"]
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the encoder makes of images before any synthesis of F."""
+    """Outputs of the encoder before F: foundation code, W+ codes and a pyramid feature."""
 
     w: Tensor  # [N, w_dim], the foundation code
     w_plus: Tensor  # [N, L, w_dim]
@@ -36,24 +36,40 @@ class Encoding:
 
 
 class FoundationInversion(InversionMethod):
-    """An encoder of w, W+ and F around a frozen generator."""
+    """An encoder of w, W+ and F around a frozen generator.
+
+    Args:
+        generator: frozen.
+        image_shape: (H, W) of the images.
+        layer: generator layer of F.
+        pyramid: images -> feature maps, coarsest first.
+        foundation: coarsest feature map -> w minus its average.
+        rows: (w minus its average, feature maps) -> what is added to w, [N, L, w_dim].
+        feature: the feature encoder, called by `feature_of`.
+        feature_level: the level of the pyramid F is made from.
+        subtract_average: give the pyramid images minus the average image.
+        edit_rule: "refined" or "foundation", see `edit`.
+
+    Raises:
+        ValueError: if the generator has no such layer, or `edit_rule` is another.
+    """
 
     outputs = ("W", "W+", "F")
     output = "F"
-    derived = ("own", "rgb")  # where the generator stands at the layer of f, under the codes
+    derived = ("own", "rgb")  # the generator's feature and RGB at the layer of F
     average_image: Tensor
-    pyramid: Pyramid
-    foundation: StyleHead
-    rows: nn.Module
-    feature: nn.Module
 
     def __init__(
         self,
         *,
         generator: Generator,
-        image_shape: tuple[int, int],  # (H, W) of what the encoder reads
+        image_shape: tuple[int, int],
         layer: str,
-        feature_level: int,  # of the pyramid, coarsest first
+        pyramid: Pyramid,
+        foundation: StyleHead,
+        rows: nn.Module,
+        feature: nn.Module,
+        feature_level: int,
         subtract_average: bool,
         edit_rule: Rule,
     ) -> None:
@@ -64,25 +80,27 @@ class FoundationInversion(InversionMethod):
         self.edit_rule: Rule = _checked(edit_rule)
         self.feature_level = feature_level
         self.register_buffer("average_image", torch.zeros(3, *image_shape))
+        self.pyramid = pyramid
+        self.foundation = foundation
+        self.rows = rows
+        self.feature = feature
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """(H, W) of the images that `invert` reads."""
         _, height, width = self.average_image.shape
         return height, width
 
     def with_rule(self, edit_rule: Rule) -> Self:
-        """The same networks, edited by another rule: "refined" or "foundation"."""
+        """Returns a copy that shares all weights and edits by another rule."""
         other = copy.copy(self)  # modules and parameters are shared
         other.edit_rule = _checked(edit_rule)
         return other
 
     @abstractmethod
     def feature_of(self, encoding: Encoding, own: Tensor) -> Tensor:
-        """f [N, C, R, R], given the generator's own feature of the W+ code, of that shape."""
+        """Computes f from the generator's own feature of the W+ code, both [N, C, R, R]."""
 
     def encoder_modules(self) -> Mapping[str, nn.Module]:
-        """What stage 2 trains: everything but the generator."""
         return {
             "pyramid": self.pyramid,
             "foundation": self.foundation,
@@ -109,7 +127,7 @@ class FoundationInversion(InversionMethod):
 
     @torch.no_grad()
     def update_average_image(self) -> None:
-        """Sets `average_image` to the generator's picture of its mean code, at the input's size."""
+        """Sets `average_image` to the generator's picture of its mean code."""
         picture = self.generator.synthesize(self.generator.w_average[None])
         self.average_image.copy_(self.at_input_size(picture)[0])
 
@@ -119,13 +137,13 @@ class FoundationInversion(InversionMethod):
         *,
         foundation: Tensor | None = None,  # [N, w_dim]
     ) -> Encoding:
-        """w and W+. A given `foundation` takes the place of the head's own w and is refined.
+        """Computes w and W+; refines `foundation` in place of the head's own w if given.
 
         Raises:
-            ValueError: images of another size.
+            ValueError: if images have another size.
         """
         if images.ndim != 4 or images.shape[1:] != self.average_image.shape:
-            _, height, width = self.average_image.shape
+            height, width = self.image_shape
             raise ValueError(
                 f"images have shape {tuple(images.shape)}, this encoder reads "
                 f"[N, 3, {height}, {width}]"
@@ -147,21 +165,20 @@ class FoundationInversion(InversionMethod):
         feature_scale: float = 1.0,
         checkpoint_activations: bool = False,
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """G(w), G(w+) and G(w+, f) at the input's size, f, and the generator's own feature.
+        """Synthesizes G(w), G(w+) and G(w+, f) at the input's size.
 
         G(w+) and G(w+, f) share everything up to the layer of f, which is computed once.
 
         Args:
             encoding: what `encode` returned.
             noise: of the generator.
-            feature_scale: s in (1 - s) own + s f, what the generator goes on with. The official
-                training raises it from 0 to 1 within every epoch; over all steps is meant here.
-            checkpoint_activations: keep no activation of the three syntheses and compute them
-                again, one after the other, in the backward pass; gradients are the same.
+            feature_scale: s in (1 - s) own + s f, the feature that the generator goes on with.
+            checkpoint_activations: recompute the activations of the three syntheses in the backward
+                pass, one after the other; gradients are the same.
 
         Returns:
-            Pictures [N, 3, H, W] named "W", "W+" and "F"; f and the own feature [N, C, R, R], f
-            before it is scaled.
+            Pictures [N, 3, H, W] named "W", "W+" and "F"; f before it is scaled, and the
+            generator's own feature, [N, C, R, R] each.
         """
         generator = self.generator
         prefix = generator.begin(encoding.w_plus, self.layer, noise=noise)
@@ -189,7 +206,7 @@ class FoundationInversion(InversionMethod):
         return self.pictures(self.encode(images))[0]
 
     def invert(self, images: Tensor) -> Inversion:
-        """Codes of W or W+, for F the feature f too; the context keeps what edits need."""
+        """Computes codes of W or W+, and f for output "F"."""
         encoding = self.encode(images)
         context = {"w": encoding.w, "images": images}
         if self.output == "W":
@@ -208,17 +225,17 @@ class FoundationInversion(InversionMethod):
         )
 
     def completed(self, inversion: Inversion) -> Inversion:
-        """With the generator's own feature and RGB of the codes, which edits and pictures need."""
+        """Recomputes the generator's own feature and RGB of the codes."""
         if inversion.feature is None:
             return inversion
         return replace(inversion, context={**inversion.context, **self._derived(inversion.codes)})
 
     def edit(self, inversion: Inversion, move: Move) -> Inversion:
-        """The paper's rule: f + G(w+ edited) - G(w+), features at the layer of f.
+        """Moves the codes and f by one of two rules, which are the same for output "W".
 
-        With `edit_rule: foundation` (the official InterFaceGAN script) the foundation code is moved
-        before it is refined, and f is the encoder's own for the moved code, plus the same
-        difference. In W both rules are one.
+        "refined" (the paper, section 3.4): W+ is moved, and f becomes f + G(w+ edited) - G(w+),
+        features at the layer of f. "foundation" (the official InterFaceGAN script): w is moved
+        before it is refined, and f is the encoder's own for the moved w, plus the same difference.
         """
         if self.edit_rule == "refined" or self.output == "W" or inversion.space is LatentSpace.W:
             moved = super().edit(inversion, move)
@@ -241,7 +258,6 @@ class FoundationInversion(InversionMethod):
         return replace(inversion, codes=codes, feature=feature, context={**context, **derived})
 
     def synthesize(self, inversion: Inversion) -> Tensor:
-        """The picture of the codes, with f where there is one, at the generator's own size."""
         if inversion.feature is None:
             return super().synthesize(inversion)
         assert inversion.layer is not None
@@ -253,7 +269,7 @@ class FoundationInversion(InversionMethod):
         self,
         codes: Tensor,  # [N, L, w_dim]
     ) -> dict[str, Tensor]:
-        """The generator's own feature [N, C, R, R] at the layer of f, and its RGB there."""
+        """Computes the generator's own feature [N, C, R, R] at the layer of f, and its RGB."""
         prefix = self.generator.begin(codes, self.layer)
         assert prefix.rgb is not None, "the first layer ends a block"
         return {"own": prefix.feature, "rgb": prefix.rgb}
@@ -262,8 +278,8 @@ class FoundationInversion(InversionMethod):
         self,
         pictures: Tensor,  # [N, 3, R, R]
     ) -> Tensor:
-        """What is compared with the images."""
-        return at_input_size(pictures, self.average_image.shape[1:])
+        """Averages and crops pictures to the shape of the images."""
+        return at_input_size(pictures, self.image_shape)
 
 
 def _checked(edit_rule: Rule) -> Rule:

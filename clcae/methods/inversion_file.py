@@ -1,9 +1,8 @@
-"""The inversion file: what a method knows of one picture, to be edited later without the picture.
+"""Inversion files: the inversion of one picture, to be edited later without the picture.
 
-A safetensors file of `codes`, `feature` and what the method keeps as its context, one picture each,
-with a JSON description: latent space and layer, the method and a digest of its weights, the picture
-and its digest, and where in the picture the inversion comes from. Tensors are kept bit for bit.
-Files may come from strangers: everything is checked, and nothing in them is ever executed.
+A safetensors file of `codes`, `feature` and the method's context, bit for bit, with a JSON
+description: latent space, layer, the method with a digest of its weights, the picture with its
+digest, and the crop. Files may come from strangers: everything is checked, nothing is executed.
 """
 
 import hashlib
@@ -26,36 +25,30 @@ FORMAT_VERSION = 1
 LARGEST_FILE = 1 << 30  # bytes; that of a 1024-pixel method holds about two million
 _METADATA_KEY = "clcae_inversion"
 _CONTEXT = "context."
+_FIELDS = {"format_version", "space", "layer", "origin", "sha256"}
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Which method, set to which output.
+    """The method that made an inversion, and its output."""
 
-    Args:
-        source: The file name or shipped name it was loaded from.
-        class_name: Of its class.
-        sha256: `weights_digest` of it.
-        output: What it was asked for: "W", "W+" or "F".
-    """
-
-    source: str
+    source: str  # file name or shipped name
     class_name: str
-    sha256: str
+    sha256: str  # `weights_digest`
     output: str
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What an inversion was made of, and by whom.
+    """The method and the crop of a picture that an inversion was made of.
 
     Args:
-        maker: The method.
-        picture: File name of the picture.
-        picture_sha256: Digest of that file.
-        picture_size: Its height and width in pixels, upright.
+        maker: the method.
+        picture: file name of the picture.
+        picture_sha256: digest of that file.
+        picture_size: its height and width in pixels, upright.
         crop: "centre" or "face".
-        quad: The corners of the crop in the picture: top left, bottom left, bottom right, top
+        quad: the corners of the crop in the picture: top left, bottom left, bottom right, top
             right, in pixels with the centre of the top left pixel at (0, 0).
     """
 
@@ -73,23 +66,17 @@ def save_inversion(
     *,
     origin: Origin,
 ) -> None:
-    """Writes the inversion of one picture; the file appears complete or not at all.
-
-    Args:
-        inversion: Codes [1, L, D], a feature [1, C, h, w] or None, and a context of tensors whose
-            first axis is 1.
-        path: The file, customarily .safetensors; its folder is made if missing.
-        origin: What it was made of.
+    """Writes the inversion of one picture atomically.
 
     Raises:
-        ValueError: the inversion is of another number of pictures, or holds what is not finite.
+        ValueError: if the inversion is of another number of pictures, or not finite.
     """
     # Copies of their own, because safetensors refuses tensors that share memory.
     tensors = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in _tensors(inversion).items()
     }
-    _check_tensors(tensors, "the inversion")
+    _check_tensors(tensors)
     description = {
         "format_version": FORMAT_VERSION,
         "space": inversion.space.value,
@@ -103,15 +90,13 @@ def save_inversion(
 
 
 def load_inversion(path: str | Path) -> tuple[Inversion, Origin]:
-    """Reads an inversion file, bit for bit what was saved.
+    """Reads an inversion, on the CPU, and its origin.
 
-    Returns:
-        The inversion of one picture, on the CPU, and its origin. Whether it fits a method is
-        another question: `check_origin` and `check_fit`.
+    `check_origin` and `check_fit` say whether a method may go on with it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no inversion, is damaged, too large, or holds what is not finite.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no inversion, damaged, too large, or not finite.
     """
     path = Path(path)
     if path.is_file() and path.stat().st_size > LARGEST_FILE:
@@ -122,12 +107,16 @@ def load_inversion(path: str | Path) -> tuple[Inversion, Origin]:
             raise ValueError(f"{path}: a safetensors file, but none that scripts/invert.py wrote")
         # Copies, because the reader's lie in the mapped file, which may change later.
         tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    description = _description(text, path)
-    _check_tensors(tensors, str(path))
-    if _digest(tensors) != description["sha256"]:
-        raise ValueError(f"{path}: tensors do not match their sha256; the file is damaged")
     try:
-        layer = description["layer"]
+        description = json.loads(text)
+        if (version := description["format_version"]) != FORMAT_VERSION:
+            raise ValueError(f"format version {version!r}, expected {FORMAT_VERSION}")
+        if {*description} != _FIELDS:
+            raise ValueError("other fields")
+        origin, layer = _origin(description["origin"]), description["layer"]
+        _check_tensors(tensors)
+        if _digest(tensors) != description["sha256"]:
+            raise ValueError("tensors do not match their sha256")
         inversion = Inversion(
             codes=tensors["codes"],
             space=LatentSpace(description["space"]),
@@ -139,22 +128,18 @@ def load_inversion(path: str | Path) -> tuple[Inversion, Origin]:
                 if key.startswith(_CONTEXT)
             },
         )
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: description is damaged ({error})") from error
-    if (inversion.feature is None) != (inversion.layer is None):
-        raise ValueError(f"{path}: description is damaged (a feature and its layer go together)")
-    return inversion, _origin(description["origin"], path)
+        if (inversion.feature is None) != (inversion.layer is None):
+            raise ValueError("a feature and its layer go together")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path}: file or description is damaged ({_reason(error)})") from error
+    return inversion, origin
 
 
 def check_origin(origin: Origin, maker: Maker) -> None:
-    """Whether a method may go on with an inversion.
-
-    Args:
-        origin: Of the inversion.
-        maker: The method that is to go on.
+    """Checks that an inversion was made by a method, as its output.
 
     Raises:
-        ValueError: it was made by another method, or as another of its outputs.
+        ValueError: if it was made by another method, or as another output.
     """
     before = origin.maker
     if before.sha256 != maker.sha256:
@@ -171,12 +156,12 @@ def check_origin(origin: Origin, maker: Maker) -> None:
 
 def check_fit(
     inversion: Inversion,
-    like: Inversion,  # what the method itself makes of a picture
+    like: Inversion,  # one of the method itself, of any picture
 ) -> None:
-    """Whether an inversion has the form of a method's own.
+    """Checks that an inversion has the form of a method's own.
 
     Raises:
-        ValueError: space, layer, or the name, shape or type of a tensor differ.
+        ValueError: if space, layer, or the name, shape or type of a tensor differ.
     """
     if (inversion.space, inversion.layer) != (like.space, like.layer):
         raise ValueError(
@@ -195,7 +180,7 @@ def check_fit(
 
 
 def split(inversion: Inversion) -> list[Inversion]:
-    """The inversions of every picture of a batch; views."""
+    """Splits a batch into inversions of one picture each; views."""
     return [
         _mapped(inversion, lambda tensor, row=row: tensor[row : row + 1])
         for row in range(len(inversion.codes))
@@ -203,14 +188,14 @@ def split(inversion: Inversion) -> list[Inversion]:
 
 
 def join(inversions: Sequence[Inversion]) -> Inversion:
-    """One batch of inversions of the same form."""
+    """Joins inversions of the same form into one batch."""
     tensors = [_tensors(inversion) for inversion in inversions]
     joined = {key: torch.cat([each[key] for each in tensors]) for key in tensors[0]}
     return _with_tensors(inversions[0], joined)
 
 
 def moved_to(inversion: Inversion, device: torch.device | str) -> Inversion:
-    """The inversion with its tensors on a device."""
+    """Moves the tensors of an inversion to a device."""
     return _mapped(inversion, lambda tensor: tensor.to(device))
 
 
@@ -236,58 +221,40 @@ def _mapped(inversion: Inversion, function: Any) -> Inversion:
     return _with_tensors(inversion, {key: function(value) for key, value in tensors.items()})
 
 
-def _check_tensors(tensors: Mapping[str, Tensor], name: str) -> None:
-    """Codes there, nothing unknown, one picture each, finite numbers of floating point."""
+def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """Checks for codes, nothing unknown, one picture each, finite floating-point numbers."""
     axes = {"codes": 3, "feature": 4}
     if "codes" not in tensors:
-        raise ValueError(f"{name}: has no codes")
+        raise ValueError("has no codes")
     for key, value in tensors.items():
         if key not in axes and not key.startswith(_CONTEXT):
-            raise ValueError(f"{name}: holds {key[:80]!r}, which belongs to no inversion")
+            raise ValueError(f"holds {key[:80]!r}, which belongs to no inversion")
         if value.ndim != axes.get(key, max(value.ndim, 1)) or len(value) != 1:
-            raise ValueError(
-                f"{name}: {key[:80]} has shape {tuple(value.shape)}, expected that of one picture"
-            )
+            shape = tuple(value.shape)
+            raise ValueError(f"{key[:80]} has shape {shape}, expected that of one picture")
         # The extremes are NaN where any value is; isfinite of all would take a copy.
         if not value.is_floating_point() or not (
             value.numel() and all(map(torch.isfinite, value.aminmax()))
         ):
-            raise ValueError(f"{name}: {key[:80]} holds what is no finite floating-point number")
+            raise ValueError(f"{key[:80]} holds what is no finite floating-point number")
 
 
-def _description(text: str, path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(text)
-        version = description["format_version"]
-        sound = isinstance(description["origin"], dict) and {*description} == {
-            "format_version",
-            "space",
-            "layer",
-            "origin",
-            "sha256",
-        }
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: description is damaged ({type(error).__name__})") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: format version {version!r}, expected {FORMAT_VERSION}")
-    if not sound:
-        raise ValueError(f"{path}: description is damaged (other fields)")
-    return description
-
-
-def _origin(fields: Mapping[str, Any], path: Path) -> Origin:
-    try:
-        maker = Maker(**fields["maker"])
-        height, width = (int(side) for side in fields["picture_size"])
-        quad = tuple((float(x), float(y)) for x, y in fields["quad"])
-        rest = {**fields, "maker": maker, "picture_size": (height, width), "quad": quad}
-        origin = Origin(**rest)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: description is damaged ({type(error).__name__})") from error
+def _origin(fields: Mapping[str, Any]) -> Origin:
+    maker = Maker(**fields["maker"])
+    height, width = (int(side) for side in fields["picture_size"])
+    quad = tuple((float(x), float(y)) for x, y in fields["quad"])
+    rest = {**fields, "maker": maker, "picture_size": (height, width), "quad": quad}
+    origin = Origin(**rest)
     texts = (*asdict(maker).values(), origin.picture, origin.picture_sha256, origin.crop)
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
-        raise ValueError(f"{path}: description is damaged (a field has the wrong type)")
+        raise ValueError("a field has the wrong type")
     return origin
+
+
+def _reason(error: Exception) -> str:
+    """One line; the type alone where the message may be long or says nothing."""
+    plain = type(error) is ValueError
+    return " ".join(str(error).split())[:300] if plain else type(error).__name__
 
 
 def _form(found: tuple[tuple[int, ...], torch.dtype] | None) -> str:

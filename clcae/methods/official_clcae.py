@@ -6,7 +6,6 @@ Deviation: the average image, which no official file holds, is a buffer here and
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -21,13 +20,7 @@ from clcae.serialization import register
 from clcae.stylegan2 import Generator
 
 
-def _as_pair(*, image_size: int | Sequence[int], **settings: Any) -> dict[str, Any]:
-    """Records the image size as (H, W), however it was given."""
-    pair = (image_size,) * 2 if isinstance(image_size, int) else image_size
-    return {"image_size": pair, **settings}
-
-
-@register("official_clcae", resolve=_as_pair)
+@register("official_clcae")
 class OfficialCLCAE(FoundationInversion):
     """The official encoder around a frozen generator; cars are read as (192, 256)."""
 
@@ -42,7 +35,7 @@ class OfficialCLCAE(FoundationInversion):
         width: int = 512,
         dropout: float = 0.1,  # of the attention layers, in training
         edit_rule: Rule = "refined",
-        resize: bool = True,  # what synthesize returns is as large as the input
+        resize: bool = True,  # synthesize at the input's size
     ) -> None:
         height, breadth = height_and_width(image_size)
         side, reduction = max(height, breadth), 1 << len(stages)
@@ -51,44 +44,42 @@ class OfficialCLCAE(FoundationInversion):
                 f"image_size is {height}x{breadth}, expected multiples of {reduction} up to the "
                 f"generator's {generator.resolution}"
             )
+        pyramid = Pyramid(
+            stem_channels=stem_channels, stages=stages, stem_stride=1, width=width, num_levels=3
+        )
+        w_dim = generator.w_dim
         super().__init__(
             generator=generator,
             image_shape=(height, breadth),
             layer=layer,
+            pyramid=pyramid,
+            foundation=StyleHead(in_channels=width, out_dim=w_dim, side=pyramid.side(0, side)),
+            rows=OfficialRows(
+                pyramid=pyramid,
+                num_rows=generator.num_codes,
+                w_dim=w_dim,
+                image_size=side,
+                dropout=dropout,
+            ),
+            feature=OfficialFeature(
+                in_channels=width,
+                in_side=pyramid.side(2, side),
+                w_dim=w_dim,
+                out_shape=generator.feature_shape(generator.layer(layer)),
+                dropout=dropout,
+            ),
             feature_level=-1,
             subtract_average=True,
             edit_rule=edit_rule,
         )
         self.resize = resize
-        self.pyramid = Pyramid(
-            stem_channels=stem_channels, stages=stages, stem_stride=1, width=width, num_levels=3
-        )
-        w_dim = generator.w_dim
-        self.foundation = StyleHead(
-            in_channels=width, out_dim=w_dim, side=self.pyramid.side(0, side)
-        )
-        self.rows = OfficialRows(
-            pyramid=self.pyramid,
-            num_rows=generator.num_codes,
-            w_dim=w_dim,
-            image_size=side,
-            dropout=dropout,
-        )
-        self.feature = OfficialFeature(
-            in_channels=width,
-            in_side=self.pyramid.side(2, side),
-            w_dim=w_dim,
-            out_shape=generator.feature_shape(self.layer),
-            dropout=dropout,
-        )
         for module in self.encoder_modules().values():
             initialize_officially(module)
 
     def feature_of(self, encoding: Encoding, own: Tensor) -> Tensor:
-        """f; the generator's own feature is not read."""
         return self.feature(encoding.level, encoding.w - self.generator.w_average)
 
     def synthesize(self, inversion: Inversion) -> Tensor:
-        """G(w+, f), as large as the input; with `resize: false` the generator's whole square."""
+        """Generates G(w+, f) at the input's size; with `resize: false` the whole square."""
         picture = super().synthesize(inversion)
         return self.at_input_size(picture) if self.resize else picture

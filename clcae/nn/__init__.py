@@ -1,1 +1,1 @@
-"""Layers shared by the generator, the discriminator and the encoders."""
+"""Layers shared by generator, discriminator, encoders and frozen networks."""

@@ -1,4 +1,4 @@
-"""Multi-head cross-attention, and the linear map it collapses to over a single token."""
+"""Multi-head cross-attention, and the linear map that it is for a single token."""
 
 import math
 from typing import Literal, get_args
@@ -11,10 +11,10 @@ Attention = Literal["many_token", "one_token", "none"]
 
 
 def check_attention(value: str, name: str) -> None:
-    """Refuses other words than those of `Attention`.
+    """Checks the value of a setting called `name`.
 
     Raises:
-        ValueError: with the word, the setting it was given for, and the words there are.
+        ValueError: if `value` is none of `Attention`.
     """
     if value not in get_args(Attention):
         known = ", ".join(map(repr, get_args(Attention)))
@@ -22,14 +22,14 @@ def check_attention(value: str, name: str) -> None:
 
 
 class CrossAttention(nn.Module):
-    """Queries attend to tokens (Vaswani et al. 2017, section 3.2)."""
+    """Multi-head attention of queries to tokens (Vaswani et al. 2017, section 3.2)."""
 
     def __init__(
         self,
         *,
         query_dim: int,
         token_dim: int,
-        width: int,  # of all heads together
+        width: int,  # of all heads together, a multiple of num_heads
         out_dim: int,
         num_heads: int = 4,
     ) -> None:
@@ -47,7 +47,7 @@ class CrossAttention(nn.Module):
         queries: Tensor,  # [N, Q, query_dim]
         tokens: Tensor,  # [N, T, token_dim]
     ) -> Tensor:
-        """[N, Q, out_dim]."""
+        """Returns [N, Q, out_dim]."""
         query, key, value = (
             self._heads(projection)
             for projection in (self.query(queries), self.key(tokens), self.value(tokens))
@@ -60,10 +60,9 @@ class CrossAttention(nn.Module):
 
 
 class OneTokenAttention(nn.Module):
-    """What cross-attention is when there is one key and value: softmax over one score is 1.
+    """Cross-attention to a single token, where softmax is 1: out(value(token)) for every query.
 
-    The output is out(value(token)) whatever the query; both maps are kept apart, as official
-    checkpoints hold them, and query and key have no parameters because they have no effect.
+    Both maps are stored, as in official checkpoints; query and key, which have no effect, are not.
     """
 
     def __init__(self, *, token_dim: int, out_dim: int) -> None:
@@ -75,7 +74,7 @@ class OneTokenAttention(nn.Module):
         self,
         token: Tensor,  # [N, token_dim]
     ) -> Tensor:
-        """[N, out_dim]."""
+        """Returns [N, out_dim]."""
         return self.out(self.value(token))
 
 
@@ -84,10 +83,10 @@ def sinusoidal_positions(
     width: int,
     channels: int,  # a multiple of 4
 ) -> Tensor:
-    """Fixed embeddings [height * width, channels] of the places of a grid, rows first.
+    """Computes sinusoidal position embeddings of a grid: [height * width, channels], rows first.
 
-    Sines and cosines of x and of y at geometric frequencies (Carion et al. 2020, appendix A.4), on
-    coordinates in [0, 1] so that other input sizes keep their meaning.
+    Sines and cosines of x and of y at geometric frequencies (Carion et al. 2020, appendix A.4).
+    Coordinates are in [0, 1] at every input size.
     """
     if channels % 4:
         raise ValueError(f"channels is {channels}, expected a multiple of 4")

@@ -1,8 +1,8 @@
-"""Batch normalisation over the whole batch of a run, however many processes share it.
+"""Batch normalisation synchronised over all processes of a run.
 
 torch.nn.SyncBatchNorm needs CUDA; this one sums the moments of all ranks on any backend, with
 gradients, so that two processes train exactly as one with the whole batch. The official CLCAE
-synchronises in stage 1 and not in stage 2, where its batches of 2 are normalised alone.
+synchronises in stage 1 but not in stage 2, where it normalises each rank's batch of 2.
 """
 
 import torch
@@ -11,17 +11,16 @@ from torch import Tensor, nn
 
 
 class _Synchronized(nn.modules.batchnorm._BatchNorm):
-    """The moments of all ranks in training; plain normalisation otherwise."""
+    """Normalises by the moments of all ranks in training; plain batch norm otherwise."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any shape whose second axis holds the channels."""
+        """Accepts any shape whose second axis holds the channels."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """[N, C, ...] -> the same shape."""
         ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         if ranks == 1 or not self.training:
             return super().forward(input)
-        # Moments in float32 at least, as they are in one process: bfloat16 cannot even count.
+        # Moments in float32 at least, as in one process: bfloat16 cannot hold the count.
         exact = input.to(torch.promote_types(input.dtype, torch.float32))
         with torch.autocast(input.device.type, enabled=False):
             return self._forward_over_ranks(exact).to(input.dtype)
@@ -33,7 +32,7 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
         count = x.new_full(x.shape[1:2], x.numel() / x.shape[1])
         total, counts = all_reduce(torch.stack([x.sum(axes), count])).unbind(0)
         mean = total / counts
-        # Deviations from the mean, not a difference of squares: that would cancel.
+        # Squared deviations, not E[x^2] - E[x]^2, which cancels.
         variance = all_reduce((x - mean.reshape(shape)).square().sum(axes)) / counts
         self._track(mean.detach(), variance.detach(), float(counts[0].detach()))
         normal = (x - mean.reshape(shape)) * torch.rsqrt(variance + self.eps).reshape(shape)
@@ -52,8 +51,8 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
 
 
 class BatchNorm2d(_Synchronized):
-    """Over [N, C, H, W]."""
+    """Synchronised batch norm of [N, C, H, W]."""
 
 
 class BatchNorm1d(_Synchronized):
-    """Over [N, C]."""
+    """Synchronised batch norm of [N, C]."""

@@ -1,4 +1,4 @@
-"""Layers with an equalised learning rate: unit-normal weights, scaled when they are used.
+"""Layers with equalised learning rate: weights are unit normal and scaled at run time.
 
 Karras et al. 2018, section 4.1; `EqualLinear` and `EqualConv2d` of stylegan2-pytorch,
 `FullyConnectedLayer` and `Conv2dLayer` of stylegan2-ada-pytorch.
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from clcae.ops import bias_act_, conv2d_resample, low_pass
-from clcae.ops.bias_act import Activation
+from clcae.ops.bias_act import DEFAULT_GAIN, Activation
 from clcae.ops.conv2d_resample import Resample
 
 
 class EqualizedLinear(nn.Module):
-    """A fully connected layer; its effective weight is weight * lr_multiplier / sqrt(inputs)."""
+    """Fully connected layer with the effective weight weight * lr_multiplier / sqrt(inputs)."""
 
     weight_gain: float
 
@@ -36,7 +36,7 @@ class EqualizedLinear(nn.Module):
         self.bias = nn.Parameter(torch.full([out_features], bias_init / lr_multiplier))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in_features] -> [..., out_features]."""
+        """Maps [..., in_features] to [..., out_features]."""
         rows = x.reshape(x.shape[:-1].numel(), x.shape[-1])
         # (bias * lr_multiplier) + x @ (weight * weight_gain), without a copy of the weight
         rows = torch.addmm(
@@ -47,7 +47,7 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """A convolution, optionally joined with FIR resampling, bias and activation."""
+    """Convolution with optional FIR resampling, bias and activation."""
 
     filter: Tensor
 
@@ -60,7 +60,7 @@ class EqualizedConv2d(nn.Module):
         resample: Resample = "none",
         bias: bool = True,
         activation: Activation = "linear",
-        gain: float = 1.0,  # factor on the activation's own gain
+        gain: float = 1.0,  # times the activation's default gain
     ) -> None:
         super().__init__()
         self.resample = resample
@@ -73,8 +73,8 @@ class EqualizedConv2d(nn.Module):
         self.register_buffer("filter", low_pass(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in_channels, H, W] -> [N, out_channels, H', W']."""
+        """Maps [N, in_channels, H, W] to [N, out_channels, H', W']."""
         weight = self.weight * self.weight_gain
         x = conv2d_resample(x, weight, resample=self.resample, filter=self.filter)
-        gain = self.gain * (math.sqrt(2.0) if self.activation == "lrelu" else 1.0)
+        gain = self.gain * DEFAULT_GAIN[self.activation]
         return bias_act_(x, self.bias, activation=self.activation, gain=gain)

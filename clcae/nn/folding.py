@@ -1,8 +1,8 @@
-"""Networks for inference: normalisation folded into convolutions, wide ones by Winograd's form.
+"""Folds batch norm into convolutions for inference; runs wide convolutions by Winograd's form.
 
-A batch norm that does not train is one scale and one shift a channel. Where it follows a
-convolution, both go into that convolution's weight and bias. One that precedes a padded convolution
-stays, because zeros are padded after it.
+In evaluation mode batch norm is a scale and a shift of each channel. After a convolution or linear
+layer both are folded into its weight and bias. Before a padded convolution it stays, because zeros
+are padded after it.
 """
 
 import copy
@@ -21,7 +21,7 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 
 class _Winograd(nn.Module):
-    """A wide 3x3 convolution in its faster form; in its own where that cannot be."""
+    """Runs a wide 3x3 convolution in Winograd's form if possible, plainly otherwise."""
 
     weight: Tensor
 
@@ -32,12 +32,11 @@ class _Winograd(nn.Module):
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
-        """Whether it is a plain "same" convolution, wide enough."""
+        """Returns whether the convolution is a plain "same" one, and wide enough."""
         plain = (conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
         return plain == ((1, 1), (1, 1), (1, 1), 1, "zeros") and winograd.pays(conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C_in, H, W] -> [N, C_out, H, W]."""
         recorded = torch.is_grad_enabled() and x.requires_grad
         if recorded or not winograd.takes(x):
             return self.conv(x)
@@ -46,18 +45,15 @@ class _Winograd(nn.Module):
 
 
 def folded(module: ModuleType) -> ModuleType:
-    """A copy in eval mode, without the normalisations that follow a convolution or linear layer.
+    """Copies a network for inference, with batch norm folded into the layers before it.
 
-    Found in every `nn.Sequential` and in the residual units of the trunk. The copy computes what
-    the module does in eval mode, within rounding, and is for inference where it is: its parameters
-    do not train, its state is another one, and on a CPU its wide convolutions hold their
-    transformed weights too.
+    Folds in every `nn.Sequential` and in the residual units of the trunk. The copy computes what
+    the module does in eval mode, within rounding, on the module's device. Its parameters do not
+    train, its state dict has other keys, and on a CPU wide convolutions also hold their transformed
+    weights.
 
     Args:
-        module: an encoder, or any network made of the layers of this package.
-
-    Returns:
-        The copy; `module` itself stays as it is.
+        module: an encoder, or any network made of the layers of this package; not changed.
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
     for layer in module.modules():
@@ -74,7 +70,7 @@ def folded(module: ModuleType) -> ModuleType:
 
 
 def _fold(parent: nn.Module, first: str, second: str) -> None:
-    """Replaces a convolution and its normalisation by one convolution and nothing."""
+    """Folds the batch norm `second` into the layer `first`; leaves an identity in its place."""
     layer, norm = parent.get_submodule(first), parent.get_submodule(second)
     if not isinstance(norm, _BatchNorm) or norm.running_var is None:
         return

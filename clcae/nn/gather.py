@@ -1,4 +1,4 @@
-"""Rows of all ranks, with gradients."""
+"""All-gather with gradients."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from torch import Tensor
 def gather_rows(
     rows: Tensor,  # [N, ...], as many on every rank
 ) -> Tensor:
-    """[ranks * N, ...], in the order of the ranks; `rows` itself in one process.
+    """Concatenates the rows of all ranks, [ranks * N, ...]; one process gets `rows` back.
 
-    The backward pass sums what all ranks ask of a row. Where every rank minimises the same loss of
-    all rows, averaging the parameters' gradients over the ranks gives that loss's exact gradient.
+    The backward pass sums the gradients of a row over all ranks. If every rank minimises the same
+    loss of all rows, averaging parameter gradients over the ranks gives that loss's exact gradient.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return rows

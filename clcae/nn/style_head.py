@@ -1,4 +1,4 @@
-"""From a feature map to one style vector: `GradualStyleBlock`, the map2style of the pSp family."""
+"""The map2style head of the pSp family, `GradualStyleBlock`: one vector from a feature map."""
 
 import math
 
@@ -8,7 +8,7 @@ from clcae.nn.equalized import EqualizedLinear
 
 
 class StyleHead(nn.Module):
-    """3x3 convolutions of stride 2 down to 1x1, leaky ReLU (0.01), equalised linear layer."""
+    """Strided 3x3 convolutions down to 1x1 with leaky ReLU (0.01), then a linear layer."""
 
     def __init__(
         self,
@@ -31,5 +31,5 @@ class StyleHead(nn.Module):
         self,
         feature: Tensor,  # [N, C, side, side]
     ) -> Tensor:
-        """[N, out_dim]."""
+        """Returns [N, out_dim]."""
         return self.linear(self.convs(feature).flatten(1))

@@ -1,4 +1,4 @@
-"""The IR / IR-SE residual trunk of the face networks, at any depth and width.
+"""The IR / IR-SE residual trunk of face networks, of any depth and width.
 
 Deng et al. 2019 (ArcFace), section 3.2.2 "improved residual unit", with squeeze-and-excitation (Hu
 et al. 2018); `bottleneck_IR` and `bottleneck_IR_SE` of the pSp family and of CLCAE.
@@ -16,7 +16,7 @@ IR_SE50 = ((64, 3), (128, 4), (256, 14), (512, 3))  # (channels, units) of every
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel gates from the mean of the picture."""
+    """Scales channels by gates computed from their means."""
 
     def __init__(self, *, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -25,13 +25,12 @@ class SqueezeExcitation(nn.Module):
         self.expand = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> the same shape."""
         pooled = x.mean(dim=(2, 3), keepdim=True)
         return x * torch.sigmoid(self.expand(F.relu(self.reduce(pooled))))
 
 
 class ResidualUnit(nn.Module):
-    """BN, 3x3 convolution, PReLU, 3x3 convolution, BN, gates; plus a shortcut."""
+    """BN, 3x3 convolution, PReLU, 3x3 convolution, BN, squeeze-and-excitation; with a shortcut."""
 
     def __init__(
         self, *, in_channels: int, out_channels: int, stride: int, excitation: bool
@@ -52,9 +51,9 @@ class ResidualUnit(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C', H / stride, W / stride]."""
-        # A strided 1x1 convolution reads every second pixel only. Picking them first is the same
-        # and keeps clear of the strided 1x1 backward pass, which crashed in torch 2.15 on a CPU.
+        """Maps [N, C, H, W] to [N, C', H / stride, W / stride]."""
+        # Subsamples before the 1x1 shortcut, which is the same as a strided convolution, because
+        # the backward pass of the latter crashed in torch 2.15 on a CPU.
         kept = x[:, :, :: self.stride, :: self.stride]
         shortcut = kept if self.shortcut is None else self.shortcut(kept)
         x = self.conv1(self.act(self.conv0(self.norm0(x))))
@@ -62,7 +61,7 @@ class ResidualUnit(nn.Module):
 
 
 class Trunk(nn.Module):
-    """A stem and stages; every stage halves the resolution in its first unit."""
+    """Stem and stages; the first unit of every stage halves the resolution."""
 
     def __init__(
         self,
@@ -100,7 +99,7 @@ class Trunk(nn.Module):
         self,
         images: Tensor,  # [N, 3, H, W]
     ) -> list[Tensor]:
-        """The stem's output, then every stage's: [N, C_i, H_i, W_i], finest first."""
+        """Returns the outputs of stem and stages, [N, C_i, H_i, W_i], finest first."""
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         outputs = [x]
         for stage in self.stages:

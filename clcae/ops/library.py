@@ -70,21 +70,11 @@ def _layout(x: Tensor, dim: int = 1) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def _bias_act_shape(
-    x: Tensor,
-    bias: Tensor | None,
-    noise: Tensor | None,
-    dim: int,
-    slope: float,
-    gain: float,
-    clamp: float | None,
-) -> Tensor:
+def _bias_act_shape(x: Tensor, bias: Any, noise: Any, dim: int, *_: Any) -> Tensor:
     return torch.empty_like(x, memory_format=_layout(x, dim))
 
 
-def _bias_act_backward_shape(
-    grad: Tensor, result: Tensor, slope: float, gain: float, clamp: float | None
-) -> Tensor:
+def _bias_act_backward_shape(grad: Tensor, result: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(result, memory_format=_layout(result))
 
 
@@ -94,8 +84,7 @@ def _upfirdn2d_shape(
     up: Sequence[int],
     down: Sequence[int],
     padding: Sequence[int],
-    gain: float,
-    flip: bool,
+    *_: Any,
 ) -> Tensor:
     samples, channels, height, width = x.shape
     high = (height * up[0] + padding[0] + padding[1] - filter.shape[0]) // down[0] + 1

@@ -9,8 +9,8 @@ from tqdm import tqdm
 from clcae import faces
 from clcae.data.pictures import Item, read_photograph
 from clcae.faces import Crop, CropFolder, Detector
-from clcae.photographs.account import Account, read_ahead
 from clcae.photographs.frames import open_frames
+from clcae.photographs.passes import Account, read_ahead
 
 AHEAD = 2  # photographs in memory beside the one at hand; one can take 1 GiB
 

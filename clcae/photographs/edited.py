@@ -19,7 +19,7 @@ from clcae.methods.inversion_file import join, moved_to, split
 from clcae.photographs.cutouts import Cutout, Size, content, put_back
 from clcae.photographs.masks import Mask
 from clcae.photographs.passes import FAST
-from clcae.photographs.reader import Part, Photograph, Stored, face_names
+from clcae.photographs.reader import Part, Photograph, Stored
 
 Change = Callable[[Inversion], Inversion]
 
@@ -68,15 +68,22 @@ class Edits:
         changes += [change for sweep in self.sweeps for change in sweep.changes]
         return changed_pictures(self.method, parts, changes)
 
-    def write(self, item: Item, given: Photograph | Stored, pictures: Sequence[Tensor]) -> None:
+    def write(
+        self,
+        item: Item,
+        names: Sequence[str],
+        given: Photograph | Stored,
+        pictures: Sequence[Tensor],
+    ) -> None:
         """Writes the files of one input; NAME.png, which says that all is done, comes last.
 
         Args:
             item: the input.
+            names: of its parts.
             given: what was read of it.
             pictures: of each part [K, 3, R, R]: the edit, the inversion, then the sweeps.
         """
-        for number, name in enumerate(face_names(item.name, len(pictures))):
+        for number, name in enumerate(names):
             if self.crops:
                 write_png(pictures[number][0], self.out / f"{name}-crop.png", compress_level=FAST)
             if self.sweeps:
@@ -115,13 +122,17 @@ def changed_pictures(
 
 
 def _inversion(method: InversionMethod, parts: Sequence[Part]) -> Inversion:
-    """Joins what is inverted here with what was stored, in the order of the parts."""
-    device = method.device
+    """Inverts cutouts and takes stored inversions as they are; one batch, in the given order."""
     images = [part.image for part in parts if isinstance(part, Cutout)]
-    files = [moved_to(part, device) for part in parts if isinstance(part, Inversion)]
-    inverted = iter(split(method.invert(torch.stack(images).to(device))) if images else [])
-    stored = iter(split(method.completed(join(files))) if files else [])
-    return join([next(inverted if isinstance(part, Cutout) else stored) for part in parts])
+    stored = [moved_to(part, method.device) for part in parts if isinstance(part, Inversion)]
+    if not stored:
+        return method.invert(torch.stack(images).to(method.device))
+    completed = method.completed(join(stored))
+    if not images:
+        return completed
+    inverted = method.invert(torch.stack(images).to(method.device))
+    rows = {Cutout: iter(split(inverted)), Inversion: iter(split(completed))}
+    return join([next(rows[type(part)]) for part in parts])
 
 
 def strip(

@@ -5,9 +5,11 @@ A pass that was stopped goes on where it was, because every result appears compl
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +21,8 @@ from clcae.data.pictures import Item
 from clcae.data.threads import BackgroundWriter, batched, in_order
 from clcae.methods.interface import InversionMethod
 from clcae.methods.inversion_file import Maker
-from clcae.photographs.account import Account, read_ahead
 from clcae.photographs.reader import Photograph, Stored
-from clcae.pretrained.doors import SHIPPED, load_method
+from clcae.pretrained.loading import SHIPPED, load_method
 from clcae.stylegan2.compilation import compiled
 from clcae.weight_file import weights_digest
 
@@ -30,6 +31,61 @@ THREADS = max(min(os.cpu_count() or 1, 8), 2)
 
 Given = Photograph | Stored
 Result = TypeVar("Result")
+
+
+@dataclass
+class Account:
+    """Collects what became of each file of a command."""
+
+    done: list[str] = field(default_factory=list)  # names
+    kept: list[str] = field(default_factory=list)  # names finished by an earlier run
+    skipped: list[tuple[Path, str]] = field(default_factory=list)  # file and reason
+
+    def skip(self, path: Path, reason: object) -> None:
+        """Records a skipped file with its reason in one line, without the path."""
+        text = " ".join(str(reason).split())
+        self.skipped.append((path, text.removeprefix(f"{path}: ")))
+
+    def report(self) -> int:
+        """Prints the counts and every skipped file with its reason.
+
+        Returns:
+            The exit status: 1 where a file was skipped, else 0.
+        """
+        counts = [f"{len(self.done)} done"]
+        if self.kept:
+            counts.append(f"{len(self.kept)} finished before (--overwrite does them again)")
+        if self.skipped:
+            counts.append(f"{len(self.skipped)} skipped:")
+        lines = [", ".join(counts), *(f"  {path}: {reason}" for path, reason in self.skipped)]
+        print("\n".join(lines), file=sys.stderr if self.skipped else sys.stdout)
+        return 1 if self.skipped else 0
+
+
+def read_ahead(
+    items: Iterable[Item],
+    read: Callable[[Path], Result],
+    account: Account,
+    *,
+    threads: int = 2,
+    ahead: int = 32,
+) -> Iterator[tuple[Item, Result]]:
+    """Reads files ahead in threads and yields them in order; skips those that cannot be read.
+
+    Args:
+        items: the files.
+        read: called in a thread; a ValueError or OSError skips the file.
+        account: lists the skipped files.
+        threads: reading at once.
+        ahead: files read beyond the one that is yielded; bounds the memory.
+    """
+    for item, future in in_order(items, lambda i: read(i.path), threads=threads, ahead=ahead):
+        try:
+            result = future.result()
+        except (ValueError, OSError) as error:
+            account.skip(item.path, error)
+        else:
+            yield item, result
 
 
 def open_method(
@@ -68,7 +124,7 @@ def pass_over(
     finished: Callable[[Item], bool],
     read: Callable[[Path], Given],
     compute: Callable[[list[Any]], Sequence[Result]],
-    write: Callable[[Item, Any, list[Result]], None],
+    write: Callable[[Item, list[str], Any, list[Result]], None],
     batch_size: int | None = None,
     ahead: int = 32,
 ) -> int:
@@ -83,7 +139,8 @@ def pass_over(
         finished: whether an earlier run has done a file.
         read: called in a thread for each file; returns its parts.
         compute: called with a batch of parts, of one file or several; returns a result for each.
-        write: called in a thread with a file, what was read of it, and the results of its parts.
+        write: called in a thread with a file, the names of its parts (`part_names`), what was read
+            of it, and the results of its parts.
         batch_size: parts at once; None takes 16, fewer where the generator's pictures are large.
         ahead: files read beyond the batch, and files not yet written; bounds the memory.
 
@@ -119,7 +176,8 @@ def pass_over(
             for (item, given, _), result in zip(batch, results, strict=True):
                 of_file.append(result)
                 if len(of_file) == len(given.parts):
-                    writer.add(partial(write, item, given, of_file), partial(settle, item))
+                    names = part_names(item.name, len(of_file))
+                    writer.add(partial(write, item, names, given, of_file), partial(settle, item))
                     of_file = []
     count, seconds = len(account.done), time.perf_counter() - start
     if count:
@@ -146,6 +204,11 @@ def _computed(
             yield batch, future.result()
     finally:
         torch.set_num_threads(whole)
+
+
+def part_names(name: str, count: int) -> list[str]:
+    """Names the results of a file's parts: NAME, or NAME-0, NAME-1, ... of several faces."""
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(count)]
 
 
 def check_names(items: Sequence[Item], endings: Sequence[str]) -> None:

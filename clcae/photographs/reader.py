@@ -125,8 +125,3 @@ def without_reconstructions(items: list[Item]) -> list[Item]:
     names = {item.name for item in kept}
     shorter = [replace(item, name=item.name.removesuffix("_safetensors")) for item in kept]
     return [s if s.name not in names else item for s, item in zip(shorter, kept, strict=True)]
-
-
-def face_names(name: str, count: int) -> list[str]:
-    """Names the results of a photograph's faces: NAME, or NAME-0, NAME-1, ... of several."""
-    return [name] if count == 1 else [f"{name}-{number}" for number in range(count)]

@@ -160,9 +160,9 @@ def group_slice(group: Group) -> slice:
     start = 0
     for name, members in _NAMES.items():
         if name == group:
-            return slice(start, start + len(members))
+            break
         start += len(members)
-    raise ValueError(f"unknown group {group!r}; accepted: {', '.join(Group)}")
+    return slice(start, start + len(_NAMES[group]))
 
 
 def decode(

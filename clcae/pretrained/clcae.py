@@ -7,8 +7,7 @@ uses, and the 1x1 convolutions whose output its image tower discards. They are n
 export (`KeyMap.to_theirs`) has zeros in those rows and lacks those keys.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +15,19 @@ from torch import Tensor, nn
 from clcae.aligner import Aligner, ImageTower, LatentTower
 from clcae.encoders.official import OfficialFeature, OfficialRows
 from clcae.encoders.pyramid import Pyramid
-from clcae.methods.foundation import Rule
 from clcae.methods.official_clcae import OfficialCLCAE
-from clcae.pretrained.frozen import module_entries, trunk_entries
-from clcae.pretrained.keymap import Entry, KeyMap, require
+from clcae.pretrained.irse import encoder_settings, trunk_entries
+from clcae.pretrained.keymap import Entry, KeyMap, empty_for, module_entries, require, section
 from clcae.pretrained.rosinality import generator_from_state
 
 METHOD = "CLCAE inversion model (state_dict)"
 IMAGE_TOWER = "CLCAE image tower (state_dict)"
 LATENT_TOWER = "CLCAE latent tower (state_dict)"
-PARTS = ("encoder.", "decoder.")
 LAYERS = ("coarse", "medium", "fine")  # of the latent tower, in their order
 
 
 def _value_rows(tensor: Tensor) -> Tensor:
-    """Query, key and value are stacked; the last third is the value, copied to free the rest."""
+    """Copies the value, the last third of query, key and value, which frees the rest."""
     return tensor[len(tensor) // 3 * 2 :].clone()
 
 
@@ -46,7 +43,7 @@ def _layer_entries(
     attention: str,
     parts: Mapping[str, str],  # our name -> theirs
 ) -> list[Entry]:
-    """A transformer layer whose attention is to one token."""
+    """Lists the entries of a transformer layer whose attention is to one token."""
     theirs, ours = f"{source}.{attention}", f"{target}.attention"
     entries = [
         Entry(f"{theirs}.in_proj_{part}", f"{ours}.value.{part}", _value_rows, _stacked)
@@ -70,7 +67,7 @@ def _cross_attention(layer: nn.Module, *, source: str, target: str) -> list[Entr
 
 
 def encoder_keymap(modules: Mapping[str, nn.Module]) -> KeyMap:
-    """The table of the parts that `OfficialCLCAE.encoder_modules` returns, under their names."""
+    """Returns the table of the parts of `OfficialCLCAE.encoder_modules`, under their names."""
     pyramid, rows, feature = modules["pyramid"], modules["rows"], modules["feature"]
     assert isinstance(pyramid, Pyramid)
     assert isinstance(rows, OfficialRows) and isinstance(feature, OfficialFeature)
@@ -95,7 +92,7 @@ def encoder_keymap(modules: Mapping[str, nn.Module]) -> KeyMap:
 
 
 def image_tower_keymap(tower: ImageTower) -> KeyMap:
-    """The table of an image tower; `logit_scale` is the aligner's and ignored here."""
+    """Returns the table of an image tower; ignores `logit_scale`, which is the aligner's."""
     entries = trunk_entries(tower.trunk, source="encoder.", target="trunk.")
     entries += module_entries(tower.head, source="encoder.styles.0", target="head")
     entries += _projection(tower.projection, "image_projection")
@@ -104,7 +101,7 @@ def image_tower_keymap(tower: ImageTower) -> KeyMap:
 
 
 def latent_tower_keymap(tower: LatentTower) -> KeyMap:
-    """The table of a latent tower."""
+    """Returns the table of a latent tower."""
     entries = _projection(tower.projection, "latent_projection")
     parts = {"norm1": "norm1", "norm2": "norm2"}
     parts |= {"feed_forward.0": "linear1", "feed_forward.2": "linear2"}
@@ -128,14 +125,12 @@ def clcae_from_state(
     latent_average: Tensor | None = None,  # [w_dim]
     average_image: Tensor | None = None,  # [3, H, W], in [-1, 1]
     image_size: int | Sequence[int] | None = None,
-    layer: str = "16x16/1",
-    edit_rule: Rule = "refined",
-    resize: bool = True,
 ) -> OfficialCLCAE:
-    """An official inversion model, encoder and generator, in evaluation mode.
+    """Builds an official inversion model, encoder and generator, in evaluation mode.
 
     The encoder takes over the tensors of `state` without a copy, so that a model of 1024 x 1024
-    is in memory once; training it changes them.
+    is in memory once; training it changes them. f goes to the second 16 x 16 convolution, as the
+    official option idx_k = 5 says.
 
     Args:
         state: the file's `state_dict`.
@@ -145,47 +140,33 @@ def clcae_from_state(
             official `image_avg.png` went through 8 bits.
         image_size: a side or (H, W) of what the encoder reads: (192, 256) for cars, which no
             tensor tells. None is the square of the side that the heads are built for, 256.
-        layer: where f goes, idx_k of the official options: 5 is the second 16 x 16 convolution.
-        edit_rule: of the method.
-        resize: of the method.
 
     Raises:
-        ValueError: the keys are not of this layout, with those that are missing, unexpected or of
-            another shape; or a size that the heads are not built for.
+        ValueError: if the keys are not of this layout, with those that are missing, unexpected or
+            of another shape; or for a size that the heads are not built for.
     """
-    unexpected = [key for key in state if not key.startswith(PARTS)]
+    unexpected = [key for key in state if not key.startswith(("encoder.", "decoder."))]
     if unexpected:
         raise ValueError(f"this is no {METHOD}: {len(unexpected)} unexpected ({unexpected[0]})")
-    decoder = {
-        key.removeprefix("decoder."): value
-        for key, value in state.items()
-        if key.startswith("decoder.")
-    }
     try:
-        generator = generator_from_state(decoder, latent_average)
+        generator = generator_from_state(section(state, "decoder."), latent_average)
     except ValueError as error:
         raise ValueError(f"this is no {METHOD}, its decoder.* are wrong: {error}") from error
     encoder = {key: value for key, value in state.items() if key.startswith("encoder.")}
-    stem, stages, side = _trunk_settings(encoder, METHOD)
+    stem, stages, shape = encoder_settings(encoder, image_size, METHOD)
     require(encoder, ["encoder.latlayer1.weight"], METHOD)
-    shape = [side, side] if image_size is None else image_size
-    shape = [shape, shape] if isinstance(shape, int) else list(shape)
-    if max(shape) != side:
-        raise ValueError(f"image_size is {image_size}, the heads of this file are for {side}")
-    with torch.device("meta"):
-        method = OfficialCLCAE(
+    method = empty_for(
+        encoder,
+        lambda: OfficialCLCAE(
             generator=generator,
             image_size=shape,
-            layer=layer,
             stem_channels=stem,
             stages=stages,
             width=encoder["encoder.latlayer1.weight"].shape[0],
-            edit_rule=edit_rule,
-            resize=resize,
-        )
-    modules = nn.ModuleDict(method.encoder_modules())
-    _adopt(modules, encoder_keymap(method.encoder_modules()), encoder)
-    method.average_image = torch.zeros(3, *shape)
+        ),
+    )
+    modules = method.encoder_modules()
+    encoder_keymap(modules).fill(nn.ModuleDict(modules), encoder)
     if average_image is None:
         method.update_average_image()
     elif average_image.shape == method.average_image.shape:
@@ -199,32 +180,31 @@ def clcae_from_state(
 
 
 def image_tower_from_state(state: Mapping[str, Tensor]) -> ImageTower:
-    """The image tower alone, such as `FoundationInversion.start_from` takes; copies no tensor.
+    """Builds the image tower alone; copies no tensor.
 
     Raises:
-        ValueError: the keys are not of this layout; the message lists what is wrong.
+        ValueError: if the keys are not of this layout; lists what is wrong.
     """
-    stem, stages, side = _trunk_settings(state, IMAGE_TOWER)
-    with torch.device("meta"):
-        tower = ImageTower(
+    stem, stages, (side, _) = encoder_settings(state, None, IMAGE_TOWER)
+    tower = empty_for(
+        state,
+        lambda: ImageTower(
             image_size=side,
             stem_channels=stem,
             stages=stages,
             stem_stride=1,
             dim=state["encoder.styles.0.linear.weight"].shape[0],
-        )
-    _adopt(tower, image_tower_keymap(tower), state)
-    return tower.eval()
+        ),
+    )
+    return image_tower_keymap(tower).fill(tower, state).eval()
 
 
 def latent_tower_from_state(state: Mapping[str, Tensor]) -> LatentTower:
-    """The latent tower alone. Copies and raises as above."""
+    """Builds the latent tower alone. Copies and raises as above."""
     require(state, ["latent_projection.lin1.weight"], LATENT_TOWER)
     dim = state["latent_projection.lin1.weight"].shape[0]
-    with torch.device("meta"):
-        tower = LatentTower(w_dim=dim, dim=dim, num_layers=len(LAYERS))
-    _adopt(tower, latent_tower_keymap(tower), state)
-    return tower.eval()
+    tower = empty_for(state, lambda: LatentTower(w_dim=dim, dim=dim, num_layers=len(LAYERS)))
+    return latent_tower_keymap(tower).fill(tower, state).eval()
 
 
 def aligner_from_states(
@@ -235,7 +215,7 @@ def aligner_from_states(
     w_average: Tensor,  # [w_dim]
     unit_length: bool = True,
 ) -> Aligner:
-    """An official aligner in evaluation mode; its towers take over the tensors without a copy.
+    """Builds an official aligner in evaluation mode; copies no tensor of its towers.
 
     Args:
         image_state: `state_dict` of best_model_image.pt, where the temperature is too.
@@ -247,12 +227,12 @@ def aligner_from_states(
         unit_length: of the embeddings, the official flag use_norm.
 
     Raises:
-        ValueError: the keys are not of these layouts, or do not belong together.
+        ValueError: if the keys are not of these layouts, or do not belong together.
     """
     image_tower = image_tower_from_state(image_state)
     latent_tower = latent_tower_from_state(latent_state)
     require(image_state, ["logit_scale"], IMAGE_TOWER)
-    stem, stages, side = _trunk_settings(image_state, IMAGE_TOWER)
+    stem, stages, (side, _) = encoder_settings(image_state, None, IMAGE_TOWER)
     dim = len(image_tower.projection.linear1.weight)
     if w_average.shape != (dim,) or len(latent_tower.projection.linear1.weight) != dim:
         raise ValueError(
@@ -264,44 +244,18 @@ def aligner_from_states(
         raise ValueError(
             f"average_image has shape {tuple(average_image.shape)}, this tower reads {side} pixels"
         )
-    with torch.device("meta"):
-        aligner = Aligner(
-            image_size=list(average_image.shape[1:]),
+    aligner = empty_for(
+        {**image_state, **latent_state},
+        lambda: Aligner(
+            image_size=average_image.shape[1:],
             w_dim=dim,
             dim=dim,
             stem_channels=stem,
             stages=stages,
             unit_length=unit_length,
-        )
+        ),
+    )
     aligner.image_tower, aligner.latent_tower = image_tower, latent_tower
     aligner.log_scale = nn.Parameter(image_state["logit_scale"].float().clone().reshape([]))
-    aligner.average_image = average_image.float().clone()
-    aligner.w_average = w_average.float().clone()
+    aligner.set_averages(image=average_image, w=w_average)
     return aligner.eval()
-
-
-def _trunk_settings(
-    state: Mapping[str, Tensor], layout: str
-) -> tuple[int, list[tuple[int, int]], int]:
-    """Stem channels, (channels, units) of the stages, and the side of the input."""
-    units = _count(state, r"encoder\.body\.\d+\.res_layer\.3\.weight")
-    halvings = _count(state, r"encoder\.styles\.0\.convs\.\d+\.weight")
-    widths = [f"encoder.body.{unit}.res_layer.3.weight" for unit in range(units)]
-    stem = "encoder.input_layer.0.weight"
-    require(state, [stem, "encoder.styles.0.linear.weight", *widths], layout)
-    stages: list[tuple[int, int]] = []
-    for unit, key in enumerate(widths):
-        # The first stage is as wide as the stem and has no shortcut to tell where it begins.
-        begins = unit == 0 or f"encoder.body.{unit}.shortcut_layer.0.weight" in state
-        count = 0 if begins else stages.pop()[1]
-        stages.append((state[key].shape[0], count + 1))
-    return state[stem].shape[0], stages, (1 << halvings) << len(stages)
-
-
-def _count(keys: Iterable[str], pattern: str) -> int:
-    return sum(bool(re.fullmatch(pattern, key)) for key in keys)
-
-
-def _adopt(module: nn.Module, keymap: KeyMap, state: Mapping[str, Tensor]) -> None:
-    """Fills a module built on "meta" with the tensors themselves."""
-    module.load_state_dict(keymap.to_ours(state, module), assign=True)

@@ -5,24 +5,29 @@ AlexNet or VGG16 file with the factors that the package lpips brings along. Noth
 """
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from clcae.construction import without_weights
 from clcae.frozen.face_embedders import FaceEmbedder, arcface_ir_se50, curricularface_ir_101
 from clcae.frozen.judges import PaperJudges
 from clcae.frozen.moco import MoCo
 from clcae.frozen.perceptual import LPIPS, Classifier
-from clcae.nn.trunk import ResidualUnit, SqueezeExcitation, Trunk
-from clcae.pretrained.archives import read_torch_file
-from clcae.pretrained.keymap import Entry, KeyMap
+from clcae.pretrained.irse import trunk_entries
+from clcae.pretrained.keymap import Entry, KeyMap, module_entries
+from clcae.pretrained.torch_file import read_torch_file
+
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 ARCFACE = "ArcFace IR-SE50 (model_ir_se50.pth)"
 CURRICULARFACE = "CurricularFace IR-101 (CurricularFace_Backbone.pth)"
 MOCO = "MoCo v2 ResNet-50 (state_dict of moco_v2_800ep_pretrain.pth)"
 TRUNKS = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}  # torchvision's
+SIZES = [1 << 24] * 1000  # more than any of these networks has
 _IGNORED_BY_MOCO = (  # the projection head and the momentum encoder with its queue
     r"module\.encoder_q\.fc\..*",
     r"module\.encoder_k\..*",
@@ -30,52 +35,8 @@ _IGNORED_BY_MOCO = (  # the projection head and the momentum encoder with its qu
 )
 
 
-def module_entries(module: nn.Module, *, source: str, target: str) -> list[Entry]:
-    """Entries of a module whose tensors have the same names on both sides.
-
-    Args:
-        module: the module, of ours or of theirs.
-        source: its foreign name.
-        target: its name here.
-    """
-    return [Entry(f"{source}.{part}", f"{target}.{part}") for part in module.state_dict()]
-
-
-def trunk_entries(trunk: Trunk, *, source: str, target: str) -> list[Entry]:
-    """Entries of an IR or IR-SE trunk: `input_layer` and `body` of the pSp family's files.
-
-    Args:
-        trunk: which units have gates and shortcuts is read off it.
-        source: prefix of the foreign keys, as "encoder.".
-        target: prefix of ours, as "pyramid.trunk.".
-    """
-    entries = []
-    for index, part in enumerate(trunk.stem):
-        names = {"source": f"{source}input_layer.{index}", "target": f"{target}stem.{index}"}
-        entries += module_entries(part, **names)
-    units = [
-        (f"{target}stages.{stage}.{name}", unit)
-        for stage, children in enumerate(trunk.stages)
-        for name, unit in children.named_children()
-    ]
-    for body, (ours, unit) in enumerate(units):
-        assert isinstance(unit, ResidualUnit)
-        theirs = f"{source}body.{body}"
-        for index, name in enumerate(("norm0", "conv0", "act", "conv1", "norm1")):
-            names = {"source": f"{theirs}.res_layer.{index}", "target": f"{ours}.{name}"}
-            entries += module_entries(unit.get_submodule(name), **names)
-        if isinstance(unit.gates, SqueezeExcitation):
-            for part_name, name in (("fc1", "reduce"), ("fc2", "expand")):
-                source_key = f"{theirs}.res_layer.5.{part_name}.weight"
-                entries.append(Entry(source_key, f"{ours}.gates.{name}.weight"))
-        if unit.shortcut is not None:
-            names = {"source": f"{theirs}.shortcut_layer", "target": f"{ours}.shortcut"}
-            entries += module_entries(unit.shortcut, **names)
-    return entries
-
-
 def face_embedder_keymap(embedder: FaceEmbedder, layout: str) -> KeyMap:
-    """The table of a face recogniser in the layout of `Backbone`."""
+    """Returns the table of a face recogniser in the layout of `Backbone`."""
     entries = trunk_entries(embedder.trunk, source="", target="trunk.")
     for index, name in ((0, "norm"), (3, "linear"), (4, "embedding_norm")):  # 1, 2 hold nothing
         part = embedder.get_submodule(name)
@@ -84,13 +45,13 @@ def face_embedder_keymap(embedder: FaceEmbedder, layout: str) -> KeyMap:
 
 
 def moco_keymap(moco: MoCo) -> KeyMap:
-    """The table of `module.encoder_q`; what else training kept is ignored."""
+    """Returns the table of `module.encoder_q`; what else training kept is ignored."""
     entries = module_entries(moco.resnet, source="module.encoder_q", target="resnet")
     return KeyMap(layout=MOCO, entries=tuple(entries), ignored=_IGNORED_BY_MOCO)
 
 
 def lpips_keymap(lpips: LPIPS) -> KeyMap:
-    """The table of a torchvision classifier's features and of lpips's factors, in one dict."""
+    """Returns the table of a torchvision classifier's features and of lpips's factors."""
     entries = module_entries(lpips.trunk, source="features", target="trunk")
     entries += [
         Entry(f"lin{index}.model.1.weight", f"factors.{index}")
@@ -101,65 +62,56 @@ def lpips_keymap(lpips: LPIPS) -> KeyMap:
 
 
 def arcface_from_state(state: Mapping[str, Tensor]) -> FaceEmbedder:
-    """The identity network of training losses, in evaluation mode, from its flat state dict.
+    """Builds the identity network of training losses, in evaluation mode; copies no tensor.
 
     Raises:
-        ValueError: the keys are not of this layout; the message lists what is wrong.
+        ValueError: if the keys are not of this layout; lists what is wrong.
     """
-    embedder = arcface_ir_se50()
-    embedder.load_state_dict(face_embedder_keymap(embedder, ARCFACE).to_ours(state, embedder))
-    return embedder.eval().requires_grad_(False)
+    return _filled(arcface_ir_se50, lambda made: face_embedder_keymap(made, ARCFACE), state)
 
 
 def curricularface_from_state(state: Mapping[str, Tensor]) -> FaceEmbedder:
-    """The identity network of evaluations, as above."""
-    embedder = curricularface_ir_101()
-    keymap = face_embedder_keymap(embedder, CURRICULARFACE)
-    embedder.load_state_dict(keymap.to_ours(state, embedder))
-    return embedder.eval().requires_grad_(False)
+    """Builds the identity network of evaluations, as above."""
+    make = curricularface_ir_101
+    return _filled(make, lambda made: face_embedder_keymap(made, CURRICULARFACE), state)
 
 
 def moco_from_state(state: Mapping[str, Tensor]) -> MoCo:
-    """The object network, in evaluation mode, from the file's `state_dict`. Raises as above."""
-    moco = MoCo()
-    moco.load_state_dict(moco_keymap(moco).to_ours(state, moco))
-    return moco.eval().requires_grad_(False)
+    """Builds the object network from the file's `state_dict`, as above."""
+    return _filled(MoCo, moco_keymap, state)
 
 
-def lpips_from_states(
-    trunk: Mapping[str, Tensor],
-    factors: Mapping[str, Tensor],
-    *,
-    classifier: Classifier = "alex",
-) -> LPIPS:
-    """LPIPS from torchvision's classifier and the package's linear layers. Raises as above."""
-    lpips = LPIPS(classifier=classifier)
-    lpips.load_state_dict(lpips_keymap(lpips).to_ours({**trunk, **factors}, lpips))
-    return lpips
+def _filled(
+    make: Callable[[], ModuleType],
+    keymap: Callable[[ModuleType], KeyMap],
+    state: Mapping[str, Tensor],
+) -> ModuleType:
+    module = without_weights(make, sizes=SIZES)
+    return keymap(module).fill(module, state).eval().requires_grad_(False)
 
 
 def load_arcface(path: str | Path) -> FaceEmbedder:
-    """From `model_ir_se50.pth`.
+    """Loads `model_ir_se50.pth`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read safely, or holds something else.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read safely, or holds something else.
     """
     return arcface_from_state(_read(Path(path), ARCFACE))
 
 
 def load_curricularface(path: str | Path) -> FaceEmbedder:
-    """From `CurricularFace_Backbone.pth`. Raises as above."""
+    """Loads `CurricularFace_Backbone.pth`. Raises as above."""
     return curricularface_from_state(_read(Path(path), CURRICULARFACE))
 
 
 def load_moco(path: str | Path) -> MoCo:
-    """From `moco_v2_800ep_pretrain.pth` or `.pth.tar`. Raises as above."""
+    """Loads `moco_v2_800ep_pretrain.pth` or `.pth.tar`. Raises as above."""
     return moco_from_state(_read(Path(path), MOCO))
 
 
 def load_lpips(trunk: str | Path | None = None, *, classifier: Classifier = "alex") -> LPIPS:
-    """LPIPS v0.1; its linear layers come with the package lpips, its trunk is a file of yours.
+    """Loads LPIPS v0.1: linear layers of the package lpips, the trunk from a file.
 
     Args:
         trunk: torchvision's file of the classifier; None looks in torch.hub's folder, where
@@ -167,9 +119,9 @@ def load_lpips(trunk: str | Path | None = None, *, classifier: Classifier = "ale
         classifier: "alex", which pSp, e4e and CLCAE use, or "vgg".
 
     Raises:
-        FileNotFoundError: the trunk is not there, with where to get it; nothing is downloaded.
-        ImportError: the package lpips is not installed.
-        ValueError: a file cannot be read safely, or holds something else.
+        FileNotFoundError: if the trunk is not there, with where to get it; nothing is downloaded.
+        ImportError: if the package lpips is not installed.
+        ValueError: if a file cannot be read safely, or holds something else.
     """
     name = TRUNKS.get(classifier)
     if name is None:
@@ -185,11 +137,12 @@ def load_lpips(trunk: str | Path | None = None, *, classifier: Classifier = "ale
         raise ImportError("LPIPS needs the package lpips for its weights: pip install lpips==0.1.4")
     factors = Path(package.origin).parent / "weights" / "v0.1" / f"{classifier}.pth"
     what = f"LPIPS's {classifier} weights"
-    return lpips_from_states(_read(path, name), _read(factors, what), classifier=classifier)
+    state = {**_read(path, name), **_read(factors, what)}
+    return _filled(lambda: LPIPS(classifier=classifier), lpips_keymap, state)
 
 
 def face_judges(*, arcface: str | Path, lpips_trunk: str | Path | None = None) -> PaperJudges:
-    """ArcFace and LPIPS (AlexNet), frozen: what faces are trained and judged with. Raises as they.
+    """Loads ArcFace and LPIPS (AlexNet), frozen, with which faces are judged. Raises as they.
 
     Args:
         arcface: `model_ir_se50.pth`.
@@ -203,7 +156,7 @@ def face_judges(*, arcface: str | Path, lpips_trunk: str | Path | None = None) -
 
 
 def object_judges(*, moco: str | Path, lpips_trunk: str | Path | None = None) -> PaperJudges:
-    """MoCo v2 and LPIPS (AlexNet), frozen: the same for cars and all that has no face.
+    """Loads MoCo v2 and LPIPS (AlexNet), frozen, with which all else is judged. Raises as they.
 
     Args:
         moco: `moco_v2_800ep_pretrain.pth`.
@@ -217,7 +170,7 @@ def object_judges(*, moco: str | Path, lpips_trunk: str | Path | None = None) ->
 
 
 def _read(path: Path, what: str) -> dict[str, Tensor]:
-    """The flat state dict of a file, out of its `state_dict` where it has one; executes nothing."""
+    """Reads the flat state dict of a file, out of its `state_dict` where it has one."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}, expected {what}")
     contents = read_torch_file(path)

@@ -13,22 +13,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from clcae.files import sha256
 from clcae.frozen.inception import FaceNet, TFInception, TorchvisionInception
-from clcae.pretrained.archives import read_torch_file
-from clcae.pretrained.contents import sha256
-from clcae.pretrained.keymap import Entry, KeyMap
+from clcae.pretrained.keymap import Entry, KeyMap, empty_for
+from clcae.pretrained.torch_file import read_torch_file
 
 _COUNTER = "num_batches_tracked"  # of batch normalisation; evaluation does not read it
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file that is fetched by hand.
+    """A weight file that users fetch by hand.
 
     Args:
-        what: What it holds, in words.
-        url: Where it is.
-        digest: First digits of its sha256; None where its authors give none.
+        what: its content, in words.
+        url: where it is.
+        digest: first digits of its sha256; None where its authors give none.
     """
 
     what: str
@@ -37,15 +37,15 @@ class WeightFile:
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """Name of the file."""
         return self.url.rsplit("/", 1)[1]
 
     def find(self, path: str | Path | None) -> Path:
-        """The file at `path`, or in torch.hub's folder.
+        """Finds the file at `path`, or in torch.hub's folder.
 
         Raises:
-            FileNotFoundError: There is none, with where to get it and where to put it.
-            ValueError: It is another file.
+            FileNotFoundError: if there is none, with where to get it and where to put it.
+            ValueError: if it is another file.
         """
         found = (
             Path(torch.hub.get_dir()) / "checkpoints" / self.name if path is None else Path(path)
@@ -84,33 +84,33 @@ FACENET = WeightFile(
 
 
 def load_tf_inception(path: str | Path | None = None) -> TFInception:
-    """From torch-fidelity's `weights-inception-2015-12-05-6726825d.pth`.
+    """Loads torch-fidelity's `weights-inception-2015-12-05-6726825d.pth`.
 
     Args:
-        path: The file; None looks in torch.hub's folder (TORCH_HOME moves it).
+        path: the file; None looks in torch.hub's folder (TORCH_HOME moves it).
 
     Raises:
-        FileNotFoundError: It is not there, with where to get it.
-        ValueError: It is another file, or torch-fidelity is not installed.
+        FileNotFoundError: if it is not there, with where to get it.
+        ValueError: if it is another file, or torch-fidelity is not installed.
     """
     return tf_inception_from_state(_read(TF_INCEPTION, path))
 
 
 def load_torchvision_inception(path: str | Path | None = None) -> TorchvisionInception:
-    """From torchvision's `inception_v3_google-0cc3c7bd.pth`. As `load_tf_inception`."""
+    """Loads torchvision's `inception_v3_google-0cc3c7bd.pth`. As `load_tf_inception`."""
     return torchvision_inception_from_state(_read(TORCHVISION_INCEPTION, path))
 
 
 def load_facenet(path: str | Path | None = None) -> FaceNet:
-    """From facenet-pytorch's `20180402-114759-vggface2.pt`. As `load_tf_inception`."""
+    """Loads facenet-pytorch's `20180402-114759-vggface2.pt`. As `load_tf_inception`."""
     return facenet_from_state(_read(FACENET, path))
 
 
 def tf_inception_from_state(state: Mapping[str, Tensor]) -> TFInception:
-    """FID's network from its flat state dict.
+    """Builds FID's network from its flat state dict.
 
     Raises:
-        ValueError: The keys are not of this layout, or torch-fidelity is not installed.
+        ValueError: if the keys are not of this layout, or torch-fidelity is not installed.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -118,10 +118,12 @@ def tf_inception_from_state(state: Mapping[str, Tensor]) -> TFInception:
         raise ValueError(
             "FID's Inception needs torch-fidelity: pip install -e '.[eval]'"
         ) from error
-    with torch.device("meta"):  # torchvision's network has the same names and shapes
-        from torchvision.models import inception_v3  # slow to import
+    from torchvision.models import inception_v3  # slow to import; it has the same names and shapes
 
-        twin = inception_v3(weights=None, aux_logits=False, init_weights=False, num_classes=1008)
+    twin = empty_for(
+        state,
+        lambda: inception_v3(weights=None, aux_logits=False, init_weights=False, num_classes=1008),
+    )
     state = _strict(state, twin, prefix="", layout=TF_INCEPTION.name)
     # The package unpickles what it is given, so it is given what was read safely.
     buffer = io.BytesIO()
@@ -134,7 +136,7 @@ def tf_inception_from_state(state: Mapping[str, Tensor]) -> TFInception:
 
 
 def torchvision_inception_from_state(state: Mapping[str, Tensor]) -> TorchvisionInception:
-    """torchvision's network from its flat state dict, without the classifiers. Raises as above."""
+    """Builds torchvision's network, without the classifiers. Raises as above."""
     network = TorchvisionInception()
     ignored = (r"AuxLogits\..*", r"fc\..*")
     layout = TORCHVISION_INCEPTION.name
@@ -145,7 +147,7 @@ def torchvision_inception_from_state(state: Mapping[str, Tensor]) -> Torchvision
 
 
 def facenet_from_state(state: Mapping[str, Tensor]) -> FaceNet:
-    """facenet's network from its flat state dict, without the classifier. Raises as above."""
+    """Builds facenet's network, without the classifier. Raises as above."""
     try:
         from facenet_pytorch import InceptionResnetV1
     except ImportError as error:
@@ -168,7 +170,7 @@ def _strict(
     layout: str,
     ignored: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
-    """The state dict of `module` from one without `prefix`; counters may be missing."""
+    """Converts to the state dict of `module` from one without `prefix`; counters may be missing."""
     keys = module.state_dict()
     entries = tuple(Entry(key.removeprefix(prefix), key) for key in keys)
     counters = {e.source: torch.tensor(0) for e in entries if e.source.endswith(_COUNTER)}
@@ -178,7 +180,7 @@ def _strict(
 
 
 def _read(file: WeightFile, path: str | Path | None) -> dict[str, Tensor]:
-    """The flat state dict of a file; executes nothing."""
+    """Reads the flat state dict of a file."""
     found = file.find(path)
     contents = read_torch_file(found)
     if not isinstance(contents, Mapping):

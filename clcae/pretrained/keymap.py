@@ -5,9 +5,7 @@ else is one error that lists what is wrong. Nothing is ever loaded in part.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -18,34 +16,43 @@ from clcae.construction import without_weights
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
-_passed_over: ContextVar[list[str] | None] = ContextVar("_passed_over", default=None)
-
 LISTED = 4  # keys named in an error, of each kind
 
 
 def same(tensor: Tensor) -> Tensor:
-    """No change."""
+    """Returns the tensor unchanged."""
     return tensor
 
 
 def drop_axis(tensor: Tensor) -> Tensor:
-    """Without the leading axis of length one."""
+    """Removes the leading axis of length one."""
     return tensor.squeeze(0)
 
 
 def add_axis(tensor: Tensor) -> Tensor:
-    """With a leading axis of length one."""
+    """Adds a leading axis of length one."""
     return tensor.unsqueeze(0)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor's names on both sides, and how it changes on the way."""
+    """Names of one tensor on both sides, and its conversions."""
 
     source: str
     target: str
     to_ours: Callable[[Tensor], Tensor] = same
     to_theirs: Callable[[Tensor], Tensor] = same
+
+
+def module_entries(module: nn.Module, *, source: str, target: str) -> list[Entry]:
+    """Lists the entries of a module whose tensors have the same names on both sides.
+
+    Args:
+        module: the module, of ours or of theirs.
+        source: its foreign name.
+        target: its name here.
+    """
+    return [Entry(f"{source}.{part}", f"{target}.{part}") for part in module.state_dict()]
 
 
 @dataclass(frozen=True)
@@ -58,17 +65,14 @@ class KeyMap:
     constants: Mapping[str, Tensor] = field(default_factory=dict)  # source keys with a known value
 
     def to_ours(self, state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-        """The state dict of `module` from a foreign one.
+        """Converts a foreign state dict to that of `module`.
 
         Raises:
-            ValueError: keys are missing, unexpected, or of another shape; the message lists them.
+            ValueError: if keys are missing, unexpected, or of another shape; lists them.
         """
         expected = module.state_dict()
-        log = _passed_over.get()
-        if log is not None:
-            log += [key for key in state if self._ignores(key)]
         known = {entry.source for entry in self.entries} | set(self.constants)
-        unexpected = [key for key in state if key not in known and not self._ignores(key)]
+        unexpected = [key for key in state if key not in known and not self.ignores(key)]
         missing = [entry.source for entry in self.entries if entry.source not in state]
         unfilled = sorted(set(expected) - {entry.target for entry in self.entries})
         ours: dict[str, Tensor] = {}
@@ -80,46 +84,48 @@ class KeyMap:
             try:
                 tensor = entry.to_ours(given)
             except (IndexError, RuntimeError):
+                tensor = None
+            if tensor is None or target is None or tensor.shape != target.shape:
                 wrong.append(f"{entry.source} {tuple(given.shape)}")
-                continue
-            if target is None or tensor.shape != target.shape:
-                wrong.append(f"{entry.source} {tuple(given.shape)}")
-                continue
-            ours[entry.target] = tensor.to(target.dtype)
-        self._refuse(missing + unfilled, unexpected, wrong)
+            else:
+                ours[entry.target] = tensor.to(target.dtype)
+        if missing or unfilled or unexpected or wrong:
+            raise ValueError(
+                f"this is no {self.layout}: {_listing('missing', missing + unfilled)}; "
+                f"{_listing('unexpected', unexpected)}; {_listing('of another shape', wrong)}"
+            )
         self._check_constants(state)
         return ours
 
-    def build(self, state: Mapping[str, Tensor], make: Callable[[], ModuleType]) -> ModuleType:
-        """The module that `make` constructs, with a foreign state dict's values in it.
-
-        The widths that `make` uses may come from the file: nothing is allocated before all shapes
-        agree with it.
+    def fill(self, module: ModuleType, state: Mapping[str, Tensor]) -> ModuleType:
+        """Assigns the converted tensors to a module, without a copy.
 
         Raises:
             ValueError: as `to_ours`.
         """
-        largest = max((tensor.numel() for tensor in state.values()), default=0)
-        module = without_weights(make, most=len(self.entries), largest=4 * largest)
+        module.load_state_dict(self.to_ours(state, module), assign=True)
+        return module
+
+    def build(self, state: Mapping[str, Tensor], make: Callable[[], ModuleType]) -> ModuleType:
+        """Builds the module that `make` constructs, filled with copies of the tensors.
+
+        Raises:
+            ValueError: as `to_ours`.
+        """
+        module = empty_for(state, make)
         ours = self.to_ours(state, module)
         module.load_state_dict({key: value.clone() for key, value in ours.items()}, assign=True)
         return module
 
     def to_theirs(self, module: nn.Module) -> dict[str, Tensor]:
-        """The foreign state dict that holds what `module` holds; constants are written too."""
+        """Converts the state dict of `module` to a foreign one; constants are written too."""
         state = module.state_dict()
         theirs = {entry.source: entry.to_theirs(state[entry.target]) for entry in self.entries}
         return theirs | {key: value.clone() for key, value in self.constants.items()}
 
-    def _ignores(self, key: str) -> bool:
+    def ignores(self, key: str) -> bool:
+        """Returns whether a source key carries nothing."""
         return any(re.fullmatch(pattern, key) for pattern in self.ignored)
-
-    def _refuse(self, missing: list[str], unexpected: list[str], wrong: list[str]) -> None:
-        if missing or unexpected or wrong:
-            raise ValueError(
-                f"this is no {self.layout}: {_listing('missing', missing)}; "
-                f"{_listing('unexpected', unexpected)}; {_listing('of another shape', wrong)}"
-            )
 
     def _check_constants(self, state: Mapping[str, Tensor]) -> None:
         for key, value in self.constants.items():
@@ -132,31 +138,38 @@ class KeyMap:
                 )
 
 
-@contextmanager
-def passed_over() -> Iterator[list[str]]:
-    """Collects the source keys that maps ignore by name within the block."""
-    log: list[str] = []
-    token = _passed_over.set(log)
-    try:
-        yield log
-    finally:
-        _passed_over.reset(token)
+def empty_for(state: Mapping[str, Tensor], make: Callable[[], ModuleType]) -> ModuleType:
+    """Builds a module without weights, no larger than the state dict that will fill it.
 
-
-def _listing(kind: str, keys: Iterable[str]) -> str:
-    keys = list(keys)
-    if not keys:
-        return f"none {kind}"
-    more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
-    return f"{len(keys)} {kind} ({', '.join(keys[:LISTED])}{more})"
+    The widths that `make` uses may come from the file: nothing is allocated before all shapes agree
+    with it.
+    """
+    return without_weights(make, sizes=[tensor.numel() for tensor in state.values()])
 
 
 def require(state: Mapping[str, Tensor], keys: Iterable[str], layout: str) -> None:
     """Checks that the keys from which a network's settings are read are there.
 
     Raises:
-        ValueError: some are not; the message lists them.
+        ValueError: if some are not; lists them.
     """
     missing = [key for key in keys if key not in state]
     if missing:
         raise ValueError(f"this is no {layout}: {_listing('missing', missing)}")
+
+
+def count(keys: Iterable[str], pattern: str) -> int:
+    """Counts the keys that match a regular expression."""
+    return sum(bool(re.fullmatch(pattern, key)) for key in keys)
+
+
+def section(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Returns the entries whose keys have a prefix, under their keys without it."""
+    return {k.removeprefix(prefix): tensor for k, tensor in state.items() if k.startswith(prefix)}
+
+
+def _listing(kind: str, keys: list[str]) -> str:
+    if not keys:
+        return f"none {kind}"
+    more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
+    return f"{len(keys)} {kind} ({', '.join(keys[:LISTED])}{more})"

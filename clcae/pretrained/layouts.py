@@ -1,25 +1,140 @@
-"""The layouts of the field that are known: how each is told from its content, and built.
+"""Layouts of official files: how each is told from the keys it holds, and built.
 
-A file is told by the keys it holds, never by its name. What a layout ignores, it ignores by name.
+A file is told by its content, never by its name. What a layout ignores, it ignores by name.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from clcae.data.transforms import at_input_size
-from clcae.pretrained import frozen, nvidia, rosinality
-from clcae.pretrained.clcae import aligner_from_states, clcae_from_state
-from clcae.pretrained.contents import Contents
-from clcae.pretrained.e4e import KINDS, Kind, e4e_from_checkpoint
+from clcae.pretrained import clcae, e4e, frozen, nvidia, rosinality
+from clcae.pretrained.keymap import KeyMap
+from clcae.pretrained.torch_file import peek, read_torch_file, reading
+from clcae.pretrained.unpickle import Array, Attributes
 from clcae.stylegan2 import Generator
 
 # What trainers leave beside the weights: options, counters, optimizers.
 TRAINING = r"opts|args|arch|iter|step|epoch|global_step|ada_aug_p|best_val_loss|.*optim.*"
 CARS = (192, 256)  # what the cars encoders read
-FACES = 256
+FACES = (256, 256)
+GROWTH = 2  # the tensors of a section are at most so many times the file, beside some megabytes
+SPARE = 1 << 24
+
+
+class Contents:
+    """The tree of an official file: sections of tensors by name.
+
+    Args:
+        tree: the file's dictionary; of a .pkl, the networks' state dicts by name.
+        networks: of a .pkl, the networks themselves.
+        size: of the file, in bytes.
+    """
+
+    def __init__(
+        self,
+        tree: Mapping[Any, Any],
+        *,
+        networks: Mapping[str, nvidia.Network] | None = None,
+        size: int,
+    ) -> None:
+        self.tree, self.networks, self.size = tree, networks or {}, size
+        self.used: list[str] = []  # keys of tensors, those of a section behind its name
+        self.ignored: list[str] = []  # those of them that carry nothing
+        self.notes: list[str] = []  # what was assumed or computed
+        self._sections: set[str] = set()
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Contents":
+        """Reads a .pkl of NVIDIA's or a file of torch.save; which it is, its bytes say.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it cannot be read as data, or is no dictionary.
+        """
+        with reading(path) as file:
+            start = peek(file)
+        size = Path(path).stat().st_size
+        if nvidia.is_nvidia_pickle(start):
+            networks = nvidia.read_nvidia_pickle(path)
+            tree = {name: network.state for name, network in networks.items()}
+            return cls(tree, networks=networks, size=size)
+        content = read_torch_file(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary")
+        return cls(content, size=size)
+
+    def has(self, *keys: str) -> bool:
+        """Returns whether there is something under the keys, each within the one before."""
+        found: Any = self.tree
+        for key in keys:
+            if not isinstance(found, Mapping) or key not in found:
+                return False
+            found = found[key]
+        return True
+
+    def state(self, *section: str) -> dict[str, Tensor]:
+        """Returns the state dict under a name, or the whole file's; it counts as used.
+
+        Raises:
+            ValueError: if something else than tensors is there, or more than the file can hold.
+        """
+        found = self.tree[section[0]] if section else self.tree
+        if not isinstance(found, Mapping):
+            raise ValueError(f"{'.'.join(section)} is a {type(found).__name__}, expected a dict")
+        if sum(map(_num_bytes, found.values())) > GROWTH * self.size + SPARE:
+            raise ValueError("its tensors share memory and would fill more than the file holds")
+        state = {str(key): _tensor(str(key), value) for key, value in found.items()}
+        self._sections.update(section or state)
+        self.used += [".".join([*section, key]) for key in state]
+        return state
+
+    def tensor(self, key: str) -> Tensor | None:
+        """Returns the tensor under a name at the top, which counts as used; None if none is."""
+        if self.tree.get(key) is None:
+            return None
+        self._sections.add(key)
+        self.used.append(key)
+        return _tensor(key, self.tree[key])
+
+    def ignore(self, keymap: KeyMap, section: str) -> None:
+        """Accounts for the keys of a section that a table ignores."""
+        self.ignored += [f"{section}.{key}" for key in self.tree[section] if keymap.ignores(key)]
+
+    def options(self) -> Mapping[str, Any]:
+        """Returns the command-line options of the training; empty where there are none."""
+        options = self.tree.get("opts")
+        if isinstance(options, Attributes):
+            options = options.values
+        return options if isinstance(options, Mapping) else {}
+
+    def unused(self) -> list[str]:
+        """Lists the names at the top of the file that nothing has used."""
+        return [str(key) for key in self.tree if str(key) not in self._sections]
+
+    def describe(self) -> str:
+        """Lists the names at the top, shortened."""
+        names = [str(key) for key in self.tree]
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        return (", ".join(name[:60] for name in names[:6]) or "nothing") + more
+
+
+def _num_bytes(value: Any) -> int:
+    if isinstance(value, Array):
+        return int(value.value.nbytes)
+    return value.nbytes if isinstance(value, Tensor) else 0
+
+
+def _tensor(key: str, value: Any) -> Tensor:
+    if isinstance(value, Array):
+        return value.tensor
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{key[:80]} is a {type(value).__name__}, expected a tensor")
+    return value
 
 
 @dataclass(frozen=True)
@@ -30,6 +145,16 @@ class Request:
     companion: Contents | None = None
     generator: Generator | None = None
     image_size: tuple[int, int] | None = None
+
+    def size(self, contents: Contents) -> tuple[int, int] | None:
+        """Returns (H, W) of what an encoder reads, if asked for or told: cars are 192 x 256."""
+        if self.image_size is not None:
+            return self.image_size
+        named = contents.options().get("dataset_type")
+        if isinstance(named, str) and "car" in named:
+            contents.notes.append(f"opts.dataset_type is about cars: reads {CARS[0]} x {CARS[1]}")
+            return CARS
+        return None
 
 
 @dataclass(frozen=True)
@@ -43,7 +168,7 @@ class Layout:
     ignored: str = "(?!)"  # regular expression of names at the top, beside TRAINING
 
     def ignores(self, name: str) -> bool:
-        """Whether a name at the top of the file carries nothing for this layout."""
+        """Returns whether a name at the top of the file carries nothing for this layout."""
         return bool(re.fullmatch(f"{TRAINING}|{self.ignored}", name))
 
 
@@ -90,50 +215,32 @@ def _rosinality_bare(contents: Contents, _: Request) -> nn.Module:
 
 
 def _e4e(contents: Contents, request: Request) -> nn.Module:
-    options = contents.options()
-    named = options.get("encoder_type")
-    kind: Kind | None = None
-    if request.which is not None:
-        kind = "psp" if request.which == "psp" else "e4e"
-    elif not isinstance(named, str) or named not in KINDS:
-        raise ValueError(
-            "is of e4e or pSp, which have the same keys, and its opts do not say which: "
-            "give which='e4e' or which='psp' (--which)"
-        )
-    average = contents.tensor("latent_avg")
+    average, options = contents.tensor("latent_avg"), contents.options()
     if average is None:
         raise ValueError("has no latent_avg, which the codes are measured from")
-    state = contents.state("state_dict")
-    method = e4e_from_checkpoint(
-        {"state_dict": state, "latent_avg": average, "opts": options}, kind=kind
+    method = e4e.e4e_from_checkpoint(
+        {"state_dict": contents.state("state_dict"), "latent_avg": average, "opts": options},
+        kind=request.which,
+        image_size=request.size(contents),
     )
+    contents.ignore(e4e.encoder_keymap(method.encoder, layout=""), "state_dict")
     if options.get("start_from_latent_avg") is False:
         contents.notes.append("opts.start_from_latent_avg is False: codes start at zero")
     return method
 
 
 def _clcae(contents: Contents, request: Request) -> nn.Module:
-    size = _image_size(contents, request)
     generator = request.generator
     if generator is None:
         contents.notes.append("latent_avg is in no CLCAE file: computed from 100,000 samples")
     contents.notes.append("the average image is the generator's picture of latent_avg")
-    return clcae_from_state(
+    method = clcae.clcae_from_state(
         contents.state("state_dict"),
         latent_average=None if generator is None else generator.w_average,
-        image_size=size,
+        image_size=request.size(contents),
     )
-
-
-def _image_size(contents: Contents, request: Request) -> tuple[int, int] | None:
-    """What no tensor tells: the cars encoders read 192 x 256."""
-    if request.image_size is not None:
-        return request.image_size
-    named = contents.options().get("dataset_type")
-    if isinstance(named, str) and "car" in named:
-        contents.notes.append(f"opts.dataset_type is about cars: reads {CARS[0]} x {CARS[1]}")
-        return CARS
-    return None
+    contents.ignore(clcae.encoder_keymap(method.encoder_modules()), "state_dict")
+    return method
 
 
 def _is_tower(contents: Contents) -> bool:
@@ -161,12 +268,21 @@ def _aligner(contents: Contents, request: Request) -> nn.Module:
         )
     picture = generator.synthesize(generator.w_average[None])
     contents.notes.append("the averages are the generator's: latent_avg and its picture")
-    return aligner_from_states(
+    aligner = clcae.aligner_from_states(
         files["image"].state("state_dict"),
         files["latent"].state("state_dict"),
-        average_image=at_input_size(picture, request.image_size or (FACES, FACES))[0],
+        average_image=at_input_size(picture, request.image_size or FACES)[0],
         w_average=generator.w_average,
     )
+    files["image"].ignore(clcae.image_tower_keymap(aligner.image_tower), "state_dict")
+    files["latent"].ignore(clcae.latent_tower_keymap(aligner.latent_tower), "state_dict")
+    return aligner
+
+
+def _moco(contents: Contents, _: Request) -> nn.Module:
+    moco = frozen.moco_from_state(contents.state("state_dict"))
+    contents.ignore(frozen.moco_keymap(moco), "state_dict")
+    return moco
 
 
 LAYOUTS = (
@@ -205,7 +321,7 @@ LAYOUTS = (
     Layout(
         "MoCo v2 (moco_v2_800ep_pretrain)",
         _holds("state_dict", "module.encoder_q.conv1.weight"),
-        lambda contents, _: frozen.moco_from_state(contents.state("state_dict")),
+        _moco,
     ),
     Layout(
         "CLCAE inversion model",
@@ -236,10 +352,10 @@ LAYOUTS = (
 
 
 def layout_of(contents: Contents) -> Layout:
-    """The first layout that the content has the marks of.
+    """Finds the first layout that the content has the marks of.
 
     Raises:
-        ValueError: there is none, with what the file holds and what is known.
+        ValueError: if there is none, with what the file holds and what is known.
     """
     for layout in LAYOUTS:
         if layout.matches(contents):

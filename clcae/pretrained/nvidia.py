@@ -1,24 +1,159 @@
-"""Generators and discriminators in the naming of NVlabs/stylegan2-ada-pytorch.
+"""NVIDIA's .pkl files (stylegan2-ada-pytorch, and StyleGAN2 of stylegan3), and their layout.
+
+Such a file pickles each network with the Python source of its class, which NVIDIA's loader runs;
+and the memory of each tensor as a file of torch.save within the pickle, which torch loads without
+weights_only: two ways to run a stranger's code. Here the source is never compiled nor kept, and the
+inner files go through `torch_file`. What remains of a network is its class's name, what it was made
+with, and its state dict.
 
 Blocks are named by resolution (`synthesis.b64.conv0`), the noise map lives in its layer, and the
 mean latent in the mapping network. Values map one to one: the official importers apply the same
 flips and the same bias of one that rosinality's do.
 """
 
+import io
+import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clcae.ops import low_pass
-from clcae.pretrained.keymap import Entry, KeyMap, require
-from clcae.pretrained.pickles import Network
+from clcae.pretrained.keymap import Entry, KeyMap, count, require
+from clcae.pretrained.torch_file import MAGIC, peek, read_stream, reading, refusal
+from clcae.pretrained.unpickle import (
+    Budget,
+    Call,
+    Storage,
+    Unpickler,
+    allowed_names,
+    ordered_dict,
+    shown,
+)
 from clcae.stylegan2 import Discriminator, Generator, Layer
 
 GENERATOR = "stylegan2-ada generator (G_ema)"
 DISCRIMINATOR = "stylegan2-ada discriminator (D)"
+MAX_MODULES = 10_000
+MAX_TENSORS = 100_000
+NETWORKS = ("G", "D", "G_ema")
+
+
+@dataclass(frozen=True)
+class Persistent:
+    """Replaces a persistent object; keeps its class's name and its attributes."""
+
+    class_name: str
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the file."""
+
+    class_name: str
+    init_args: tuple[Any, ...]
+    init_kwargs: Mapping[str, Any]
+    state: dict[str, Tensor]
+
+
+def is_nvidia_pickle(start: bytes) -> bool:
+    """Returns whether a file begins as a pickle of networks, and not as one of torch.save."""
+    return start[:1] == pickle.PROTO and MAGIC.to_bytes(10, "little") not in start
+
+
+def read_nvidia_pickle(path: str | Path) -> dict[str, Network]:
+    """Reads the networks of a .pkl by name: those of "G", "D" and "G_ema" that it has.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such pickle, is damaged, or asks for anything but data; one line.
+    """
+    with reading(path) as file:
+        start, size = peek(file), Path(path).stat().st_size
+        if start[:1] != pickle.PROTO:
+            raise ValueError(refusal(start))
+        budget = Budget(size)
+        table = allowed_names(budget) | {
+            "dnnlib.util.EasyDict": Call(lambda *pairs: ordered_dict(budget, *pairs)),
+            "dnnlib.EasyDict": Call(lambda *pairs: ordered_dict(budget, *pairs)),
+            "torch_utils.persistence._reconstruct_persistent_obj": Call(_persistent),
+            "torch.storage._load_from_bytes": Call(lambda data: _storage(data, budget)),
+        }
+        try:
+            content = Unpickler(file, size=size, names=table).load()
+        except ValueError as error:
+            if "dnnlib.tflib" in str(error):
+                raise ValueError(
+                    "is a TensorFlow pickle; convert it with legacy.py of stylegan2-ada-pytorch"
+                ) from error
+            raise
+        networks = content if isinstance(content, dict) else {}
+        found = {name: networks[name] for name in NETWORKS if name in networks}
+        if not found or not all(isinstance(value, Persistent) for value in found.values()):
+            raise ValueError("is a pickle without the networks G, D or G_ema of NVIDIA's files")
+        return {name: _network(value) for name, value in found.items()}
+
+
+def _persistent(meta: Any) -> Persistent:
+    if type(meta) is not dict or meta.get("type") != "class":
+        raise ValueError("holds a persistent object of another form")
+    name, state = meta.get("class_name"), meta.get("state")
+    if not isinstance(name, str) or type(state) is not dict:
+        raise ValueError("holds a persistent object without name or state")
+    return Persistent(name, state)
+
+
+def _storage(data: Any, budget: Budget) -> Storage:
+    """Reads the file of torch.save within the pickle, which torch would load unsafely."""
+    if not isinstance(data, bytes):
+        raise ValueError(f"loads a tensor from a {type(data).__name__}")
+    budget.spend(len(data))
+    storage = read_stream(io.BytesIO(data), len(data))
+    if not isinstance(storage, Storage):
+        raise ValueError(f"holds a {type(storage).__name__} where a tensor's memory is due")
+    return storage
+
+
+def _network(network: Persistent) -> Network:
+    arguments, keywords = (network.state.get(key) for key in ("_init_args", "_init_kwargs"))
+    return Network(
+        class_name=network.class_name,
+        init_args=tuple(arguments) if isinstance(arguments, tuple | list) else (),
+        init_kwargs=keywords if isinstance(keywords, dict) else {},
+        state=_flatten(network),
+    )
+
+
+def _flatten(network: Persistent) -> dict[str, Tensor]:
+    """Returns the `state_dict`: parameters and persistent buffers of all modules within."""
+    flat: dict[str, Tensor] = {}
+    pending: list[tuple[str, Any]] = [("", network)]
+    for _ in range(MAX_MODULES):
+        if not pending:
+            return flat
+        prefix, module = pending.pop()
+        if not isinstance(module, Persistent):
+            raise ValueError(f"has a {type(module).__name__} for the module {prefix[:80]!r}")
+        parts = [module.state.get(f"_{part}", {}) for part in ("parameters", "buffers", "modules")]
+        skipped = module.state.get("_non_persistent_buffers_set", set())
+        if not all(type(part) is dict for part in parts) or type(skipped) is not set:
+            raise ValueError(f"has a damaged module {prefix[:80]!r}")
+        tensors = parts[0] | {key: value for key, value in parts[1].items() if key not in skipped}
+        for key, tensor in tensors.items():
+            if tensor is None:
+                continue
+            if not isinstance(tensor, Tensor):
+                raise ValueError(f"has a {type(tensor).__name__} for the tensor {prefix}{key}")
+            flat[f"{prefix}{key}"] = tensor
+        if len(prefix) > 1000 or len(flat) > MAX_TENSORS or len(parts[2]) > MAX_MODULES:
+            raise ValueError("nests more modules or tensors than a network has")
+        pending += [(f"{prefix}{k}.", v) for k, v in reversed(parts[2].items()) if v is not None]
+    raise ValueError(f"has more than {MAX_MODULES} modules")
 
 
 def _to_map(tensor: Tensor) -> Tensor:
@@ -35,13 +170,13 @@ def _filters(names: list[str]) -> dict[str, Tensor]:
 
 
 def _blocks(state: Mapping[str, Tensor], pattern: str) -> int:
-    """How many resolutions from 4 up the keys name."""
+    """Counts the resolutions that the keys name."""
     sides = {int(match[1]) for key in state if (match := re.match(pattern, key))}
     return len(sides)
 
 
 def generator_keymap(*, num_layers: int, mapping_layers: int) -> KeyMap:
-    """The table for a generator of so many styled convolutions."""
+    """Returns the table of a generator."""
     entries = [
         Entry("mapping.w_avg", "w_average"),
         Entry("synthesis.b4.const", "synthesis.const"),
@@ -76,21 +211,21 @@ def generator_from_state(
     *,
     mapping_lr_multiplier: float = 0.01,
 ) -> Generator:
-    """A generator whose size is read off the tensors of a `G_ema`.
+    """Builds a generator whose size is read off the tensors of a `G_ema`.
 
     Args:
         state: the network's state dict.
         mapping_lr_multiplier: which no tensor tells; all official files have the default.
 
     Raises:
-        ValueError: the keys are not of this layout, or the network is conditional.
+        ValueError: if the keys are not of this layout, or the network is conditional.
     """
     if "mapping.embed.weight" in state:
         raise ValueError(
             f"this {GENERATOR} is conditional (mapping.embed), only others are supported"
         )
     blocks = _blocks(state, r"synthesis\.b(\d+)\.torgb\.weight$")
-    mapping = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in state)
+    mapping = count(state, r"mapping\.fc\d+\.weight")
     counted = [f"synthesis.b{4 << block}.conv1.weight" for block in range(blocks)]
     require(state, ["mapping.fc0.weight", "synthesis.b4.const", *counted], GENERATOR)
     if blocks < 2:
@@ -111,11 +246,11 @@ def generator_from_state(
 
 
 def generator_from_network(network: Network) -> Generator:
-    """A generator from a network of a .pkl, with the settings that no tensor tells.
+    """Builds a generator from a network of a .pkl, with the settings that no tensor tells.
 
     Raises:
-        ValueError: it is conditional, of StyleGAN3, of another architecture or activation, or its
-            convolutions are clamped to less than 256.
+        ValueError: if it is conditional, of StyleGAN3, of another architecture or activation, or if
+            its convolutions are clamped to less than 256.
     """
     if any(key.startswith("synthesis.L0_") for key in network.state):
         raise ValueError("this is a StyleGAN3 network, only those of StyleGAN2 are supported")
@@ -129,12 +264,12 @@ def generator_from_network(network: Network) -> Generator:
     _check_clamp(synthesis, GENERATOR)
     multiplier = mapping.get("lr_multiplier", 0.01)
     if not isinstance(multiplier, float | int) or not 0 < multiplier <= 1:
-        raise ValueError(f"this {GENERATOR} has the mapping lr_multiplier {_shown(multiplier)}")
+        raise ValueError(f"this {GENERATOR} has the mapping lr_multiplier {shown(multiplier)}")
     return generator_from_state(network.state, mapping_lr_multiplier=float(multiplier))
 
 
 def generator_to_state(generator: Generator) -> dict[str, Tensor]:
-    """The state dict of a `G_ema` that holds what `generator` holds, as copies on the CPU."""
+    """Converts a generator to the state dict of a `G_ema`, as copies on the CPU."""
     keymap = generator_keymap(
         num_layers=generator.num_layers, mapping_layers=len(generator.mapping.layers)
     )
@@ -142,7 +277,7 @@ def generator_to_state(generator: Generator) -> dict[str, Tensor]:
 
 
 def discriminator_keymap(*, num_blocks: int) -> KeyMap:
-    """The table for a discriminator of so many residual blocks."""
+    """Returns the table of a discriminator."""
     names = [f"b{8 << block}" for block in reversed(range(num_blocks))]
     pairs = [(f"{names[0]}.fromrgb", "from_rgb")]
     pairs += [("b4.conv", "conv"), ("b4.fc", "linear"), ("b4.out", "out")]
@@ -157,7 +292,7 @@ def discriminator_keymap(*, num_blocks: int) -> KeyMap:
 
 
 def discriminator_from_state(state: Mapping[str, Tensor], *, group_size: int = 4) -> Discriminator:
-    """A discriminator whose size is read off the tensors of a `D`. Raises ValueError as above.
+    """Builds a discriminator whose size is read off a `D`. Raises ValueError as above.
 
     Args:
         state: the network's state dict.
@@ -182,10 +317,10 @@ def discriminator_from_state(state: Mapping[str, Tensor], *, group_size: int = 4
 
 
 def discriminator_from_network(network: Network) -> Discriminator:
-    """A discriminator from a network of a .pkl, with the settings that no tensor tells.
+    """Builds a discriminator from a network of a .pkl, with the settings that no tensor tells.
 
     Raises:
-        ValueError: it is conditional, of another architecture or activation, or its minibatch
+        ValueError: if it is conditional, of another architecture or activation, or its minibatch
             statistics have no group size.
     """
     keywords = network.init_kwargs
@@ -197,14 +332,8 @@ def discriminator_from_network(network: Network) -> Discriminator:
     _check_clamp(keywords, DISCRIMINATOR)
     group = epilogue.get("mbstd_group_size", 4)
     if not isinstance(group, int) or not 0 < group < 1 << 16:
-        raise ValueError(f"this {DISCRIMINATOR} has the mbstd_group_size {_shown(group)}")
+        raise ValueError(f"this {DISCRIMINATOR} has the mbstd_group_size {shown(group)}")
     return discriminator_from_state(network.state, group_size=group)
-
-
-def _shown(value: object) -> str:
-    """A setting of a stranger's file in few words, however large it is."""
-    plain = isinstance(value, str | int | float | None)
-    return repr(value)[:40] if plain else f"a {type(value).__name__}"
 
 
 def _section(keywords: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -215,7 +344,7 @@ def _section(keywords: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _only(keywords: Mapping[str, Any], name: str, value: object, layout: str) -> None:
     given = keywords.get(name, value)
     if given != value:
-        raise ValueError(f"this {layout} has {name}={_shown(given)}, only {value!r} is supported")
+        raise ValueError(f"this {layout} has {name}={shown(given)}, only {value!r} is supported")
 
 
 def _check_clamp(keywords: Mapping[str, Any], layout: str) -> None:
@@ -223,5 +352,5 @@ def _check_clamp(keywords: Mapping[str, Any], layout: str) -> None:
     clamp = keywords.get("conv_clamp")
     if clamp is not None and (not isinstance(clamp, int | float) or clamp < 256):
         raise ValueError(
-            f"this {layout} has conv_clamp={_shown(clamp)}, only None and 256 are supported"
+            f"this {layout} has conv_clamp={shown(clamp)}, only None and 256 are supported"
         )

@@ -5,7 +5,6 @@ weights carry a leading axis, noise maps stand apart, and the mean latent is a s
 dict. Noise and kernels are buffers of the official file too.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from clcae.files import replacing
 from clcae.ops import low_pass
-from clcae.pretrained.keymap import Entry, KeyMap, add_axis, drop_axis, require
+from clcae.pretrained.keymap import Entry, KeyMap, add_axis, count, drop_axis, require
 from clcae.stylegan2 import Discriminator, Generator, Layer
 
 GENERATOR = "rosinality generator (g_ema)"
@@ -52,7 +51,7 @@ def _modulated(source: str, target: str) -> list[Entry]:
 
 
 def generator_keymap(*, num_layers: int, mapping_layers: int) -> KeyMap:
-    """The table for a generator of so many styled convolutions; `latent_avg` is one of its keys."""
+    """Returns the table of a generator; `latent_avg` is one of its keys."""
     entries = [
         Entry("latent_avg", "w_average"),
         Entry("input.input", "synthesis.const", drop_axis, add_axis),
@@ -87,17 +86,17 @@ def generator_from_state(
     state: Mapping[str, Tensor],
     latent_average: Tensor | None = None,  # [w_dim]
 ) -> Generator:
-    """A generator whose size is read off the tensors.
+    """Builds a generator whose size is read off the tensors.
 
     Args:
         state: the file's `g_ema`, or a decoder's keys without their prefix.
         latent_average: the file's `latent_avg`; None computes it from 100,000 mapped samples.
 
     Raises:
-        ValueError: the keys are not of this layout; the message lists what is wrong.
+        ValueError: if the keys are not of this layout; lists what is wrong.
     """
-    num_layers = sum(bool(re.fullmatch(r"noises\.noise_\d+", key)) for key in state)
-    mapping = sum(bool(re.fullmatch(r"style\.\d+\.weight", key)) for key in state)
+    num_layers = count(state, r"noises\.noise_\d+")
+    mapping = count(state, r"style\.\d+\.weight")
     counted = [f"convs.{index}.conv.weight" for index in range(1, num_layers - 1, 2)]
     require(state, ["input.input", "style.1.weight", *counted], GENERATOR)
     if num_layers < 3:
@@ -123,10 +122,10 @@ def generator_from_state(
 
 
 def generator_to_state(generator: Generator) -> tuple[dict[str, Tensor], Tensor]:
-    """`g_ema` and `latent_avg` [w_dim] of a generator, as copies on the CPU.
+    """Converts a generator to `g_ema` and `latent_avg` [w_dim], as copies on the CPU.
 
     Raises:
-        ValueError: its mapping network has another learning rate, which this layout cannot say.
+        ValueError: if its mapping network has another learning rate, which this layout cannot say.
     """
     mapping = generator.mapping.layers
     multiplier = generator.mapping.lr_multiplier
@@ -151,7 +150,7 @@ def export_rosinality(generator: Generator, path: str | Path) -> None:
 
 
 def discriminator_keymap(*, num_blocks: int) -> KeyMap:
-    """The table for a discriminator of so many residual blocks."""
+    """Returns the table of a discriminator."""
     entries = [
         Entry("convs.0.0.weight", "from_rgb.weight"),
         Entry("convs.0.1.bias", "from_rgb.bias"),
@@ -178,8 +177,8 @@ def discriminator_keymap(*, num_blocks: int) -> KeyMap:
 
 
 def discriminator_from_state(state: Mapping[str, Tensor]) -> Discriminator:
-    """A discriminator whose size is read off the tensors. Raises ValueError as above."""
-    num_blocks = sum(bool(re.fullmatch(r"convs\.\d+\.skip\.1\.weight", key)) for key in state)
+    """Builds a discriminator whose size is read off the tensors. Raises ValueError as above."""
+    num_blocks = count(state, r"convs\.\d+\.skip\.1\.weight")
     counted = [f"convs.{block + 1}.skip.1.weight" for block in range(num_blocks)]
     require(state, ["convs.0.0.weight", *counted], DISCRIMINATOR)
     if not num_blocks:

@@ -1,4 +1,4 @@
-"""StyleGAN2: mapping, skip synthesis, the generator behind its one door, and the discriminator."""
+"""StyleGAN2: mapping network, skip synthesis, generator and discriminator."""
 
 from clcae.stylegan2.discriminator import Discriminator
 from clcae.stylegan2.generator import Generator

@@ -1,9 +1,9 @@
-"""The elementwise part of synthesis as one compiled pass, where there is a compiler.
+"""Compiles the elementwise part of synthesis by torch.compile.
 
-Convolutions take nine tenths of the time and stay what they are; noise, bias and leaky ReLU are
-three passes over every feature map, and one when torch.compile has joined them. The kernels of our
-own do that on a GPU anyway. One function is compiled, for maps of every size, which takes seconds
-at the first picture; torch keeps it on disk (TORCHINDUCTOR_CACHE_DIR) for the next process.
+Convolutions take nine tenths of the time and are not compiled; noise, bias and leaky ReLU are three
+passes over every feature map, which torch.compile fuses to one (as the project's kernel does on a
+GPU). One function is compiled, for maps of every size, which takes seconds at the first picture;
+torch caches it on disk (TORCHINDUCTOR_CACHE_DIR) for the next process.
 """
 
 from typing import TypeVar
@@ -18,16 +18,13 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 
 def compiled(module: ModuleType) -> ModuleType:
-    """Lets every synthesis network within `module` run its elementwise part compiled.
+    """Compiles the elementwise part of every synthesis network within `module`; returns `module`.
 
-    Results are those of the module as it was, within rounding. Without a compiler on the machine it
-    runs as it was; the reason is logged once. Not for what is differentiated twice (path length).
+    Results stay the same within rounding. If compilation fails, the module runs uncompiled and the
+    reason is logged once. Not for second derivatives (path length).
 
     Args:
         module: a generator, or a method that holds one; changed in place, its weights are not.
-
-    Returns:
-        The module.
     """
     activate = compiled_or_plain(bias_act_, dynamic=True)
     for layer in module.modules():

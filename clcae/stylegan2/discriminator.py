@@ -1,4 +1,4 @@
-"""The residual discriminator with minibatch statistics.
+"""The residual discriminator with minibatch deviation.
 
 StyleGAN2 (Karras et al. 2020), figure 7 "residual nets"; `Discriminator` of stylegan2-pytorch and
 of stylegan2-ada-pytorch (unconditional, architecture "resnet").
@@ -19,10 +19,12 @@ def append_minibatch_deviation(
     x: Tensor,  # [N, C, H, W]
     group_size: int,
 ) -> Tensor:
-    """One more channel: the mean deviation within each group (Karras et al. 2018, section 3).
+    """Appends the mean deviation of each group as a channel (Karras et al. 2018, section 3).
 
-    The group is min(group_size, N); members of a group stand N / group apart, as in both official
-    codes. Raises ValueError if N is no multiple of it.
+    A group has min(group_size, N) members, N / group apart, as in both official codes.
+
+    Raises:
+        ValueError: if N is no multiple of the group.
     """
     group = min(group_size, len(x))
     if len(x) % group:
@@ -34,11 +36,11 @@ def append_minibatch_deviation(
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a 1x1 skip, all halving the resolution."""
+    """Halves the resolution: two 3x3 convolutions and a 1x1 skip."""
 
     def __init__(self, *, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        half = math.sqrt(0.5)  # keeps the variance of the sum
+        half = math.sqrt(0.5)  # preserves the variance of the sum
         self.conv0 = EqualizedConv2d(
             in_channels=in_channels, out_channels=in_channels, kernel_size=3, activation="lrelu"
         )
@@ -60,13 +62,13 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, R, R] -> [N, C', R/2, R/2]."""
+        """Maps [N, C, R, R] to [N, C', R/2, R/2]."""
         return self.conv1(self.conv0(x)) + self.skip(x)
 
 
 @register("stylegan2_discriminator", resolve=record_channels)
 class Discriminator(nn.Module):
-    """Images -> logits, high for real ones."""
+    """Classifies images as real (high logit) or generated."""
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class Discriminator(nn.Module):
         channel_base: int = 32768,  # config F
         channel_max: int = 512,
         channels: Sequence[int] | None = None,  # from 4x4 up; None: from base and maximum
-        group_size: int = 4,  # of the minibatch statistics
+        group_size: int = 4,  # of the minibatch deviation
     ) -> None:
         super().__init__()
         counts = channels_by_resolution(resolution, base=channel_base, maximum=channel_max)
@@ -100,7 +102,7 @@ class Discriminator(nn.Module):
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> Tensor:
-        """Logits [N, 1]."""
+        """Returns logits [N, 1]."""
         x = self.from_rgb(images.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)

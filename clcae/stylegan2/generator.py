@@ -1,7 +1,7 @@
-"""The generator behind its one door: map, features, synthesize.
+"""The generator: map, features, synthesize.
 
-StyleGAN2 (Karras et al. 2020). Every inversion method that touches a feature is a function given to
-`synthesize`, or a change between `begin` and `finish`; none needs a generator of its own.
+StyleGAN2 (Karras et al. 2020). An inversion method that changes a feature passes a function to
+`synthesize`, or acts between `begin` and `finish`; none has a generator of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ PIXELS_AT_ONCE = 1 << 22
 
 
 def channels_by_resolution(resolution: int, *, base: int, maximum: int) -> list[int]:
-    """Channel counts from 4x4 up to `resolution`: min(base / side, maximum).
+    """Computes channel counts from 4x4 up to `resolution`: min(base / side, maximum).
 
     Raises:
-        ValueError: a resolution that is no power of two of at least 8.
+        ValueError: if the resolution is no power of two, 8 or more.
     """
     if resolution < 8 or resolution & (resolution - 1):
         raise ValueError(f"resolution is {resolution}, expected a power of two, 8 or more")
@@ -34,14 +34,14 @@ def channels_by_resolution(resolution: int, *, base: int, maximum: int) -> list[
 def record_channels(
     *, resolution: int, channel_base: int, channel_max: int, **settings: Any
 ) -> dict[str, Any]:
-    """Records channel counts in place of the rule that gives them."""
+    """Replaces base and maximum by channel counts in the recorded settings."""
     counts = channels_by_resolution(resolution, base=channel_base, maximum=channel_max)
     return {"resolution": resolution, **settings, "channels": settings["channels"] or counts}
 
 
 @register("stylegan2_generator", resolve=record_channels)
 class Generator(nn.Module):
-    """Mapping and skip synthesis; any resolution, any channel counts, any width of z and w."""
+    """Mapping and synthesis networks of any resolution, channel counts and width of z and w."""
 
     w_average: Tensor
 
@@ -79,21 +79,25 @@ class Generator(nn.Module):
 
     @property
     def num_layers(self) -> int:
-        """Styled convolutions: 17 at 1024."""
+        """Number of styled convolutions: 17 at 1024."""
         return self.synthesis.num_layers
 
     @property
     def num_codes(self) -> int:
-        """Rows of a W+ code: 18 at 1024, 2 log2(resolution) - 2."""
+        """Number of rows of a W+ code: 2 log2(resolution) - 2, 18 at 1024."""
         return self.num_layers + 1
 
     @property
     def at_once(self) -> int:
-        """Pictures that fit into some GiB when made together without gradients: 4 at 1024."""
+        """Batch size that fits into some GiB without gradients: 4 at 1024."""
         return max(PIXELS_AT_ONCE // self.resolution**2, 1)
 
     def layer(self, name: str | int | Layer) -> Layer:
-        """A layer of this generator. Raises ValueError naming the last one it has."""
+        """Parses the name of a layer.
+
+        Raises:
+            ValueError: if this generator has no such layer.
+        """
         layer = Layer.parse(name)
         if layer.index >= self.num_layers:
             last = Layer(self.num_layers - 1)
@@ -101,7 +105,7 @@ class Generator(nn.Module):
         return layer
 
     def feature_shape(self, layer: Layer) -> tuple[int, int, int]:
-        """(C, R, R) of the feature at `layer`."""
+        """Returns (C, R, R), the shape of the feature at `layer`."""
         return (self.channels[layer.block], layer.resolution, layer.resolution)
 
     def map(
@@ -111,12 +115,12 @@ class Generator(nn.Module):
         truncation: float = 1.0,
         truncated_rows: int | None = None,
     ) -> Tensor:
-        """Codes of W or W+.
+        """Maps z to codes of W, or rows of Z+ to codes of W+.
 
         Args:
-            z: Gaussian codes; normalised by the mapping network itself.
-            truncation: psi, 1 changes nothing.
-            truncated_rows: truncate only the first rows (ADA's truncation_cutoff); None means all.
+            z: Gaussian codes; the mapping network normalises them.
+            truncation: psi; 1 changes nothing.
+            truncated_rows: number of first rows to truncate (ADA's truncation_cutoff); None: all.
 
         Returns:
             [N, w_dim] for z [N, z_dim]; [N, L, w_dim] for rows, or when `truncated_rows` is given.
@@ -128,15 +132,15 @@ class Generator(nn.Module):
         return truncate(w, self.w_average, truncation, num_rows=truncated_rows)
 
     def begin(self, codes: Tensor, layer: Layer, *, noise: Noise = "const") -> Prefix:
-        """The network halted after `layer`; computes no further. Codes [N, D] or [N, L, D]."""
+        """Runs the synthesis network up to `layer`; codes are [N, D] or [N, L, D]."""
         return self.synthesis.begin(self._rows(codes), layer, noise)
 
     def finish(self, prefix: Prefix, codes: Tensor, *, noise: Noise = "const") -> Tensor:
-        """The picture [N, 3, H, W] from a halted network; only rows after its layer are read."""
+        """Runs the layers after `prefix`, which read the rows after its layer: [N, 3, H, W]."""
         return self.synthesis.finish(prefix, self._rows(codes), noise)
 
     def features(self, codes: Tensor, layer: Layer, *, noise: Noise = "const") -> Tensor:
-        """The feature [N, C, R, R] at `layer`; computes no further. Codes [N, D] or [N, L, D]."""
+        """Computes the feature [N, C, R, R] at `layer`; codes are [N, D] or [N, L, D]."""
         return self.begin(codes, layer, noise=noise).feature
 
     def synthesize(
@@ -147,13 +151,13 @@ class Generator(nn.Module):
         keep_skip: bool = True,
         noise: Noise = "const",
     ) -> Tensor:
-        """The picture of W or W+ codes, optionally with one feature changed on the way.
+        """Synthesizes pictures of W or W+ codes, optionally with one feature changed.
 
         Args:
             codes: latent codes; W codes are used for every layer.
             at: (layer, function of the feature [N, C, R, R]); the function acts after the to-RGB of
-                its layer, so what that layer paints itself stays (as CLCAE and StyleRes have it).
-            keep_skip: keep the RGB painted up to the layer; False drops it (F/Z+).
+                its layer, whose own RGB stays (as in CLCAE and StyleRes); None: no change.
+            keep_skip: keep the RGB of the layers up to `at`; False drops it (F/Z+).
             noise: "const" (the generator's own maps), "random", "none", or one map a layer.
 
         Returns:
@@ -168,7 +172,7 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def update_average(self, *, num_samples: int = 100_000, seed: int = 0) -> None:
-        """Sets `w_average` to the mean of mapped samples, as the official files hold it."""
+        """Sets `w_average` to the mean w of samples, as official files store it."""
         rng, total = torch.Generator().manual_seed(seed), torch.zeros(self.w_dim).double()
         for first in range(0, num_samples, 10_000):
             count = min(10_000, num_samples - first)
@@ -193,11 +197,11 @@ def style_mixing(
     second: Tensor,  # [N, w_dim]
     *,
     num_rows: int,
-    crossover: int | Tensor,  # row, or one a picture [N]
+    crossover: int | Tensor,  # one row, or one for each picture [N]
 ) -> Tensor:
-    """Rows before `crossover` from the first codes, the others from the second: [N, L, w_dim].
+    """Mixes styles (Karras et al. 2019, section 3.1): [N, L, w_dim].
 
-    Karras et al. 2019, section 3.1; a W+ code whose rows stay in W.
+    Rows before `crossover` are those of the first codes, the others those of the second.
     """
     rows = torch.arange(num_rows, device=first.device)
     at = torch.as_tensor(crossover, device=first.device).reshape(-1, 1)

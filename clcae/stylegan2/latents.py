@@ -1,8 +1,8 @@
-"""The latent spaces of StyleGAN2 and what may be done to a code of each.
+"""The latent spaces of StyleGAN2, and operations on their codes.
 
-Z: Gaussian, one row a picture; the mapping network reads its direction only. Z+: one row of Z a
-layer, each on its own sphere (Revisiting Latent Space of GAN Inversion, WACV 2024). W: the mapping
-network's output. W+: one row of W a layer (Abdal et al. 2019).
+Z: Gaussian, one row a picture; only its direction matters. Z+: one row of Z a layer, each on its
+own sphere (Revisiting Latent Space of GAN Inversion, WACV 2024). W: outputs of the mapping network.
+W+: one row of W a layer (Abdal et al. 2019).
 """
 
 from enum import StrEnum
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class LatentSpace(StrEnum):
-    """Where a code lives."""
+    """Name of a latent space."""
 
     Z = "Z"
     Z_PLUS = "Z+"
@@ -21,12 +21,12 @@ class LatentSpace(StrEnum):
 
     @property
     def has_rows(self) -> bool:
-        """Whether every layer has a row of its own."""
+        """Whether a code has one row for each layer (Z+, W+)."""
         return self in (LatentSpace.Z_PLUS, LatentSpace.W_PLUS)
 
     @property
     def with_rows(self) -> "LatentSpace":
-        """The space of the same codes with a row of their own for every layer."""
+        """The space with one row for each layer: Z+ of Z, W+ of W."""
         return LatentSpace.W_PLUS if self.is_mapped else LatentSpace.Z_PLUS
 
     @property
@@ -38,7 +38,7 @@ class LatentSpace(StrEnum):
 def normalize_z(
     z: Tensor,  # [..., z_dim]
 ) -> Tensor:
-    """Onto the sphere of radius sqrt(z_dim): the first step of every mapping network."""
+    """Projects z onto the sphere of radius sqrt(z_dim), the first step of a mapping network."""
     return z * torch.rsqrt(z.square().mean(dim=-1, keepdim=True) + 1e-8)
 
 
@@ -46,10 +46,10 @@ def broadcast_rows(
     codes: Tensor,  # [N, D] or [N, L, D]
     num_rows: int,
 ) -> Tensor:
-    """One row a layer: [N, num_rows, D]; codes that have their rows already pass through.
+    """Repeats codes without rows for every layer: [N, num_rows, D]; codes with rows stay.
 
     Raises:
-        ValueError: another number of axes or rows.
+        ValueError: if the number of axes or rows is another.
     """
     if codes.ndim == 2:
         return codes[:, None].expand(-1, num_rows, -1)
@@ -67,16 +67,16 @@ def truncate(
     *,
     num_rows: int | None = None,
 ) -> Tensor:
-    """Towards the average: average + psi * (w - average) (Karras et al. 2019, section B).
+    """Truncates codes: average + psi * (w - average) (Karras et al. 2019, section B).
 
     Args:
         w: codes.
-        average: the mean of W.
+        average: mean of W.
         psi: 1 changes nothing, 0 returns the average.
-        num_rows: truncate only the first rows of W+ codes; None means all.
+        num_rows: number of first rows of W+ codes to truncate; None: all.
 
     Raises:
-        ValueError: `num_rows` is given for codes without rows.
+        ValueError: if `num_rows` is given for codes without rows.
     """
     if psi == 1.0:
         return w

@@ -1,4 +1,4 @@
-"""Names for the generator's features, so that no magic index is scattered about.
+"""Names of the generator's layers, in place of bare indices.
 
 Styled convolutions are numbered from 0: the 4x4 one is 0, the 8x8 pair 1 and 2, the 16x16 pair 3
 and 4. "16x16/1" is the second 16x16 one, number 4: CLCAE's G^5, whose code counts the constant
@@ -12,7 +12,7 @@ from typing import Self
 
 @dataclass(frozen=True, order=True)
 class Layer:
-    """One styled convolution of a skip generator."""
+    """A styled convolution of the synthesis network."""
 
     index: int
 
@@ -22,10 +22,10 @@ class Layer:
 
     @classmethod
     def parse(cls, name: "str | int | Layer") -> Self:
-        """From "16x16/1", from a number, or from a layer.
+        """Parses "16x16/1", an index, or a layer.
 
         Raises:
-            ValueError: the name is none of StyleGAN2's, with the form that is expected.
+            ValueError: if StyleGAN2 has no layer of this name.
         """
         if isinstance(name, Layer):
             return cls(name.index)
@@ -43,22 +43,22 @@ class Layer:
 
     @property
     def block(self) -> int:
-        """0 for 4x4, 1 for 8x8, ..."""
+        """Index of its block: 0 for 4x4, 1 for 8x8, ..."""
         return (self.index + 1) // 2
 
     @property
     def resolution(self) -> int:
-        """Side of the feature, in pixels."""
+        """Side of its feature, in pixels."""
         return 4 << self.block
 
     @property
     def ends_block(self) -> bool:
-        """Whether a to-RGB convolution follows."""
+        """Whether a to-RGB convolution follows it."""
         return self.index % 2 == 0
 
     @property
     def name(self) -> str:
-        """The form that `parse` takes."""
+        """Its name, as `parse` takes it."""
         place = 1 if self.ends_block and self.index else 0
         return f"{self.resolution}x{self.resolution}/{place}"
 

@@ -13,7 +13,7 @@ from clcae.stylegan2.latents import normalize_z
 
 
 class MappingNetwork(nn.Module):
-    """A perceptron with a small learning rate, on normalised z."""
+    """Multilayer perceptron on normalised z, with a reduced learning rate."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class MappingNetwork(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """[..., z_dim] -> [..., w_dim]; rows of Z+ are mapped one by one."""
+        """Maps [..., z_dim] to [..., w_dim]; rows of Z+ are mapped one by one."""
         x = normalize_z(z)
         for layer in self.layers:
             x = layer(x)

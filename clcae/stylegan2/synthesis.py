@@ -2,8 +2,8 @@
 
 StyleGAN2 (Karras et al. 2020), figure 7 "output skips"; `Generator` of stylegan2-pytorch,
 `SynthesisNetwork` of stylegan2-ada-pytorch. It runs in two parts, `begin` up to a layer and
-`finish` from there, so that methods can change a feature in between and two pictures that share
-their beginning compute it once. Deviation: ADA's float16 blocks and convolution clamp are left
+`finish` from there, so that methods can change a feature in between, and two pictures can share the
+first part. Deviation: ADA's float16 blocks and convolution clamp are left
 out; they change nothing in float32 within the clamp of 256.
 """
 
@@ -28,15 +28,15 @@ Noise = NoiseMode | Sequence[Tensor]  # a mode, or one map [N or 1, 1, R, R] a l
 
 @dataclass(frozen=True)
 class Prefix:
-    """The synthesis network halted after one layer (and its to-RGB, if it ends a block)."""
+    """State of the synthesis network after one layer (and its to-RGB, if it ends a block)."""
 
     layer: Layer
     feature: Tensor  # [N, C, R, R]
-    rgb: Tensor | None  # [N, 3, R or R/2, R or R/2]; None drops what lower resolutions painted
+    rgb: Tensor | None  # [N, 3, R or R/2, R or R/2]; None drops the RGB of lower resolutions
 
 
-class _Frozen:
-    """What is prepared from weights that do not train; again when they change, not before."""
+class _FrozenTerms:
+    """Caches terms computed from frozen weights; recomputed when a weight changes."""
 
     def __init__(self) -> None:
         self._weight: Callable[[], Tensor | None] = lambda: None
@@ -44,22 +44,22 @@ class _Frozen:
         self._value: Prepared | None = None
 
     def of(self, weight: Tensor, resample: Resample) -> Prepared | None:
-        """None where the weights train, or a compiler looks on."""
+        """Returns the terms; None if the weight trains, or while a compiler traces."""
         if torch.compiler.is_compiling() or weight.requires_grad or weight.is_inference():
             return None
         key = (weight.data_ptr(), weight._version, weight.device, weight.dtype)
         if self._weight() is not weight or self._key != key:
-            with torch.inference_mode(False), torch.no_grad():  # may enter a graph later on
+            with torch.inference_mode(False), torch.no_grad():  # autograd may use it later
                 self._value = prepared(weight, resample)
             self._weight, self._key = weakref.ref(weight), key
         return self._value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Frozen, ()  # of a copied layer, whose weights are others
+        return _FrozenTerms, ()  # a copied layer starts with an empty cache
 
 
 class StyledConv(nn.Module):
-    """Modulated 3x3 convolution, noise, bias, leaky ReLU."""
+    """Modulated 3x3 convolution with noise, bias and leaky ReLU."""
 
     noise: Tensor
     filter: Tensor
@@ -81,7 +81,7 @@ class StyledConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.activate: Callable[..., Tensor] = bias_act_
-        self._frozen = _Frozen()
+        self._frozen = _FrozenTerms()
         self.register_buffer("noise", torch.randn(1, 1, resolution, resolution))
         self.register_buffer("filter", low_pass(), persistent=False)
 
@@ -91,8 +91,8 @@ class StyledConv(nn.Module):
         row: Tensor,  # [N, w_dim]
         noise: NoiseMode | Tensor,
     ) -> Tensor:
-        """[N, C_out, R, R]."""
-        # Leaky ReLU is homogeneous: its gain and that of the weights act on what is small.
+        """Returns [N, C_out, R, R]."""
+        # Leaky ReLU is homogeneous: its gain is applied to styles, noise and bias, which are small.
         gain = DEFAULT_GAIN["lrelu"]
         x = modulated_conv2d(
             x,
@@ -114,7 +114,7 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution without demodulation."""
+    """Modulated 1x1 convolution to RGB, without demodulation."""
 
     def __init__(self, *, in_channels: int, w_dim: int) -> None:
         super().__init__()
@@ -124,13 +124,13 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor, row: Tensor) -> Tensor:
-        """[N, C, R, R] -> [N, 3, R, R]."""
+        """Maps [N, C, R, R] to [N, 3, R, R]."""
         styles = self.affine(row) * self.weight_gain
         return bias_act_(modulated_conv2d(x, self.weight, styles, demodulate=False), self.bias)
 
 
 class SynthesisNetwork(nn.Module):
-    """Styled convolutions from a constant, and a picture painted at every resolution."""
+    """Styled convolutions from a constant input; RGB is added up over the resolutions."""
 
     filter: Tensor
 
@@ -138,7 +138,7 @@ class SynthesisNetwork(nn.Module):
         self,
         *,
         w_dim: int,
-        channels: Sequence[int],  # one count a resolution, from 4x4 up
+        channels: Sequence[int],  # one count for each resolution, from 4x4 up
     ) -> None:
         super().__init__()
         self.num_layers = 2 * len(channels) - 1
@@ -167,7 +167,7 @@ class SynthesisNetwork(nn.Module):
         layer: Layer,
         noise: Noise = "const",
     ) -> Prefix:
-        """From the constant to `layer`, and no further."""
+        """Runs the layers from the constant input up to `layer`."""
         x = self.const[None].expand(len(codes), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)  # 2 to 3 times faster on a CPU
         return self._run(x, None, codes, 0, layer.index, noise)
@@ -178,7 +178,7 @@ class SynthesisNetwork(nn.Module):
         codes: Tensor,  # [N, L, w_dim]
         noise: Noise = "const",
     ) -> Tensor:
-        """The picture [N, 3, H, W]: the layers after `prefix`, under `codes`."""
+        """Runs the layers after `prefix`; returns the picture [N, 3, H, W]."""
         first, last = prefix.layer.index + 1, self.num_layers - 1
         rgb = self._run(prefix.feature, prefix.rgb, codes, first, last, noise).rgb
         assert rgb is not None, "the last layer ends a block"

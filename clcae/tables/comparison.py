@@ -1,11 +1,16 @@
-"""Published and measured rows in one table, compared only where their protocols agree.
+"""Puts published and measured rows into one table, comparing only values of one protocol.
 
-Three cases for a measured value. It differs from the table's protocol in a field that the table
-states, or does not say how it was measured there: it is marked † and is never the best. It agrees
-in every field that the table states, and the table leaves others unknown: it is compared, and
-marked ‡. It agrees in all: it is compared. Every mark leads to a footnote that names the fields.
+Protocols are compared field by field, and a field by its words: rows on disk hold nothing else. A
+test measures rows of every protocol and fails when their words no longer agree with the paper's
+table. A measured value is
 
-A table without published rows has the protocol of its first row.
+- marked † and never the best, where it differs from the table in a field, does not state one that
+  the table states, or the table states none;
+- marked ‡ and compared, where it agrees in all that the table states and the table leaves a field
+  unknown;
+- compared, where it agrees in everything.
+
+Footnotes name the fields. A table without published rows has the protocol of its first row.
 """
 
 import math
@@ -16,26 +21,27 @@ from typing import Any
 
 from clcae.evaluation.rows import Row
 from clcae.tables.published import Column, PaperTable, PublishedRow
-from clcae.tables.seeds import Spread
 from clcae.tables.sheet import (
     AS_FAR_AS_KNOWN,
     DIFFERENT,
+    PLUS_MINUS,
     Cell,
     Heading,
     Line,
     Mark,
     Sheet,
+    Spread,
     plain,
 )
 
+DECIMALS = 3  # of a metric without a number of its own
 _LONGEST = 1e9  # beyond, a number is written with an exponent
-_PLUS_MINUS = " ± "
 _FIELD_NAMES = {"num_images": "number of images"}
 
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """A row and where it was found, in words; of a mean the values by metric."""
+    """A row with the place where it was found, in words; a mean has its values by metric."""
 
     row: Row
     source: str
@@ -44,12 +50,12 @@ class MeasuredRow:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a measured value's protocol compares with a table's.
+    """How the protocol of a measured value compares with a table's.
 
     Args:
-        differs: Field -> what the row says of it, None where it says nothing, and the table.
-        agrees: Fields that both state alike.
-        unknown: Fields that the table has and nobody knows.
+        differs: field -> (words of the row or None, words of the table).
+        agrees: fields that both state alike.
+        unknown: fields that the table names but does not know.
     """
 
     differs: Mapping[str, tuple[str | None, str]]
@@ -63,7 +69,7 @@ class Agreement:
 
 
 def compare(column: Column, fields: Mapping[str, str]) -> Agreement:
-    """Compares the protocol of a measured value with a column's, field by field, word by word."""
+    """Compares the protocol of a measured value with a column's, field by field."""
     stated = {key: words for key, words in column.protocol.items() if words is not None}
     differs = {
         key: (fields.get(key), words) for key, words in stated.items() if fields.get(key) != words
@@ -78,18 +84,25 @@ def compare(column: Column, fields: Mapping[str, str]) -> Agreement:
     )
 
 
-def protocol_fields(row: Row, metric: str) -> dict[str, str]:
-    """All that a row says of how a metric was measured; its `extra` words too, such as images."""
-    extra = row.extra if isinstance(row.extra, Mapping) else {}
+def protocol_fields(row: Row, metric: str, *, extra: bool = True) -> dict[str, str]:
+    """Returns how a metric of a row was measured, field by field.
+
+    Args:
+        row: the row.
+        metric: name of the metric.
+        extra: whether texts of `row.extra`, such as images, count as fields.
+    """
     of_metric = row.protocol.get(metric) if isinstance(row.protocol, Mapping) else None
-    words: dict[Any, Any] = {key: text for key, text in extra.items() if isinstance(text, str)}
+    words: dict[Any, Any] = {}
+    if extra and isinstance(row.extra, Mapping):
+        words = {key: text for key, text in row.extra.items() if isinstance(text, str)}
     words["num_images"] = row.num_images
     words |= of_metric if isinstance(of_metric, Mapping) else {}
     return {plain(key): plain(text) for key, text in words.items()}
 
 
 def metric_of(row: Row, column: Column) -> str | None:
-    """The name under which a row has a finite value for a column."""
+    """Returns the name under which a row has a finite value for a column; None if it has none."""
     for name in column.metrics:
         if math.isfinite(row.metrics.get(name, math.nan)):
             return name
@@ -97,45 +110,29 @@ def metric_of(row: Row, column: Column) -> str | None:
 
 
 def paper_sheet(table: PaperTable, measured: Sequence[MeasuredRow]) -> Sheet:
-    """A table with its published rows, then the measured ones that have any of its metrics.
+    """Lays out a table: its published rows, then the measured ones that have any of its metrics.
+
+    The best of a column is taken from the published and the comparable measured values, if there
+    are two; values that are equal at the column's decimals are all best.
 
     Args:
-        table: The table.
-        measured: Rows measured here, in order.
-
-    Returns:
-        The sheet. The best of a column, ties at its decimals included, is taken from the published
-        and the comparable measured values, if there are two.
+        table: the table.
+        measured: rows measured here, in order.
     """
     measured = [m for m in measured if any(metric_of(m.row, c) for c in table.columns)]
     columns = [_with_protocol(column, table, measured) for column in table.columns]
     footnotes = _Footnotes(standard="the table's" if table.rows else "the first row's")
-    agreements = [[_agreement(m.row, column) for column in columns] for m in measured]
-    for line in agreements:
-        for column, agreement in zip(columns, line, strict=True):
-            if agreement is not None:
-                footnotes.add(column, agreement)
-    published = [[_published_cell(value) for value in row.values] for row in table.rows]
-    drawn = [
-        [_measured_cell(m, c, a, footnotes) for c, a in zip(columns, line, strict=True)]
-        for m, line in zip(measured, agreements, strict=True)
-    ]
-    counted = [[a is not None and a.comparable for a in line] for line in agreements]
-    counted = [[True] * len(columns)] * len(published) + counted
-    cells = _with_best([*published, *drawn], counted, columns)
-    lines = [
-        _published_line(row, columns, line)
-        for row, line in zip(table.rows, cells[: len(published)], strict=True)
-    ]
-    lines += [
-        _measured_line(m, columns, line, found, apart=bool(table.rows))
-        for m, line, found in zip(measured, cells[len(lines) :], agreements, strict=True)
-    ]
+    lines = [_published_line(row, columns) for row in table.rows]
+    lines += [_measured_line(m, columns, footnotes, apart=bool(table.rows)) for m in measured]
+    words: tuple[str, ...] = ("method", "space", "source")
+    if not measured:
+        words = ("method", "source")
+        lines = [replace(line, words=(line.words[0], line.words[2])) for line in lines]
     return Sheet(
         title=table.title,
-        words=("method", "space", "source") if measured else ("method", "source"),
+        words=words,
         headings=tuple(Heading(c.name, c.direction) for c in columns),
-        lines=tuple(lines if measured else _without_space(lines)),
+        lines=_with_best(lines, columns),
         source=table.source,
         footnotes=footnotes.texts,
         notes=table.notes,
@@ -143,34 +140,59 @@ def paper_sheet(table: PaperTable, measured: Sequence[MeasuredRow]) -> Sheet:
     )
 
 
+def rows_sheet(
+    rows: Sequence[Row], *, metrics: Sequence[str], decimals: Mapping[str, int]
+) -> Sheet:
+    """Lays out rows of one evaluation, the best value of each column marked.
+
+    A column has the direction that the protocol of its metric states; without one it has no best.
+
+    Args:
+        rows: the rows, one per line.
+        metrics: the columns, in order.
+        decimals: digits after the point by metric; three for the others.
+    """
+
+    def column(name: str) -> Column:
+        stated = (row.protocol.get(name, {}).get("direction", "") for row in rows)
+        direction = next(filter(None, stated), "")
+        return Column(name, (name,), direction, decimals.get(name, DECIMALS), {})
+
+    columns = [column(name) for name in metrics]
+    lines = [
+        Line(words=(row.method, row.space), cells=tuple(_cell(row, column) for column in columns))
+        for row in rows
+    ]
+    headings = tuple(Heading(column.name, column.direction) for column in columns)
+    return Sheet("", ("method", "space"), headings, _with_best(lines, columns))
+
+
 class _Footnotes:
-    """One footnote for all values that compare alike, numbered by first appearance."""
+    """Numbers footnotes by first appearance; values that compare alike share one."""
 
     def __init__(self, *, standard: str) -> None:
         self.standard = standard
-        self._columns: dict[tuple[str, str], list[str]] = {}
+        self._columns: dict[tuple[str, str], list[str]] = {}  # symbol, text -> columns
 
-    def add(self, column: Column, agreement: Agreement) -> None:
-        """Counts a value."""
-        if key := self._key(agreement):
-            names = self._columns.setdefault(key, [])
-            if column.name not in names:
-                names.append(column.name)
-
-    def mark(self, agreement: Agreement) -> Mark | None:
-        """The mark of a value that was added."""
-        key = self._key(agreement)
-        return None if key is None else Mark(key[0], list(self._columns).index(key) + 1)
+    def mark(self, column: Column, agreement: Agreement) -> Mark | None:
+        """Returns the mark of a value; None where it agrees in everything."""
+        note = self._note(agreement)
+        if note is None:
+            return None
+        names = self._columns.setdefault(note, [])
+        if column.name not in names:
+            names.append(column.name)
+        return Mark(note[0], list(self._columns).index(note) + 1)
 
     @property
     def texts(self) -> tuple[tuple[Mark, str], ...]:
-        """The footnotes."""
+        """The footnotes, in order."""
         return tuple(
             (Mark(symbol, number), f"{', '.join(names)}: {text}")
             for number, ((symbol, text), names) in enumerate(self._columns.items(), start=1)
         )
 
-    def _key(self, agreement: Agreement) -> tuple[str, str] | None:
+    def _note(self, agreement: Agreement) -> tuple[str, str] | None:
         unknown = f"; unknown of the table: {_listed(agreement.unknown)}"
         rest = unknown if agreement.unknown else ""
         if agreement.differs:
@@ -188,104 +210,79 @@ class _Footnotes:
 
 
 def _with_protocol(column: Column, table: PaperTable, measured: Sequence[MeasuredRow]) -> Column:
-    """The column itself, or with the protocol of the first row where nothing is published."""
+    """Gives a column the protocol of the first row where nothing is published."""
     if table.rows or column.protocol:
         return column
     for found in measured:
         if metric := metric_of(found.row, column):
-            fields = protocol_fields(replace(found.row, extra={}), metric)
+            fields = protocol_fields(found.row, metric, extra=False)
             fields.pop("direction", None)
             return replace(column, protocol=fields)
     return column
 
 
-def _agreement(row: Row, column: Column) -> Agreement | None:
-    metric = metric_of(row, column)
-    return None if metric is None else compare(column, protocol_fields(row, metric))
-
-
-def _published_cell(value: Decimal | None) -> Cell:
-    if value is None:
-        return Cell()
-    return Cell(text=f"{value:f}", exact=f"{value:f}", value=float(value))
-
-
-def _measured_cell(
-    measured: MeasuredRow, column: Column, agreement: Agreement | None, footnotes: _Footnotes
-) -> Cell:
-    metric = metric_of(measured.row, column)
-    if metric is None or agreement is None:
-        return Cell()
-    mark = footnotes.mark(agreement)
-    value = measured.row.metrics[metric] * column.factor
-    text = f"{value:.{column.decimals}f}" if abs(value) < _LONGEST else f"{value:.3e}"
-    spread = measured.spreads.get(metric)
-    if spread is not None and len(spread.values) > 1:
-        text += f"{_PLUS_MINUS}{spread.deviation:.{column.decimals}f}"
-        exact = f"{value:.12g}{_PLUS_MINUS}{spread.deviation:.12g}"
-        return Cell(text=text, exact=exact, value=value, mark=mark)
-    return Cell(text=text, exact=f"{value:.12g}", value=value, mark=mark)
-
-
-def _with_best(
-    cells: Sequence[Sequence[Cell]],
-    counted: Sequence[Sequence[bool]],
-    columns: Sequence[Column],
-) -> list[list[Cell]]:
-    """The cells with the best of every column marked, ties as they are read."""
-    result = [list(line) for line in cells]
-    for index, column in enumerate(columns):
-        shown = {
-            number: Decimal(line[index].text.split(_PLUS_MINUS)[0])
-            for number, line in enumerate(cells)
-            if line[index].text and counted[number][index]
-        }
-        if len(shown) < 2:  # a single value is not better than anything
-            continue
-        best = max(shown.values()) if column.direction == "higher" else min(shown.values())
-        for number, value in shown.items():
-            if value == best:
-                result[number][index] = replace(result[number][index], best=True)
-    return result
-
-
-def _published_line(row: PublishedRow, columns: Sequence[Column], cells: Sequence[Cell]) -> Line:
+def _published_line(row: PublishedRow, columns: Sequence[Column]) -> Line:
     remarks = ", ".join(part for part in (row.provenance, row.note) if part)
-    filled = [column for column, cell in zip(columns, cells, strict=True) if cell.text]
+    filled = [c for c, value in zip(columns, row.values, strict=True) if value is not None]
     return Line(
         words=(row.method, "", f"published ({remarks})" if remarks else "published"),
-        cells=tuple(cells),
+        cells=tuple(map(_published_cell, row.values)),
         protocol={column.name: dict(column.protocol) for column in filled},
     )
 
 
+def _published_cell(value: Decimal | None) -> Cell:
+    return Cell() if value is None else Cell(f"{value:f}", f"{value:f}", float(value))
+
+
 def _measured_line(
-    measured: MeasuredRow,
-    columns: Sequence[Column],
-    cells: Sequence[Cell],
-    agreements: Sequence[Agreement | None],
-    *,
-    apart: bool,
+    measured: MeasuredRow, columns: Sequence[Column], footnotes: _Footnotes, *, apart: bool
 ) -> Line:
-    row = measured.row
-    protocol, differs = {}, {}
-    for column, agreement in zip(columns, agreements, strict=True):
-        if agreement is None:
+    row, cells, protocol, differs = measured.row, list[Cell](), {}, {}
+    for column in columns:
+        cell, metric = _cell(row, column, measured.spreads), metric_of(row, column)
+        if metric is not None:
+            fields = protocol[column.name] = protocol_fields(row, metric)
+            agreement = compare(column, fields)
+            cell = replace(cell, mark=footnotes.mark(column, agreement))
+            if agreement.differs:
+                differs[column.name] = dict(agreement.differs)
+        cells.append(cell)
+    words = (plain(row.method), plain(row.space), plain(measured.source))
+    return Line(words, tuple(cells), apart, protocol, differs)
+
+
+def _cell(row: Row, column: Column, spreads: Mapping[str, Spread] | None = None) -> Cell:
+    """Formats the value of a row for a column; empty if the row has none."""
+    metric = metric_of(row, column)
+    if metric is None:
+        return Cell()
+    value = row.metrics[metric] * column.factor
+    text = f"{value:.{column.decimals}f}" if abs(value) < _LONGEST else f"{value:.3e}"
+    exact = f"{value:.12g}"
+    spread = (spreads or {}).get(metric)
+    if spread is not None and len(spread.values) > 1:
+        text += f"{PLUS_MINUS}{spread.deviation:.{column.decimals}f}"
+        exact += f"{PLUS_MINUS}{spread.deviation:.12g}"
+    return Cell(text=text, exact=exact, value=value)
+
+
+def _with_best(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[Line, ...]:
+    """Marks the best of every column, as its numbers are read, among those that are comparable."""
+    cells = [list(line.cells) for line in lines]
+    for index, column in enumerate(columns):
+        shown = {
+            number: Decimal(line[index].text.split(PLUS_MINUS)[0])
+            for number, line in enumerate(cells)
+            if line[index].text and not ((mark := line[index].mark) and mark.symbol == DIFFERENT)
+        }
+        if len(shown) < 2 or not column.direction:  # a single value is not better than anything
             continue
-        protocol[column.name] = protocol_fields(row, metric_of(row, column) or "")
-        if agreement.differs:
-            differs[column.name] = dict(agreement.differs)
-    return Line(
-        words=(plain(row.method), plain(row.space), plain(measured.source)),
-        cells=tuple(cells),
-        measured=apart,
-        protocol=protocol,
-        differs=differs,
-    )
-
-
-def _without_space(lines: Sequence[Line]) -> list[Line]:
-    return [replace(line, words=(line.words[0], line.words[2])) for line in lines]
+        best = max(shown.values()) if column.direction == "higher" else min(shown.values())
+        for number, value in shown.items():
+            if value == best:
+                cells[number][index] = replace(cells[number][index], best=True)
+    return tuple(replace(line, cells=tuple(c)) for line, c in zip(lines, cells, strict=True))
 
 
 def _in_words(protocol: Mapping[str, str | None]) -> str:
@@ -295,5 +292,5 @@ def _in_words(protocol: Mapping[str, str | None]) -> str:
 
 
 def _listed(keys: Sequence[str]) -> str:
-    """Fields of a protocol, as they are called in a sentence."""
+    """Lists fields of a protocol by their names in a sentence."""
     return ", ".join(_FIELD_NAMES.get(key, key) for key in keys)

@@ -1,7 +1,7 @@
-"""Figures of tables: distortion against editability, and curves over the strength of an edit.
+"""Draws figures of tables: distortion against editability, and curves over an edit's strength.
 
-They are drawn by matplotlib, which is imported here only (`pip install -e '.[eval]'`), for light or
-dark paper with a transparent ground. Text is drawn as it is, never read as a formula.
+Needs matplotlib (`pip install -e '.[eval]'`), which nothing else imports. Text is drawn as it is,
+never read as a formula.
 """
 
 import io
@@ -10,43 +10,29 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from clcae.files import replacing
 from clcae.tables.sheet import ARROWS, Sheet, plain
 
-Paper = Literal["light", "dark"]
 SUFFIXES = (".png", ".svg")
-_INK: dict[Paper, str] = {"light": "#1d2127", "dark": "#e6e8eb"}
-_DOTS: dict[Paper, str] = {"light": "#2f6db3", "dark": "#7fb2ea"}
-_OWN: dict[Paper, str] = {"light": "#c2410c", "dark": "#f59e5b"}
+_INK, _PUBLISHED, _MEASURED = "#1d2127", "#2f6db3", "#c2410c"
 _MARKERS = "osv^DPX*"
-# Where a label may stand about its dot: offset in points, horizontal and vertical alignment.
-_PLACES = (
-    (6, 0, "left", "center"),
-    (-6, 0, "right", "center"),
-    (0, 6, "center", "bottom"),
-    (0, -6, "center", "top"),
-    (5, 5, "left", "bottom"),
-    (-5, 5, "right", "bottom"),
-    (5, -5, "left", "top"),
-    (-5, -5, "right", "top"),
-)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One method: x is distortion, y editability."""
+    """One method of a figure."""
 
     name: str
-    x: float
-    y: float
+    x: float  # distortion
+    y: float  # editability
     measured: bool = False
     comparable: bool = True
 
 
 def points_of(sheet: Sheet, axes: tuple[str, str]) -> list[Point]:
-    """The lines of a sheet that have both columns; what is not comparable is told so."""
+    """Collects the lines that have both columns, with whether their protocols are the table's."""
     names = [heading.name for heading in sheet.headings]
     columns = [names.index(axis) for axis in axes]
     published = any(line.measured for line in sheet.lines)  # then the others are
@@ -62,24 +48,23 @@ def points_of(sheet: Sheet, axes: tuple[str, str]) -> list[Point]:
     return points
 
 
-def tradeoff(points: Sequence[Point], sheet: Sheet, axes: tuple[str, str], *, paper: Paper) -> Any:
-    """A figure of points, measured ones in another colour and hollow if not comparable.
+def tradeoff(points: Sequence[Point], sheet: Sheet, axes: tuple[str, str]) -> Any:
+    """Draws points, measured ones in another colour and hollow if not comparable.
 
     Args:
-        points: One or more.
-        sheet: Whose headings say which way is better.
-        axes: Columns of distortion and editability.
-        paper: What it will lie on.
+        points: one or more.
+        sheet: the table, whose headings say which direction is better.
+        axes: columns of distortion and editability.
 
     Raises:
-        ValueError: There is no point.
-        ImportError: matplotlib is not installed.
+        ValueError: if there is no point.
+        ImportError: if matplotlib is not installed.
     """
     if not points:
         raise ValueError(f"no row has both {axes[0]} and {axes[1]}: nothing to draw")
-    figure, panel = _figure(paper)
+    figure, panel = _figure()
     for point in points:
-        colour = (_OWN if point.measured else _DOTS)[paper]
+        colour = _MEASURED if point.measured else _PUBLISHED
         panel.plot(
             [point.x],
             [point.y],
@@ -92,7 +77,7 @@ def tradeoff(points: Sequence[Point], sheet: Sheet, axes: tuple[str, str], *, pa
     panel.set_xlabel(f"distortion: {axes[0]} {arrows[axes[0]]}", parse_math=False)
     panel.set_ylabel(f"editability: {axes[1]} {arrows[axes[1]]}", parse_math=False)
     panel.margins(0.12)
-    _label(panel, points, _INK[paper])
+    _label(panel, points)
     return figure
 
 
@@ -100,22 +85,20 @@ def strength_curves(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     *,
     quantity: str,
-    paper: Paper = "light",
 ) -> Any:
-    """A figure of curves over the strength of an edit.
+    """Draws curves over the strength of an edit.
 
     Args:
-        curves: Name -> (strength, value) in any order; values that are NaN leave a gap.
-        quantity: What the values are, in words.
-        paper: What it will lie on.
+        curves: name -> (strength, value) in any order; NaN leaves a gap.
+        quantity: name of the values.
 
     Raises:
-        ValueError: There is no curve, or one has no point.
-        ImportError: matplotlib is not installed.
+        ValueError: if there is no curve, or one has no point.
+        ImportError: if matplotlib is not installed.
     """
     if not curves or not all(curves.values()):
         raise ValueError(f"{len(curves)} curves of {quantity}, or one without points: no figure")
-    figure, panel = _figure(paper)
+    figure, panel = _figure()
     drawn = []
     for index, points in enumerate(curves.values()):
         strengths, values = zip(*sorted(points), strict=True)
@@ -125,7 +108,7 @@ def strength_curves(
     panel.set_ylabel(quantity, parse_math=False)
     panel.grid(alpha=0.25)
     # Names come later: the legend would leave out those that begin with "_", and read formulas.
-    legend = panel.legend(drawn, [" "] * len(drawn), frameon=False, labelcolor=_INK[paper])
+    legend = panel.legend(drawn, [" "] * len(drawn), frameon=False, labelcolor=_INK)
     for text, name in zip(legend.get_texts(), curves, strict=True):
         text.set_parse_math(False)
         text.set_text(name)
@@ -135,18 +118,18 @@ def strength_curves(
 def edit_curves(
     path: str | Path, quantities: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, list[tuple[float, float]]]]:
-    """What `scripts/edit_quality.py` measured, as curves over the strength.
+    """Reads the measurements of `scripts/edit_quality.py` as curves over the strength.
 
     Args:
-        path: Its edits.json.
-        quantities: Such as "change" and "identity".
+        path: its edits.json.
+        quantities: keys of its rows, such as "change" and "identity".
 
     Returns:
         (direction, quantity) -> method -> (strength, value), NaN where there is none.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is another file, or lacks a quantity.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is another file, or lacks a quantity.
     """
     path = Path(path)
     if not path.is_file():
@@ -164,7 +147,7 @@ def edit_curves(
 
 
 def figure_bytes(figure: Any, suffix: str) -> bytes:
-    """A figure as a file of ".png" or ".svg"; letters become outlines in the latter."""
+    """Encodes a figure as ".png" or ".svg"; in the latter letters become outlines."""
     import matplotlib
 
     data = io.BytesIO()
@@ -175,30 +158,19 @@ def figure_bytes(figure: Any, suffix: str) -> bytes:
     return data.getvalue()
 
 
-def write_figure(figure: Any, path: str | Path) -> None:
-    """Writes a figure as PNG on white or as SVG, by its suffix; complete or not at all.
+def write_figure(figure: Any, path: Path) -> None:
+    """Writes a figure as PNG or SVG by the suffix, complete or not at all.
 
     Raises:
-        ValueError: The suffix is another.
+        ValueError: if the suffix is another.
     """
-    path = Path(path)
-    check_suffix(path)
-    figure.patch.set(facecolor="white", alpha=1)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: a figure is written as {' or '.join(SUFFIXES)}")
     with replacing(path) as partial:
         partial.write_bytes(figure_bytes(figure, path.suffix.lower()))
 
 
-def check_suffix(path: Path) -> None:
-    """Whether a file can hold a figure.
-
-    Raises:
-        ValueError: Its suffix is neither of a PNG nor of an SVG.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: a figure is written as {' or '.join(SUFFIXES)}")
-
-
-def _figure(paper: Paper) -> tuple[Any, Any]:
+def _figure() -> tuple[Any, Any]:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -206,62 +178,31 @@ def _figure(paper: Paper) -> tuple[Any, Any]:
         raise ImportError("figures need matplotlib: pip install -e '.[eval]'") from error
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.patch.set_alpha(0)
     panel = figure.subplots()
-    ink = _INK[paper]
-    panel.set_facecolor("none")
-    panel.tick_params(colors=ink)
-    panel.xaxis.label.set_color(ink)
-    panel.yaxis.label.set_color(ink)
-    for side, spine in panel.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(ink)
+    panel.tick_params(colors=_INK)
+    panel.spines[["top", "right"]].set_visible(False)
     return figure, panel
 
 
-def _label(panel: Any, points: Sequence[Point], ink: str) -> None:
-    """Names beside their dots, each where it covers the least of dots and earlier names."""
-    figure = panel.figure
-    figure.draw_without_rendering()  # settles the axes, in which places are measured
-    renderer = figure.canvas.get_renderer()
-    taken = [_around(panel.transData.transform((point.x, point.y))) for point in points]
-    frame = panel.get_window_extent(renderer)
-    for point in points:
-        name = point.name if point.comparable else f"{point.name} †"
-        best = None
-        for x, y, horizontal, vertical in _PLACES:
-            text = panel.annotate(
-                name,
-                (point.x, point.y),
-                xytext=(x, y),
-                textcoords="offset points",
-                ha=horizontal,
-                va=vertical,
-                fontsize=8,
-                color=ink,
-                parse_math=False,
-            )
-            box = text.get_window_extent(renderer)
-            cost = sum(_overlap(box, other) for other in taken)
-            cost += box.width * box.height - _overlap(box, frame)
-            if best is None or cost < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = (cost, text, box)
-            else:
-                text.remove()
-        if best is not None:
-            taken.append(best[2])
-
-
-def _around(centre: tuple[float, float]) -> Any:
+def _label(panel: Any, points: Sequence[Point]) -> None:
+    """Writes names to the right of their dots, each raised until it covers no dot and no name."""
     from matplotlib.transforms import Bbox
 
-    x, y = centre
-    return Bbox([[x - 4, y - 4], [x + 4, y + 4]])
-
-
-def _overlap(first: Any, second: Any) -> float:
-    width = min(first.x1, second.x1) - max(first.x0, second.x0)
-    height = min(first.y1, second.y1) - max(first.y0, second.y0)
-    return float(max(width, 0.0) * max(height, 0.0))
+    figure = panel.figure
+    figure.draw_without_rendering()  # settles the axes, in which places are measured
+    centres = [panel.transData.transform((point.x, point.y)) for point in points]
+    taken = [Bbox([[x - 3, y - 3], [x + 3, y + 3]]) for x, y in centres]
+    for point in sorted(points, key=lambda point: point.y):
+        text = panel.annotate(
+            point.name if point.comparable else f"{point.name} †",
+            (point.x, point.y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=_INK,
+            parse_math=False,
+        )
+        while (box := text.get_window_extent(figure.canvas.get_renderer())).count_overlaps(taken):
+            text.xyann = (6, text.xyann[1] + 1)
+        taken.append(box)

@@ -1,7 +1,7 @@
-"""Sheets as Markdown, LaTeX and CSV; whatever a row says is text in each of them, never markup.
+"""Writes tables as Markdown, LaTeX and CSV; whatever a row says is text there, never markup.
 
-LaTeX needs booktabs and nothing else: it is ASCII, so that any encoding and engine takes it, and
-characters that plain LaTeX cannot set are written as [U+4E2D].
+LaTeX needs booktabs alone. It is ASCII, for any encoding and engine; characters that plain LaTeX
+cannot set are written as [U+4E2D].
 """
 
 import csv
@@ -11,92 +11,58 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from clcae.tables.sheet import Cell, Line, Mark, Sheet, plain
+from clcae.tables.sheet import Cell, Mark, Sheet, plain
 
 BLANK = "-"
 
+# fmt: off
 _LATEX = {
-    "\\": "\\textbackslash{}",
-    "&": "\\&",
-    "%": "\\%",
-    "$": "\\$",
-    "#": "\\#",
-    "_": "\\_",
-    "{": "\\{",
-    "}": "\\}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-    "|": "\\textbar{}",
-    "[": "{[}",  # after \\ it would begin an argument
-    "*": "{*}",  # and this would change its meaning
-    '"': "''",
-    "`": "\\textasciigrave{}",
-    "±": "$\\pm$",
-    "×": "$\\times$",
-    "↑": "$\\uparrow$",
-    "↓": "$\\downarrow$",
-    "†": "$\\dagger$",
-    "‡": "$\\ddagger$",
-    "σ": "$\\sigma$",
-    "–": "--",
-    "—": "---",
-    "‘": "`",
-    "’": "'",
-    "“": "``",
-    "”": "''",
-    "…": "\\ldots{}",
-    "ß": "\\ss{}",
-    "æ": "\\ae{}",
-    "Æ": "\\AE{}",
-    "ø": "\\o{}",
-    "Ø": "\\O{}",
-    "ł": "\\l{}",
-    "Ł": "\\L{}",
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_",
+    "{": "\\{", "}": "\\}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
+    "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "`": "\\textasciigrave{}",
+    "[": "{[}", "*": "{*}",  # after \\ the first would begin an argument, the second change it
+    "±": "$\\pm$", "×": "$\\times$", "↑": "$\\uparrow$", "↓": "$\\downarrow$",
+    "†": "$\\dagger$", "‡": "$\\ddagger$", "σ": "$\\sigma$", "–": "--", "—": "---",
+    '"': "''", "‘": "`", "’": "'", "“": "``", "”": "''", "…": "\\ldots{}", "ß": "\\ss{}",
+    "æ": "\\ae{}", "Æ": "\\AE{}", "ø": "\\o{}", "Ø": "\\O{}", "ł": "\\l{}", "Ł": "\\L{}",
 }
 _ACCENTS = {  # combining character -> LaTeX's command
-    "\u0300": "`",
-    "\u0301": "'",
-    "\u0302": "^",
-    "\u0303": "~",
-    "\u0304": "=",
-    "\u0306": "u",
-    "\u0307": ".",
-    "\u0308": '"',
-    "\u030a": "r",
-    "\u030b": "H",
-    "\u030c": "v",
-    "\u0327": "c",
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u",
+    "\u0307": ".", "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
 }
+# fmt: on
 _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would compute
 
 
 def markdown(sheets: Sequence[Sheet]) -> str:
-    """Tables in Markdown, the best in bold, notes below."""
+    """Writes tables in Markdown, the best in bold, with their notes below."""
     return "\n".join(_markdown_sheet(sheet) for sheet in sheets)
 
 
-def _markdown_sheet(sheet: Sheet) -> str:
-    head = [*sheet.words, *map(str, sheet.headings)]
+def markdown_table(sheet: Sheet) -> str:
+    """Writes the lines of a table in Markdown, without its title and notes."""
+    head = [_markdown_text(text) for text in (*sheet.words, *map(str, sheet.headings))]
     rule = ["---"] * len(sheet.words) + ["---:"] * len(sheet.headings)
-    lines = [[_markdown_text(text) for text in head], rule]
-    for line in sheet.lines:
-        words = [_markdown_text(word) or BLANK for word in line.words]
-        lines.append([*words, *map(_markdown_cell, line.cells)])
-    drawn = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    parts = [f"{_markdown_text(sheet.title)}\n", drawn]
+    lines = [
+        [_markdown_text(word) or BLANK for word in line.words] + [*map(_markdown_cell, line.cells)]
+        for line in sheet.lines
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *lines))
+
+
+def _markdown_sheet(sheet: Sheet) -> str:
+    parts = [f"{_markdown_text(sheet.title)}\n"]
     if sheet.source:
-        parts.insert(1, f"Source: {_markdown_text(sheet.source)}\n")
-    if sheet.footnotes:
-        notes = [f"- {mark} {_markdown_text(text)}\n" for mark, text in sheet.footnotes]
-        parts.append("".join(notes))
-    if sheet.protocol:
-        said = "".join(f"- {_markdown_text(text)}\n" for text in sheet.protocol)
-        parts.append(f"Protocol:\n\n{said}")
-    if sheet.notes:
-        said = "".join(f"- {_markdown_text(note)}\n" for note in sheet.notes)
-        parts.append(f"Notes:\n\n{said}")
+        parts.append(f"Source: {_markdown_text(sheet.source)}\n")
+    parts.append(markdown_table(sheet))
+    footnotes = [f"{mark} {text}" for mark, text in sheet.footnotes]
+    for title, texts in (
+        ("", footnotes),
+        ("Protocol:\n\n", sheet.protocol),
+        ("Notes:\n\n", sheet.notes),
+    ):
+        if texts:
+            parts.append(title + "".join(f"- {_markdown_text(text)}\n" for text in texts))
     return "\n".join(parts)
 
 
@@ -108,7 +74,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    """Text of which nothing is markup: no cell ends, no emphasis, link, code or HTML begins."""
+    """Escapes a text: no cell ends and no emphasis, link, code or HTML begins."""
     text = re.sub(r"([\\`*<>|~]|\](?=[(\[:]))", r"\\\1", plain(text))
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within words it is no emphasis
     text = re.sub(r"&(?=[#\w]+;)", r"\\&", text)
@@ -116,20 +82,22 @@ def _markdown_text(text: str) -> str:
 
 
 def latex(sheets: Sequence[Sheet]) -> str:
-    """Tables in LaTeX (booktabs), the best in bold, notes below in small print."""
+    """Writes tables in LaTeX (booktabs), the best in bold, with their notes in small print."""
     return "\n".join(_latex_sheet(sheet) for sheet in sheets)
 
 
 def _latex_sheet(sheet: Sheet) -> str:
-    head = [*sheet.words, *map(str, sheet.headings)]
-    lines = [[*map(_latex_word, line.words), *map(_latex_cell, line.cells)] for line in sheet.lines]
-    top = " & ".join(map(latex_text, head)) + " \\\\\n"
-    rows = "".join(" & ".join(line) + " \\\\\n" for line in lines)
+    head = [latex_text(text) for text in (*sheet.words, *map(str, sheet.headings))]
+    lines = [
+        [latex_text(word) or "--" for word in line.words] + [*map(_latex_cell, line.cells)]
+        for line in sheet.lines
+    ]
+    top, *rows = (" & ".join(line) + " \\\\\n" for line in (head, *lines))
     columns = "l" * len(sheet.words) + "r" * len(sheet.headings)
-    comment = plain(f"{sheet.title}; needs booktabs")
     return (
-        f"% {comment}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{top}\\midrule\n"
-        f"{rows}\\bottomrule\n\\end{{tabular}}\n{_latex_notes(sheet)}"
+        f"% {plain(sheet.title)}; needs booktabs\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{top}\\midrule\n"
+        f"{''.join(rows)}\\bottomrule\n\\end{{tabular}}\n{_latex_notes(sheet)}"
     )
 
 
@@ -139,11 +107,8 @@ def _latex_notes(sheet: Sheet) -> str:
     notes += [latex_text(text) for text in (*sheet.protocol, *sheet.notes)]
     if not notes:
         return ""
-    return "\\par\\smallskip\n{\\footnotesize\n" + "".join(f"{n}\\par\n" for n in notes) + "}\n"
-
-
-def _latex_word(word: str) -> str:
-    return latex_text(word) or "--"
+    lines = "".join(f"{note}\\par\n" for note in notes)
+    return f"\\par\\smallskip\n{{\\footnotesize\n{lines}}}\n"
 
 
 def _latex_cell(cell: Cell) -> str:
@@ -160,7 +125,7 @@ def _latex_mark(mark: Mark) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Text for LaTeX in ASCII, none of it a command."""
+    """Escapes a text for LaTeX, in ASCII; none of it is a command."""
     return "".join(map(_latex_character, unicodedata.normalize("NFC", plain(text))))
 
 
@@ -176,7 +141,7 @@ def _latex_character(character: str) -> str:
 
 
 def comma_separated(sheets: Sequence[Sheet]) -> str:
-    """CSV: one header a table, numbers with all their digits, protocols as JSON.
+    """Writes tables as CSV: one header each, numbers with all digits, protocols as JSON.
 
     A word that a spreadsheet would take for a formula begins with an apostrophe.
     """
@@ -184,22 +149,13 @@ def comma_separated(sheets: Sequence[Sheet]) -> str:
 
 
 def _csv_sheet(sheet: Sheet) -> str:
-    # Only sheets that compare have protocols to give.
     compares = any(line.protocol for line in sheet.lines)
     head = [*sheet.words, *(heading.name for heading in sheet.headings)]
-    head += ["protocol", "differs"] * compares
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(_csv_line(line, compares=compares) for line in sheet.lines)
+    writer.writerow(head + ["protocol", "differs"] * compares)
+    for line in sheet.lines:
+        words = [f"'{w}" if w.startswith(_FORMULA) else w for w in map(plain, line.words)]
+        protocols = [json.dumps(each, ensure_ascii=False) for each in (line.protocol, line.differs)]
+        writer.writerow([*words, *(cell.exact for cell in line.cells), *protocols * compares])
     return text.getvalue()
-
-
-def _csv_line(line: Line, *, compares: bool) -> list[str]:
-    words = [f"'{word}" if word.startswith(_FORMULA) else word for word in map(plain, line.words)]
-    said = [_json(line.protocol), _json(line.differs)] * compares
-    return [*words, *(cell.exact for cell in line.cells), *said]
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -1,14 +1,14 @@
-"""Sheets as one HTML page: light and dark, for a phone and a desk, with nothing to load.
+"""Writes tables as one HTML page: light and dark, for a phone and a desk, with nothing to load.
 
-Pictures are data URIs, columns sort by a few lines of script, and a content security policy in the
-page itself forbids everything else, so that no row can make it fetch or run anything.
+Pictures are data URIs and columns sort by a few lines of script. A content security policy in the
+page forbids everything else, so that no row can make it fetch or run anything.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from clcae.tables.sheet import Cell, Heading, Line, Mark, Sheet, plain
+from clcae.tables.sheet import Cell, Line, Mark, Sheet, plain
 
 # What a picture begins with, by type; other files are refused.
 _SIGNATURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/svg+xml": b"<?xml"}
@@ -54,7 +54,7 @@ sup a { color: var(--mark); text-decoration: none; font-size: .75rem; padding-le
 .figures { display: grid; gap: 1.5rem; margin: 1.5rem 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; }
-figure img { max-width: 100%; height: auto; border-radius: .3rem; }
+figure img { max-width: 100%; height: auto; border-radius: .3rem; background: #fff; }
 figcaption { color: var(--soft); font-size: .9rem; }
 """
 
@@ -86,21 +86,21 @@ document.querySelectorAll("thead button").forEach(function (button) {
 def page(
     sheets: Sequence[Sheet],
     *,
-    figures: Mapping[str, tuple[bytes, bytes]],
+    figures: Mapping[str, bytes],
     pictures: Mapping[str, bytes],
 ) -> str:
-    """One HTML page.
+    """Writes one HTML page.
 
     Args:
-        sheets: Tables, one or more; the first gives the title.
-        figures: Caption -> SVG for light and for dark paper.
-        pictures: Caption -> PNG.
+        sheets: tables, one or more; the first gives the title.
+        figures: caption -> SVG.
+        pictures: caption -> PNG.
 
     Raises:
-        ValueError: A picture is of another type.
+        ValueError: if a picture is of another type.
     """
-    shown = [_figure(caption, *drawn) for caption, drawn in figures.items()]
-    shown += [_picture(caption, data) for caption, data in pictures.items()]
+    shown = [_figure(caption, "image/svg+xml", data) for caption, data in figures.items()]
+    shown += [_figure(caption, "image/png", data) for caption, data in pictures.items()]
     parts = list[str]()
     for number, sheet in enumerate(sheets):
         parts.append(_sheet(sheet, number))
@@ -118,10 +118,10 @@ def page(
 
 
 def data_uri(data: bytes, kind: str, *, name: str) -> str:
-    """A picture within a page.
+    """Encodes a picture for use within a page.
 
     Raises:
-        ValueError: The bytes are none of its kind.
+        ValueError: if the bytes are not of this kind.
     """
     if not data.startswith(_SIGNATURES[kind]):
         raise ValueError(f"{name}: expected a picture of type {kind}")
@@ -132,27 +132,21 @@ def _sheet(sheet: Sheet, number: int) -> str:
     level = "h1" if number == 0 else "h2"
     # On a phone the numbers are to be seen first, where they are from last.
     leading = sheet.words.index("source") if "source" in sheet.words else len(sheet.words)
-    heads = [_word_head(name) for name in sheet.words[:leading]]
-    heads += [_number_head(heading) for heading in sheet.headings]
-    heads += [_word_head(name) for name in sheet.words[leading:]]
+    heads = [
+        f'<th scope="col" data-first="1"><button>{_text(name)}</button></th>'
+        for name in sheet.words
+    ]
+    heads[leading:leading] = [
+        f'<th scope="col" class="number" data-first="{-1 if heading.direction == "higher" else 1}">'
+        f"<button>{_text(str(heading))}</button></th>"  # the best comes first
+        for heading in sheet.headings
+    ]
     lines = "".join(_line(line, leading, number) for line in sheet.lines)
     source = f"<p>Source: {_text(sheet.source)}</p>\n" if sheet.source else ""
     return (
         f'<{level}>{_text(sheet.title)}</{level}>\n{source}<div class="table"><table>\n'
         f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table></div>\n"
         f"{_footnotes(sheet, number)}"
-    )
-
-
-def _word_head(name: str) -> str:
-    return f'<th scope="col" data-first="1"><button>{_text(name)}</button></th>'
-
-
-def _number_head(heading: Heading) -> str:
-    first = -1 if heading.direction == "higher" else 1  # the best comes first
-    return (
-        f'<th scope="col" class="number" data-first="{first}">'
-        f"<button>{_text(str(heading))}</button></th>"
     )
 
 
@@ -170,12 +164,13 @@ def _cell(cell: Cell, number: int) -> str:
     value = "" if cell.value is None else f"{cell.value:.12g}"
     text = _text(cell.text) or "–"
     text = f'<span class="best">{text}</span>' if cell.best else text
-    mark = f'<sup><a href="#{_anchor(cell.mark, number)}">{cell.mark}</a></sup>'
-    return f'<td class="number" data-value="{value}">{text}{mark if cell.mark else ""}</td>'
+    if cell.mark:
+        text += f'<sup><a href="#{_anchor(cell.mark, number)}">{cell.mark}</a></sup>'
+    return f'<td class="number" data-value="{value}">{text}</td>'
 
 
-def _anchor(mark: Mark | None, number: int) -> str:
-    return f"note-{number}-{mark.number}" if mark else ""
+def _anchor(mark: Mark, number: int) -> str:
+    return f"note-{number}-{mark.number}"
 
 
 def _footnotes(sheet: Sheet, number: int) -> str:
@@ -193,22 +188,9 @@ def _list(title: str, texts: Sequence[str]) -> str:
     return f"<details open><summary>{title}</summary>\n<ul>\n{items}</ul>\n</details>\n"
 
 
-def _figure(caption: str, light: bytes, dark: bytes) -> str:
-    on_light = data_uri(light, "image/svg+xml", name=caption)
-    on_dark = data_uri(dark, "image/svg+xml", name=caption)
-    return (
-        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{on_dark}">'
-        f'<img src="{on_light}" alt="{_text(caption)}"></picture>\n'
-        f"<figcaption>{_text(caption)}</figcaption></figure>\n"
-    )
-
-
-def _picture(caption: str, data: bytes) -> str:
-    source = data_uri(data, "image/png", name=caption)
-    return (
-        f'<figure><img src="{source}" alt="{_text(caption)}">\n'
-        f"<figcaption>{_text(caption)}</figcaption></figure>\n"
-    )
+def _figure(caption: str, kind: str, data: bytes) -> str:
+    source, text = data_uri(data, kind, name=caption), _text(caption)
+    return f'<figure><img src="{source}" alt="{text}">\n<figcaption>{text}</figcaption></figure>\n'
 
 
 def _text(text: str) -> str:

@@ -1,8 +1,8 @@
-"""Rows of several seeds and lists of images put together: one line a method and space.
+"""Pools rows of several seeds and lists of images: one line a method and space.
 
 A column takes its values from the rows of its own list of images, one a seed, and shows their mean
-and spread. Only values of one protocol are averaged: that of the latest row; of what was measured
-otherwise a note says how much was left out.
+and spread. Only values of one protocol are averaged, that of the latest row; a note says how many
+were measured otherwise and left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from dataclasses import replace
 from clcae.evaluation.rows import Row
 from clcae.tables.comparison import MeasuredRow, metric_of, protocol_fields
 from clcae.tables.published import Column, PaperTable
-from clcae.tables.seeds import Spread
+from clcae.tables.sheet import Spread
 
 Runs = Mapping[str, Row]  # seed, "" without one -> the latest row
 
@@ -19,36 +19,31 @@ Runs = Mapping[str, Row]  # seed, "" without one -> the latest row
 def put_together(
     table: PaperTable, measured: Sequence[MeasuredRow]
 ) -> tuple[PaperTable, list[MeasuredRow]]:
-    """A table whose columns may be of different lists, and its rows.
+    """Pools rows by method and space, for a table whose columns may be of different lists.
 
     Args:
-        table: Its columns say under `protocol` of which `images` they are.
-        measured: Rows, later ones in place of earlier ones of the same run and list.
+        table: the table; `protocol.images` of a column names its list.
+        measured: the rows; a later one replaces an earlier one of the same run and list.
 
     Returns:
-        The table with the notes of what was left out, its columns without a protocol of their own,
-        so that the first row's holds; and a row for each method and space.
+        The table, with notes of what was left out and columns without a protocol of their own, so
+        that the first row's holds; and the pooled rows.
     """
     found: dict[tuple[str, str], dict[str | None, dict[str, Row]]] = {}
     for one in measured:
         lists = found.setdefault((one.row.method, one.row.space), {})
-        images, seed = protocol_fields(one.row, "").get("images"), _seed(one.row)
-        runs = lists.setdefault(images, {})
-        runs.pop(seed, None)  # the latest is the last
+        runs = lists.setdefault(_images(one.row), {})
+        runs.pop(seed := _seed(one.row), None)  # so that the latest is the last
         runs[seed] = one.row
     notes = list[str]()
-    rows = [
-        _line(method, space, lists, table.columns, notes)
-        for (method, space), lists in found.items()
-    ]
+    rows = [_pooled(*key, lists, table.columns, notes) for key, lists in found.items()]
     columns = tuple(
         replace(column, metrics=(column.name,), factor=1.0, protocol={}) for column in table.columns
     )
-    notes = list(dict.fromkeys(notes))
-    return replace(table, columns=columns, notes=(*table.notes, *notes)), rows
+    return replace(table, columns=columns, notes=(*table.notes, *dict.fromkeys(notes))), rows
 
 
-def _line(
+def _pooled(
     method: str,
     space: str,
     lists: Mapping[str | None, Runs],
@@ -58,20 +53,20 @@ def _line(
     spreads, protocol, seeds = {}, {}, set[str]()
     for column in columns:
         runs = lists.get(column.protocol.get("images"), {})
-        fields = {
-            seed: _fields(row, metric)
-            for seed, row in runs.items()
-            if (metric := metric_of(row, column)) is not None
-        }
-        if not fields:
+        metrics = {seed: name for seed, row in runs.items() if (name := metric_of(row, column))}
+        if not metrics:
             continue
+        fields = {
+            seed: protocol_fields(runs[seed], name, extra=False)
+            | {"images": _images(runs[seed]) or ""}
+            for seed, name in metrics.items()
+        }
         latest = list(fields.values())[-1]
         same = sorted(seed for seed, said in fields.items() if said == latest)
         if left := len(fields) - len(same):
             notes.append(f"{method}, {space}: {left} of {len(fields)} runs were measured otherwise")
-        values = [runs[seed].metrics[metric_of(runs[seed], column) or ""] for seed in same]
-        spreads[column.name] = Spread(tuple(value * column.factor for value in values))
-        protocol[column.name] = latest
+        values = (runs[seed].metrics[metrics[seed]] * column.factor for seed in same)
+        spreads[column.name], protocol[column.name] = Spread(tuple(values)), latest
         seeds |= {*same}
     named = sorted(seed for seed in seeds if seed)
     row = Row(
@@ -85,10 +80,8 @@ def _line(
     return MeasuredRow(row, source, spreads)
 
 
-def _fields(row: Row, metric: str) -> dict[str, str]:
-    """How it was measured, of which images and how many."""
-    said = protocol_fields(replace(row, extra={}), metric)
-    return {**said, "images": protocol_fields(row, "").get("images", "")}
+def _images(row: Row) -> str | None:
+    return protocol_fields(row, "").get("images")
 
 
 def _seed(row: Row) -> str:

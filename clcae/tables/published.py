@@ -1,12 +1,12 @@
-"""Tables of papers: their rows, and what is known of the protocol behind every column.
+"""Reads tables of papers: their rows, and what is known of the protocol behind every column.
 
 `configs/table/NAME.yaml` holds one. Numbers stay text as the paper prints them, so that no digit is
 lost or made up; `null` is a number, or a field of a protocol, that nobody knows.
 
-A protocol says what would change a value, in the words in which measured rows say it
-(`Row.protocol`): `images` and `num_images`, `resolution` ("256 x 256", height first), `resize`,
-`scale` and `levels`, `files`, `network`, `implementation`, `window`; of edits `edit` and
-`strength`; of times `device` and `batch`.
+A protocol states what would change a value, in the words of measured rows (`Row.protocol`):
+`images` and `num_images`, `resolution` ("256 x 256", height first), `resize`, `scale` and `levels`,
+`files`, `network`, `implementation`, `window`; of edits `edit` and `strength`; of times `device`
+and `batch`.
 """
 
 from collections.abc import Mapping
@@ -22,47 +22,31 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 UNKNOWN, NOT_APPLICABLE = "null", "n/a"
 DIRECTIONS = ("higher", "lower")
 _KEYS = {"title", "source", "protocol", "columns", "rows", "notes", "figure", "runs", "results"}
-_SOURCE_KEYS = {"paper", "table", "arxiv", "provenance"}
+_SOURCE_KEYS = ("paper", "table", "arxiv", "provenance")
 _COLUMN_KEYS = {"metrics", "better", "decimals", "factor", "protocol"}
 _ROW_KEYS = {"values", "provenance", "note"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One metric of a table.
+    """One metric of a table."""
 
-    Args:
-        name: What the paper calls it.
-        metrics: Names under which measured rows may have it; the first that a row has counts.
-        direction: Whether "higher" or "lower" is better.
-        decimals: Digits after the point of measured values, and those at which values are equal.
-        protocol: Field -> what the table says of it; None where that is unknown.
-        factor: What measured values are multiplied by: 0.001 for seconds from milliseconds.
-    """
-
-    name: str
-    metrics: tuple[str, ...]
-    direction: str
-    decimals: int
-    protocol: Mapping[str, str | None]
-    factor: float = 1.0
+    name: str  # as in the paper
+    metrics: tuple[str, ...]  # names in measured rows; the first that a row has counts
+    direction: str  # "higher" or "lower" is better
+    decimals: int  # of measured values; values that are equal there are equal
+    protocol: Mapping[str, str | None]  # field -> words of the table; None: unknown
+    factor: float = 1.0  # for measured values: 0.001 for seconds from milliseconds
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One method, its values as printed, None for a blank; and where they were read if not there.
-
-    Args:
-        method: Name of the method.
-        values: One a column.
-        provenance: How the numbers came here, if not from the paper's own text.
-        note: Anything that sets this row apart.
-    """
+    """One method of a paper."""
 
     method: str
-    values: tuple[Decimal | None, ...]
-    provenance: str = ""
-    note: str = ""
+    values: tuple[Decimal | None, ...]  # as printed, one a column; None: blank
+    provenance: str = ""  # where the numbers were read, if not in the paper's own text
+    note: str = ""  # whatever sets this row apart
 
 
 @dataclass(frozen=True)
@@ -70,15 +54,15 @@ class PaperTable:
     """A table of a paper, or of this project's runs where it has no rows.
 
     Args:
-        title: What it shows.
-        source: Paper, table, arXiv number and provenance, in words.
-        columns: Its metrics.
-        rows: Its methods, in order.
-        notes: What the reader must know.
-        axes: Columns of distortion and of editability, where it has both.
-        runs: Pattern of the run folders it takes rows from; None takes them only when asked.
-        results: File of rows of several seeds and lists of images, below the folder of runs, which
-            it puts together; None for a table that shows its rows one by one.
+        title: title of the table.
+        source: paper, table, arXiv number and provenance, in words.
+        columns: its metrics.
+        rows: its methods, in order.
+        notes: remarks for the reader.
+        axes: columns of distortion and of editability, if it has both.
+        runs: pattern of the run folders to take rows from; None takes them only when asked.
+        results: file of rows below the folder of runs, to be pooled over seeds and lists of images;
+            None for a table that shows its rows one by one.
     """
 
     title: str
@@ -92,11 +76,11 @@ class PaperTable:
 
 
 def table_config(path: str | Path) -> dict[str, Any]:
-    """What a file of `configs/table` says, of whatever kind the table is.
+    """Reads a file of `configs/table`, of whatever kind the table is.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no YAML, or no mapping.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no YAML, or no mapping.
     """
     path = Path(path)
     if not path.is_file():
@@ -114,9 +98,9 @@ def read_paper_table(path: str | Path) -> PaperTable:
     """Reads a table of `configs/table` that has rows of a paper, or takes them from runs.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no such table, for the reason that is named: a missing or unknown key, a
-            row with another number of values than there are columns, a value that is no number.
+        FileNotFoundError: if there is no such file.
+        ValueError: if a key is missing or unknown, a row has more or fewer values than there are
+            columns, or a value is no number.
     """
     values = table_config(path)
     try:
@@ -127,10 +111,13 @@ def read_paper_table(path: str | Path) -> PaperTable:
 
 
 def _table(values: Mapping[str, Any]) -> PaperTable:
-    _check_keys("source", values["source"], _SOURCE_KEYS, _SOURCE_KEYS)
+    _check_keys("source", values["source"], {*_SOURCE_KEYS}, {*_SOURCE_KEYS})
     shared = values.get("protocol") or {}
     columns = tuple(_column(name, entry, shared) for name, entry in values["columns"].items())
-    provenance = values["source"]["provenance"] or ""
+    source = dict(values["source"])
+    provenance = source["provenance"] or ""
+    source["arxiv"] = source["arxiv"] and f"arXiv {source['arxiv']}"
+    said = [source[key] for key in _SOURCE_KEYS if source[key]]
     rows = tuple(
         _row(str(name), entry, len(columns), provenance) for name, entry in values["rows"].items()
     )
@@ -142,7 +129,7 @@ def _table(values: Mapping[str, Any]) -> PaperTable:
             raise ValueError(f"figure has axes {axes}: expected columns ({', '.join(names)})")
     return PaperTable(
         title=values["title"],
-        source=_source(values["source"]),
+        source=", ".join(said),
         columns=columns,
         rows=rows,
         notes=tuple(values.get("notes") or ()),
@@ -150,18 +137,6 @@ def _table(values: Mapping[str, Any]) -> PaperTable:
         runs=values.get("runs"),
         results=values.get("results"),
     )
-
-
-def _source(values: Mapping[str, str | None]) -> str:
-    """The source in words."""
-    arxiv = values["arxiv"]
-    known = [
-        values["paper"],
-        values["table"],
-        f"arXiv {arxiv}" if arxiv else None,
-        values["provenance"],
-    ]
-    return ", ".join(part for part in known if part)
 
 
 def _column(name: str, values: Mapping[str, Any], shared: Mapping[str, Any]) -> Column:

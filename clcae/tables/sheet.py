@@ -1,17 +1,42 @@
-"""What a table looks like before it has a format: lines of words and numbers, with footnotes."""
+"""The content of a table before it has a format: lines of words and numbers, with footnotes."""
 
+import math
+import statistics
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 DIFFERENT, AS_FAR_AS_KNOWN = "†", "‡"
+PLUS_MINUS = " ± "
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, invisible formatting, surrogates, line breaks
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Values of one metric over several seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean."""
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float:
+        """Sample standard deviation; NaN for one value."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+    def text(self, number: str) -> str:
+        """Formats mean ± deviation by a format of numbers such as ".2f"; the mean alone for one."""
+        mean, deviation = f"{self.mean:{number}}", f"{self.deviation:{number.lstrip('+')}}"
+        return f"{mean}{PLUS_MINUS}{deviation}" if len(self.values) > 1 else mean
+
+
+@dataclass(frozen=True)
 class Mark:
-    """A reference to a footnote."""
+    """Reference to a footnote."""
 
     symbol: str
     number: int
@@ -22,26 +47,18 @@ class Mark:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of a table.
+    """A number of a table; empty without arguments."""
 
-    Args:
-        text: As it is read; empty where there is none.
-        exact: As a program reads it, all digits.
-        value: What it is sorted by; None goes last.
-        best: Whether it is the best of its column.
-        mark: The footnote it refers to.
-    """
-
-    text: str = ""
-    exact: str = ""
-    value: float | None = None
-    best: bool = False
+    text: str = ""  # for readers
+    exact: str = ""  # for programs, with all digits
+    value: float | None = None  # to sort by; None goes last
+    best: bool = False  # of its column
     mark: Mark | None = None
 
 
 @dataclass(frozen=True)
 class Heading:
-    """Name of a column of numbers, and which way is better, "" where neither is."""
+    """Name of a column of numbers; direction is "higher", "lower", or "" if neither is better."""
 
     name: str
     direction: str = ""
@@ -58,12 +75,11 @@ class Line:
     """One line of a table.
 
     Args:
-        words: Its first columns.
-        cells: Its numbers.
-        measured: Whether it was measured here; a published line, or one of a table without any
-            published, is not set apart.
-        protocol: Of every column with a number, for programs.
-        differs: Where the protocol is another than the table's: column -> field -> both.
+        words: texts of its first columns.
+        cells: its numbers.
+        measured: whether it is set apart as measured here, below published lines.
+        protocol: how each of its numbers was measured, for programs.
+        differs: column -> field -> (this line's words, the table's), where they differ.
     """
 
     words: tuple[str, ...]
@@ -75,30 +91,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table, ready for any format.
-
-    Args:
-        title: What it shows.
-        words: Headings of the columns of words.
-        headings: Of the columns of numbers.
-        lines: In order.
-        source: Where the published numbers are from.
-        footnotes: Of the marks.
-        notes: Of the whole table.
-        protocol: One sentence a column.
-    """
+    """A table without a format."""
 
     title: str
-    words: tuple[str, ...]
-    headings: tuple[Heading, ...]
+    words: tuple[str, ...]  # headings of the columns of words
+    headings: tuple[Heading, ...]  # of the columns of numbers
     lines: tuple[Line, ...]
-    source: str = ""
+    source: str = ""  # of the published numbers
     footnotes: tuple[tuple[Mark, str], ...] = ()
     notes: tuple[str, ...] = ()
-    protocol: tuple[str, ...] = ()
+    protocol: tuple[str, ...] = ()  # one sentence a column
 
 
 def plain(text: object) -> str:
-    """A stranger's text on one line, without control and invisible characters."""
+    """Puts a text on one line, without control characters and invisible ones."""
     kept = (" " if unicodedata.category(c) in _UNSEEN else c for c in str(text))
     return " ".join("".join(kept).split())

@@ -1,22 +1,26 @@
 """How figures are made of measurements; nothing here expects anything of a clock."""
 
+import gc
 import json
+import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks import networks, synthesis
-from benchmarks.case import Case, Ratio, Variant, measured
-from benchmarks.hardware import described
-from benchmarks.memory import MIB, ChildError, Peak, line, peak_in_child, peak_of
-from benchmarks.networks import Networks
+from benchmarks import generator, network_cache
+from benchmarks.ceilings import describe_machine
+from benchmarks.measurement import Group, Ratio, Variant, measure
+from benchmarks.memory import MIB, Peak
+from benchmarks.network_cache import NetworkCache
 from benchmarks.report import SCHEMA, markdown, write
-from benchmarks.served import Served
 from benchmarks.timing import Call, interleaved
+from benchmarks.workers import Worker
 from clcae.metrics.cost import count_operations
 from clcae.stylegan2 import Generator
 
@@ -24,7 +28,7 @@ CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def unserved(variant: str) -> Call:
+def not_apart(variant: str) -> Call:
     raise AssertionError(variant)
 
 
@@ -76,8 +80,8 @@ RATIOS = [
 
 def test_ratios_and_shares_follow_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = {"fast": [1.0, 2.0, 2.0], "slow": [4.0, 6.0, 10.0], "unmeasured": [1.0, 1.0, 1.0]}
-    monkeypatch.setattr("benchmarks.case.interleaved", lambda calls, **_: rounds)
-    case = Case(
+    monkeypatch.setattr("benchmarks.measurement.interleaved", lambda calls, **_: rounds)
+    group = Group(
         name="case",
         variants={
             "fast": Variant(prepare=lambda: print, images=1, operations=8e9),
@@ -88,13 +92,13 @@ def test_ratios_and_shares_follow_from_what_was_measured(monkeypatch: pytest.Mon
         peaks=["fast", "slow", "unmeasured"],
     )
     peaks = {"fast": Peak(MIB, 3 * MIB), "slow": Peak(5 * MIB, 9 * MIB)}
-    record = measured(
-        case,
+    record = measure(
+        group,
         device=CPU,
         limit=1.0,
         ceilings={"convolution": 8.0, "product": 1.0, "copy": 2.0},
         peak=peaks.get,
-        serve=unserved,
+        run_apart=not_apart,
     )
     values = [(ratio["value"], ratio["low"], ratio["high"]) for ratio in record["ratios"]]
     times = [(3.0, 3.0, 5.0), (4.0, 4.0, 6.0), (0.75, 0.75, 1.25), (12.0, 12.0, 20.0)]
@@ -109,99 +113,96 @@ def test_ratios_and_shares_follow_from_what_was_measured(monkeypatch: pytest.Mon
     assert "peak_mib" not in record["variants"]["unmeasured"]
 
 
+def calls_held() -> Call:
+    """Holds 100 MiB, has used 900, and needs 400."""
+    held = torch.ones(100, MIB // 4)
+    torch.ones(900, MIB // 4)
+    return lambda: (held, torch.ones(400, MIB // 4).sum())
+
+
 def test_a_peak_is_what_a_call_needs() -> None:
     """Not what was there before, nor what is over already."""
-    program = (
-        "import torch; from benchmarks.memory import line, peak_of\n"
-        f"held = torch.ones(100, {MIB // 4}); torch.ones(900, {MIB // 4})\n"
-        f"call = lambda: torch.ones(400, {MIB // 4}).sum()\n"
-        "print(line(peak_of(call, torch.device('cpu'))))"
-    )
-    peak = peak_in_child([sys.executable, "-c", program])
+    peak = Worker(calls_held).peak(CPU)
     assert peak.above / MIB == pytest.approx(400, abs=25)
     assert 500 * MIB < peak.whole < 1350 * MIB  # of which the interpreter holds some hundred
 
 
-def test_a_child_that_fails_says_why() -> None:
-    with pytest.raises(ChildError, match="ended with 3: no way"):
-        peak_in_child([sys.executable, "-c", "import sys; sys.stderr.write('no way'); sys.exit(3)"])
-    with pytest.raises(ChildError, match="ended with 0: no word"):
-        peak_in_child([sys.executable, "-c", ""])
+def writing(path: Path) -> Call:
+    return lambda: path.open("a").write(f"{os.getpid()}\n")
 
 
-def serving(call: str) -> list[str]:
-    """A program that makes a call whenever it is asked."""
-    script = f"import sys; from benchmarks.served import serve; serve(lambda: {call}, sys.stdin)"
-    return [sys.executable, "-c", script]
-
-
-def test_a_process_makes_its_call_whenever_it_is_asked(tmp_path: Path) -> None:
+def test_a_worker_runs_its_call_whenever_it_is_asked(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    call = Served(serving(f"open({str(log)!r}, 'a').write('x')"))
+    worker = Worker(partial(writing, log))
     assert not log.exists()
-    call()
-    assert log.read_text() == "x"
-    call()
-    assert log.read_text() == "xx"
-    process = call._process
-    del call
-    assert process.returncode is not None
+    worker()
+    worker()
+    first, second = log.read_text().splitlines()
+    assert first == second != str(os.getpid())
+    del worker
+    gc.collect()
+    end = time.monotonic() + 20
+    while Path(f"/proc/{first}").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{first}").exists()
 
 
-def test_a_variant_that_is_served_is_not_built_here() -> None:
+def failing() -> Call:
+    raise RuntimeError("no textbook")
+
+
+def dying() -> Call:
+    return lambda: os._exit(3)
+
+
+def test_a_worker_that_fails_says_why() -> None:
+    with pytest.raises(RuntimeError, match="no textbook"):
+        Worker(failing)
+    with pytest.raises(RuntimeError, match="terminated abruptly"):
+        Worker(dying)()
+
+
+def test_a_variant_that_runs_apart_is_not_built_here() -> None:
     asked: list[str] = []
 
     def unbuilt() -> Call:
         raise AssertionError
 
-    ways = {"here": Variant(prepare=lambda: int), "apart": Variant(prepare=unbuilt, served="here")}
+    ways = {"here": Variant(prepare=lambda: int), "apart": Variant(prepare=unbuilt, apart="here")}
 
-    def serve(variant: str) -> Call:
+    def run_apart(variant: str) -> Call:
         asked.append(variant)
         return int
 
-    record = measured(
-        Case(name="case", variants=ways, ratios=[Ratio(["apart"], ["here"])]),
+    record = measure(
+        Group(name="group", variants=ways, ratios=[Ratio(["apart"], ["here"])]),
         device=CPU,
         limit=0.01,
         ceilings={},
         peak=lambda name: None,
-        serve=serve,
+        run_apart=run_apart,
     )
     assert asked == ["here"] and record["ratios"][0]["value"] > 0.0
-
-
-def test_a_served_process_that_ends_says_why() -> None:
-    with pytest.raises(ChildError, match="ended with 1: no textbook"):
-        Served([sys.executable, "-c", "raise SystemExit('no textbook')"])
-    call = Served(serving("1 / 0"))
-    with pytest.raises(ChildError, match=r"ended with .*: ZeroDivisionError: division by zero"):
-        call()
-
-
-def test_a_line_is_read_as_it_was_written() -> None:
-    peak = peak_of(lambda: torch.ones(MIB), CPU)
-    assert peak_in_child([sys.executable, "-c", f"print('{line(peak)}')"]) == peak
 
 
 @pytest.mark.parametrize("resolution", [64, 256])
 def test_operations_are_those_of_the_convolutions(resolution: int) -> None:
     """Against the counter of torch, which also counts filters and styles: a few percent."""
-    generator = Generator(resolution=resolution).to("meta")
-    codes = torch.zeros(1, generator.num_codes, 512, device="meta")
-    counted = count_operations(generator.synthesize, codes).total
-    assert 0.93 < synthesis.operations(generator.channels) / counted < 1.0
+    built = Generator(resolution=resolution).to("meta")
+    codes = torch.zeros(1, built.num_codes, 512, device="meta")
+    counted = count_operations(built.synthesize, codes).total
+    assert 0.93 < generator.operations(built.channels) / counted < 1.0
 
 
 def test_a_picture_of_1024_takes_150_gflop() -> None:
     channels = [512, 512, 512, 512, 512, 256, 128, 64, 32]
-    assert synthesis.operations(channels) / 1e9 == pytest.approx(149, abs=1)
+    assert generator.operations(channels) / 1e9 == pytest.approx(149, abs=1)
 
 
 def test_the_drawn_method_is_the_configured_one(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, object] = {}
-    monkeypatch.setattr(networks, "CLCAE", lambda **settings: given.update(settings) or Fake())
-    built = Networks(device=CPU, textbook=None)
+    monkeypatch.setattr(network_cache, "CLCAE", lambda **settings: given.update(settings) or Fake())
+    built = NetworkCache(device=CPU)
     monkeypatch.setattr(built, "generator", lambda resolution: None)
     built.method(1024)
     configured = OmegaConf.load(ROOT / "configs" / "method" / "clcae_ffhq.yaml")
@@ -218,22 +219,27 @@ class Fake(torch.nn.Module):
 
 
 def test_networks_are_built_once_and_forgotten() -> None:
-    built = Networks(device=CPU, textbook=None)
-    generator = built.generator(64)
-    assert built.generator(64) is generator and built.codes(64, 3).shape == (3, 10, 128)
+    built = NetworkCache(device=CPU)
+    first = built.generator(64)
+    assert built.generator(64) is first and built.codes(64, 3).shape == (3, 10, 128)
     built.clear()
-    assert built.generator(64) is not generator
+    assert built.generator(64) is not first
 
 
 def report_of(machine: dict[str, object], **left: object) -> dict[str, object]:
-    case = Case(
+    group = Group(
         name="1 px",
         variants={"a": Variant(prepare=lambda: lambda: sum(range(1000)), images=2)},
         ratios=[Ratio(["a"], ["a"])],
     )
     ceilings = {"convolution": 100.0, "product": 90.0, "copy": 12.5}
-    record = measured(
-        case, device=CPU, limit=0.01, ceilings=ceilings, peak=lambda name: None, serve=unserved
+    record = measure(
+        group,
+        device=CPU,
+        limit=0.01,
+        ceilings=ceilings,
+        peak=lambda name: None,
+        run_apart=not_apart,
     )
     report = {"schema": SCHEMA, "date": "2026-11-21", "machine": machine, "ceilings": ceilings}
     settings = {"memory": "returned"}
@@ -242,7 +248,7 @@ def report_of(machine: dict[str, object], **left: object) -> dict[str, object]:
 
 
 def test_a_report_names_the_machine_and_begins_with_ratios(tmp_path: Path) -> None:
-    report = report_of(described(CPU), left_out=["ops: no time"])
+    report = report_of(describe_machine(CPU), left_out=["ops: no time"])
     text = markdown(report)
     first, ratios, figures, missing, listed = text.split("\n\n")
     assert torch.__version__ in first and "100 GFLOP/s" in first and "12.5 GB/s" in first
@@ -258,6 +264,6 @@ def test_a_report_names_the_machine_and_begins_with_ratios(tmp_path: Path) -> No
 
 
 def test_importing_the_cases_starts_no_compiler() -> None:
-    program = "import sys, benchmarks.synthesis; print('torch._inductor' in sys.modules)"
+    program = "import sys, benchmarks.sections; print('torch._inductor' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ran.stdout.strip() == "False", ran.stderr

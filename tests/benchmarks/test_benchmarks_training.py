@@ -3,30 +3,27 @@
 import pytest
 import torch
 
-from benchmarks.case import Case
-from benchmarks.networks import PORTRAITS, Networks
-from benchmarks.training import training_cases
-from benchmarks.yardstick import synthesis, training_step
+from benchmarks.measurement import Group
+from benchmarks.network_cache import PORTRAITS, NetworkCache
+from benchmarks.training import training_groups
 
 
 @pytest.fixture
-def networks() -> Networks:
-    return Networks(device=torch.device("cpu"), textbook=synthesis)
+def networks() -> NetworkCache:
+    return NetworkCache(device=torch.device("cpu"))
 
 
-def cases(networks: Networks) -> dict[str, Case]:
-    made = training_cases(networks, quick=True, plain_step=training_step)
-    aligner = next(made)
-    return {"aligner": aligner, "encoder": next(made)}
+def groups(networks: NetworkCache) -> dict[str, Group]:
+    return dict(zip(("aligner", "encoder"), training_groups(networks, quick=True), strict=True))
 
 
 @pytest.mark.parametrize(("stage", "syntheses"), [("aligner", 1), ("encoder", 3)])
 def test_the_textbook_step_uses_the_textbook_s_synthesis(
-    networks: Networks, stage: str, syntheses: int
+    networks: NetworkCache, stage: str, syntheses: int
 ) -> None:
-    variants, counted = cases(networks)[stage].variants, []
+    variants, counted = groups(networks)[stage].variants, []
     ours, plain = variants["clcae"].prepare(), variants["textbook"].prepare()
-    textbook = networks.plain_synthesis(PORTRAITS)
+    textbook = networks.textbook(PORTRAITS)
     textbook.register_forward_hook(lambda *_: counted.append(1))
     ours()
     assert not counted
@@ -34,8 +31,8 @@ def test_the_textbook_step_uses_the_textbook_s_synthesis(
     assert len(counted) == syntheses
 
 
-def test_both_steps_train_the_same_encoder_and_leave_the_generator(networks: Networks) -> None:
-    variants = cases(networks)["encoder"].variants
+def test_both_steps_train_the_same_encoder_and_leave_the_generator(networks: NetworkCache) -> None:
+    variants = groups(networks)["encoder"].variants
     method = networks.method(PORTRAITS)
     before = {key: value.clone() for key, value in method.state_dict().items()}
     for variant in variants.values():

@@ -12,7 +12,6 @@ from clcae.images import (
     from_pil,
     from_uint8,
     labelled_grid,
-    make_grid,
     read_image,
     to_pil,
     to_uint8,
@@ -179,27 +178,6 @@ def test_interrupted_write_leaves_the_older_file(
         write_png(-torch.ones(3, 4, 4), path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == before
-
-
-def test_grid_places_images_in_reading_order() -> None:
-    batch = torch.linspace(-1, 0.5, 5)[:, None, None, None].expand(5, 3, 4, 6)
-    grid = make_grid(batch, columns=3, padding=2)
-    assert grid.shape == (3, 2 * 6 + 2, 3 * 8 + 2)
-    assert torch.equal(grid[:, 8:12, 10:16], batch[4])
-    assert (grid[:, :, :2] == 1).all()
-    assert (grid[:, 8:12, 18:24] == 1).all()
-    assert make_grid(batch[:2], columns=9).shape[2] == 2 * 8 + 2
-
-
-@pytest.mark.parametrize("columns", [0, -1])
-def test_grid_refuses_no_columns(columns: int) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        make_grid(torch.zeros(1, 3, 2, 2), columns=columns)
-
-
-def test_grid_refuses_no_images() -> None:
-    with pytest.raises(ValueError, match="N >= 1"):
-        make_grid(torch.zeros(0, 3, 2, 2), columns=1)
 
 
 def test_labelled_grid_has_headings_and_enlarged_cells() -> None:

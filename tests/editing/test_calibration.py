@@ -8,9 +8,9 @@ import clcae
 from clcae.portraits import ATTRIBUTES
 from clcae.stylegan2 import Generator
 from editing import Direction, load_directions, move_of
-from editing.calibration import Attribute, account, by_width, calibrated, judged, width_of
-from editing.ganspace import mapped
-from editing.samples import portraits_scorer
+from editing.calibration import account, by_width, calibrated, judged, width_of
+from editing.samples import Attribute, portraits_scorer
+from editing.statistics import mapped
 
 DEVIATIONS = {"smile": 0.407, "yaw": 0.578, "age": 0.245, "glasses": 0.457, "beard": 0.198}
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from clcae.serialization import save
 from clcae.stylegan2 import Generator, LatentSpace
 from editing import Direction, load_directions, save_directions
-from editing.published import FACE_EDITS
+from editing.ganspace import FACE_EDITS
 
 ROW = torch.randn(1, 512, generator=torch.Generator().manual_seed(0))
 ROW = ROW / ROW.norm()

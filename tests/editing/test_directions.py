@@ -16,7 +16,6 @@ from editing import (
     edit_inversion,
     move_of,
     parse_edit,
-    sweep,
 )
 from editing.directions import cosines
 
@@ -146,15 +145,11 @@ def test_half_precision_and_cosines() -> None:
     assert abs(table[0, 1] - (ALL.vector * SOME.vector).sum()) < 1e-6
 
 
-def test_sweeps() -> None:
-    moves = sweep(ALL, [-1.0, 0.0, 1.0], others=[(SOME, 2.0)])
-    middle = move_of([(SOME, 2.0)])(CODES)
-    torch.testing.assert_close(moves[1](CODES), middle, rtol=0, atol=1e-6)
-    torch.testing.assert_close((moves[0](CODES) + moves[2](CODES)) / 2, middle, rtol=0, atol=1e-5)
-    ends = sweep(ALL, steps=3)
-    torch.testing.assert_close(ends[2](CODES), move_of([(ALL, ALL.strengths[1])])(CODES))
-    with pytest.raises(ValueError, match="steps is 1"):
-        sweep(ALL, steps=1)
+def test_strengths_over_the_range() -> None:
+    direction = Direction(name="all", vector=vector(1), strengths=(-2.0, 1.0))
+    assert direction.spread(4) == [-2.0, -1.0, 0.0, 1.0]
+    assert direction.digest() == Direction(name="other", vector=vector(1)).digest()
+    assert direction.digest() != ALL.digest()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The official edits of tests/fixtures: GANSpace, SeFa, the factorization, InterFaceGAN."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -8,11 +9,10 @@ import official
 import pytest
 import torch
 from goldens import Golden, checkpoint, relative_error
-from torch import Tensor
 
-from clcae.pretrained.importer import import_checkpoint
+from clcae.pretrained.loading import import_checkpoint
 from clcae.stylegan2 import Generator
-from editing import interfacegan, move_of, sefa
+from editing import Direction, interfacegan, move_of, sefa
 from editing.ganspace import PrincipalComponents
 
 TOLERANCE = 1e-5  # of tests/fixtures/README.md
@@ -65,7 +65,8 @@ def test_sefa(tmp_path: Path) -> None:
     values, vectors = sefa.factorize(network, layers=layers)
     golden().check("sefa_values", values[:64])
     golden().check("sefa_vectors", vectors[:6], LEADING)
-    assert sefa.official_rows(layers) == golden().entries["sefa_layers"].tolist()
+    below = [layer - 1 for layer in asked if layer != 0]  # that e4e's code moves
+    assert below == golden().entries["sefa_layers"].tolist()
     direction = sefa.directions_of(vectors, count=1, rows=layers)["sefa0"]
     moved = direction.shift(torch.zeros(1, 10, 512), 1.0)[0].any(dim=1)
     assert moved.nonzero()[:, 0].tolist() == asked  # the rows that these layers read
@@ -84,20 +85,21 @@ def test_conditional_boundaries(count: int) -> None:
     golden().check(f"boundary_project{count}", found)
 
 
-def boundary() -> Tensor:
-    return torch.from_numpy(golden().entries["boundary_inputs"][:1]).float()
-
-
 def test_interpolations() -> None:
+    """The official `linear_interpolate`: to a distance for codes of two axes, by one for three."""
     z, zplus = (
         official.latent(*golden().meta["interpolate"][k][:1], golden().meta["interpolate"][k][1], 1)
         for k in ("z", "zplus")
     )
+    boundary = torch.from_numpy(golden().entries["boundary_inputs"][:1]).float()
+    by = Direction(name="by", vector=boundary)
+    to = replace(by, semantics="coordinate", center=torch.zeros_like(boundary))
     distances = np.linspace(-3, 3, 5)
-    reached = interfacegan.to_distance(z, boundary(), distances.tolist())
+    reached = torch.cat([move_of([(to, d)])(z[None])[0] for d in distances.tolist()])
     golden().check("interpolate_2d", reached)
-    golden().check("interpolate_3d", interfacegan.by_distance(zplus, boundary(), distances))
-    projected = reached.double() @ boundary()[0].double()
+    moved = torch.cat([move_of([(by, d)])(zplus) for d in distances.tolist()])
+    golden().check("interpolate_3d", moved)
+    projected = reached.double() @ boundary[0].double()
     assert relative_error(projected, torch.from_numpy(distances)) < 1e-5
 
 

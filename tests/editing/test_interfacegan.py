@@ -7,8 +7,8 @@ from torch import Tensor
 
 from clcae.stylegan2 import Generator, LatentSpace
 from editing import LatentStatistics, ganspace, interfacegan, sefa
-from editing.finding import find_directions
-from editing.samples import Samples
+from editing.interfacegan import find_directions
+from editing.samples import Samples, draw, sample_codes
 
 
 def unit(seed: int, *shape: int) -> Tensor:
@@ -138,9 +138,7 @@ def test_directions_of_correlated_attributes() -> None:
 
 @pytest.mark.parametrize("space", list(LatentSpace))
 def test_samples_of_every_space(generator: Generator, space: LatentSpace) -> None:
-    codes = interfacegan.sample_codes(
-        generator, space=space, count=500, rng=torch.Generator().manual_seed(1)
-    )
+    codes = sample_codes(generator, space=space, count=500, rng=torch.Generator().manual_seed(1))
     width = 12 if space.value.startswith("Z") else 20
     assert codes.shape == ((500, 6, width) if space.has_rows else (500, width))
     if space.value.startswith("Z"):
@@ -148,16 +146,11 @@ def test_samples_of_every_space(generator: Generator, space: LatentSpace) -> Non
     else:
         mean = codes.reshape(-1, 20).mean(dim=0)
         torch.testing.assert_close(mean, generator.w_average, rtol=0, atol=0.15)
-    drawn = list(
-        interfacegan.scored_samples(
-            generator, lambda images: images.mean(dim=(2, 3)), space=space, count=70, batch=32
-        )
-    )
-    assert [len(scores) for _, scores in drawn] == [32, 32, 6]
-    again = interfacegan.scored_samples(
-        generator, lambda images: images.mean(dim=(2, 3)), space=space, count=70, batch=32
-    )
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(drawn, again, strict=True))
+    drawn = list(draw(generator, space=space, count=70, batch=32))
+    assert [len(pictures) for _, pictures in drawn] == [32, 32, 6]
+    again = draw(generator, space=space, count=70, batch=32)
+    for first, second in zip(drawn, again, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def test_components_are_those_of_an_exact_pca(generator: Generator) -> None:

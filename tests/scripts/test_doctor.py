@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import numpy
@@ -11,7 +12,7 @@ import torch
 
 from clcae.ops import kernels
 from clcae.pretrained.assets import FOLDER
-from scripts.doctor import OFFICIAL, configured, main
+from scripts.doctor import EXTRAS, OFFICIAL, ROOT, configured, main
 
 
 @pytest.fixture
@@ -49,6 +50,12 @@ def test_every_file_that_a_config_names_has_a_purpose() -> None:
     names = configured()
     assert "stylegan2-ffhq-config-f.pt" in names and len(names) >= 4
     assert set(names) <= set(OFFICIAL)
+
+
+def test_every_extra_has_a_purpose_and_no_other_is_named() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"])
+    assert set(EXTRAS) == extras - {"dev"}
 
 
 def test_weights_are_found_where_they_are(

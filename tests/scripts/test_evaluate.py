@@ -110,7 +110,7 @@ def test_rows_say_what_was_measured_and_how(here: Path) -> None:
     with torch.inference_mode():
         made = method.reconstructions(images)["F"].clamp(-1, 1)
     row = rows[1]
-    distances = judges.distance_of_images(made, images).double()
+    distances = judges.distance(judges.features(made), judges.features(images)).double()
     assert row.metrics["perceptual"] == pytest.approx(float(distances.mean()), rel=1e-5)
     rounded = (to_uint8(made).float() / 127.5 - 1, to_uint8(images).float() / 127.5 - 1)
     expected = float(mean_squared_error(*rounded).mean())
@@ -125,7 +125,7 @@ def test_rows_say_what_was_measured_and_how(here: Path) -> None:
     edited = edited.clamp(-1, 1)
     with torch.inference_mode():
         change = (judges.attributes(edited) - judges.attributes(made))[:, ATTRIBUTES.index("smile")]
-        kept = torch.cosine_similarity(judges.embed_images(edited), judges.embed_images(made))
+        kept = torch.cosine_similarity(judges.identity(edited), judges.identity(made))
     assert row.metrics["change smile+"] == pytest.approx(float(change.double().mean()), rel=1e-4)
     assert row.metrics["identity smile+"] == pytest.approx(float(kept.double().mean()), rel=1e-5)
     assert row.metrics["ms"] > 0 and row.protocol["ms"]["batch"] == "1"

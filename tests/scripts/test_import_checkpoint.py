@@ -11,7 +11,7 @@ import torch
 import clcae
 from clcae.methods.e4e import E4E
 from clcae.pretrained import nvidia
-from clcae.pretrained.importer import LAYOUTS
+from clcae.pretrained.layouts import LAYOUTS
 from clcae.pretrained.rosinality import export_rosinality
 from clcae.serialization import read_metadata, save
 from clcae.stylegan2 import Generator
@@ -71,7 +71,7 @@ def test_failures_are_one_line_and_leave_nothing(
         ([broken], "damaged or cut short"),
         ([disc], "is a folder"),
         ([official, "--which", "D"], "has no 'D': g_ema, g, d"),
-        ([official, "--generator", tmp_path / "none.pt"], "none.pt: no such file"),
+        ([official, "--generator", tmp_path / "none.pt"], "there is no file"),
     ):
         assert main([*map(str, arguments), "--out", str(out)]) == 1
         printed = capsys.readouterr()

@@ -1,14 +1,15 @@
-"""What is typed on a command line reaches the configuration as it was typed."""
+"""Command lines: what is typed reaches the configuration, and a mistake ends in one line."""
 
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from toy_runs import ROOT
+from toy_runs import ROOT, command, run_python
 
 from training.commandline import rewritten
-from training.errors import UsageError
+from training.errors import UsageError, choices_of, explain
+from training.optim import Ranger
 
 CONFIGS = ROOT / "configs"
 NAMES = [
@@ -63,3 +64,60 @@ def test_choices_and_what_is_hydra_s_own_are_left_alone(tmp_path: Path) -> None:
 def test_neither_a_choice_nor_a_file() -> None:
     with pytest.raises(UsageError, match=r"method=clcae_ffgq is neither a file nor one of clcae_"):
         rewritten(["method=clcae_ffgq"], configs=CONFIGS)
+
+
+def assert_one_line(arguments: list[str], *words: str, status: int, folder: Path = ROOT) -> None:
+    done = run_python(*arguments, folder=folder)
+    assert done.returncode == status, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_an_unknown_experiment() -> None:
+    words = ["no experiment 'nonsense'", *choices_of(CONFIGS, "experiment")]
+    assert_one_line([str(ROOT / "train.py"), "+experiment=nonsense"], *words, status=2)
+
+
+def test_a_misspelt_key() -> None:
+    words = ["trainer.stepz", "did you mean", "trainer.steps"]
+    assert_one_line([str(ROOT / "train.py"), "trainer.stepz=3"], *words, status=2)
+
+
+def test_a_failure_during_training_and_nothing_is_littered(tmp_path: Path) -> None:
+    poisoned = command(Path("runs"), "+stages.fit.task.poison=2", "trainer.progress=false")
+    assert_one_line(poisoned, "step 2", "'fit' is nan", status=1, folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["toy"]
+
+
+def test_help_teaches() -> None:
+    done = run_python(str(ROOT / "train.py"), "--help")
+    assert done.returncode == 0
+    for word in ["+experiment=", "torchrun", "trainer: debug", "runs/NAME", "optim"]:
+        assert word in done.stdout
+
+
+def explained_here(error: Exception) -> tuple[str, int] | None:
+    return explain(error, name="train.py", configs=CONFIGS, primary="train", arguments=[])
+
+
+def raised_here() -> None:
+    raise ValueError("of somebody else")
+
+
+def test_only_our_own_value_errors_are_explained() -> None:
+    with pytest.raises(ValueError) as ours:
+        Ranger([], period=0)
+    with pytest.raises(ValueError) as theirs:
+        raised_here()
+    explained = explained_here(ours.value)
+    assert explained is not None
+    assert explained[1] == 1
+    assert explained_here(theirs.value) is None
+
+
+def test_a_missing_file_is_explained() -> None:
+    error = FileNotFoundError(2, "No such file or directory", "faces.pt")
+    assert explained_here(error) == (str(error), 1)
+    assert "faces.pt" in str(error)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_parts import Trunk
+from toy_tasks import Trunk
 
 from training.errors import UsageError
 from training.parts import Parts
@@ -17,7 +17,7 @@ def parts(**config: Any) -> Parts:
 
 
 def node(target: str, **values: Any) -> dict[str, Any]:
-    return {"_target_": f"toy_parts.{target}", **values}
+    return {"_target_": f"toy_tasks.{target}", **values}
 
 
 TRUNK = {"_part_": "trunk"}
@@ -72,7 +72,7 @@ def test_plain_values_pass_through() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"head": node("Missing")}, r"^head\._target_ is 'toy_parts\.Missing'"),
+        ({"head": node("Missing")}, r"^head\._target_ is 'toy_tasks\.Missing'"),
         ({"head": node("NUMBER")}, "expected a class or a function"),
         ({"head": node("Head")}, r"head: .*missing.*'trunk'"),
         ({"head": node("Trunk", widht=3)}, r"unexpected keyword argument 'widht'; it takes width"),

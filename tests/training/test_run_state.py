@@ -1,12 +1,16 @@
 """The run folder: checkpoints, other configurations, one process at a time."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from toy_runs import ROOT, assert_same_run, configure
 
 from training.checkpoint import load_checkpoint
 from training.errors import UsageError, UserError
+from training.run import train
 from training.run_state import RunState, differing_keys
 
 
@@ -23,7 +27,7 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
 def test_another_configuration_is_refused(tmp_path: Path) -> None:
     state = RunState(folder=tmp_path / "toy")
     state.prepare(OmegaConf.create({"seed": 1, "optim": {"lr": 0.1}}), {})
-    state.stage("fit").save_last({"step": 1})
+    state.stage("fit", keep_last=1).save_last({"step": 1})
     with pytest.raises(UsageError, match=r"optim\.lr.*seed.*use run=NAME.*delete"):
         state.prepare(OmegaConf.create({"seed": 2, "optim": {"lr": 0.2}}), {})
 
@@ -63,3 +67,38 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
     with other.locked():  # the first has gone
         pass
+
+
+FORMER = Path(__file__).resolve().parents[1] / "fixtures" / "former" / "runs"
+EXPERIMENTS = sorted((FORMER / "experiments").glob("*.yaml"))
+
+
+def test_every_former_experiment_is_the_same_configuration_today() -> None:
+    assert len(EXPERIMENTS) == 7
+    for file in EXPERIMENTS:
+        chosen = [] if file.stem == "portraits" else [f"+experiment={file.stem}"]
+        with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
+            present = compose("train", overrides=chosen)
+        former = OmegaConf.load(file)
+        assert differing_keys(former, present) == [], file.stem
+        former.seed = 5
+        assert differing_keys(former, present) == ["seed"]
+
+
+def test_a_former_part_that_differs_is_named() -> None:
+    former = OmegaConf.load(FORMER / "experiments" / "portraits.yaml")
+    with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
+        present = compose("train", overrides=["method.layer=16x16/1", "data.num_people=5"])
+    assert differing_keys(former, present) == ["data.num_people", "method.layer"]
+
+
+def test_a_former_run_folder_continues_and_a_finished_one_is_recognised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("stopped", "finished"):
+        shutil.copytree(FORMER / name, tmp_path / name / "toy")
+        train(configure(tmp_path / name))
+    said = capsys.readouterr().out
+    assert "fit: continuing after step 21/40" in said and "fit: finished before" in said
+    assert_same_run(tmp_path / "stopped" / "toy", FORMER / "finished")
+    assert "parts" not in OmegaConf.load(tmp_path / "finished" / "toy" / "config.yaml")

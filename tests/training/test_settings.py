@@ -1,26 +1,32 @@
 """The trainer section: overrides, limits and mistakes."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
+from toy_runs import ROOT, configure
 
 from training.errors import UsageError
-from training.settings import run_settings, stage_settings
+from training.run import stage_settings, train
 
-SECTION = {"steps": None, "batch_size": 16, "accumulate": 2}
+DEFAULT: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "configs/trainer/default.yaml"))
+SECTION = {**DEFAULT, "batch_size": 16, "accumulate": 2}
 
 
 def test_a_stage_overrides_the_run() -> None:
     settings = stage_settings(SECTION, {"steps": 7, "ema": {"half_life": 5.0}}, stage="fit")
-    assert (settings.steps, settings.batch_size, settings.ema.half_life) == (7, 16, 5.0)
+    assert (settings.steps, settings.batch_size, settings.ema) == (
+        *(7, 16, {"half_life": 5.0, "rampup": 0.05}),
+    )
 
 
 def test_limits_bound_every_stage() -> None:
     limited = {**SECTION, "limit_steps": 3, "limit_batch_size": 4}
-    loop = stage_settings(limited, {"steps": 50}, stage="fit").loop()
-    assert (loop["steps"], loop["batch_size"], loop["accumulate"]) == (3, 4, 1)
-    loop = stage_settings(limited, {"steps": 2, "batch_size": 2}, stage="fit").loop()
-    assert (loop["steps"], loop["batch_size"], loop["accumulate"]) == (2, 2, 2)
+    loop = stage_settings(limited, {"steps": 50}, stage="fit")
+    assert (loop.steps, loop.batch_size, loop.accumulate) == (3, 4, 1)
+    loop = stage_settings(limited, {"steps": 2, "batch_size": 2}, stage="fit")
+    assert (loop.steps, loop.batch_size, loop.accumulate) == (2, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +58,17 @@ def test_steps_of_the_run_are_not_ignored_in_silence() -> None:
         stage_settings(section, {"steps": 50}, stage="fit")
 
 
-def test_mistakes_of_a_run() -> None:
+def test_defaults_stand_in_the_configuration_alone() -> None:
+    for key in SECTION:
+        lacking = {name: value for name, value in SECTION.items() if name != key}
+        with pytest.raises(UsageError, match=f"trainer lacks {key}, which configs/trainer/default"):
+            stage_settings(lacking, {"steps": 1}, stage="fit")
+    with pytest.raises(UsageError, match=r"trainer\.ema lacks rampup"):
+        stage_settings({**SECTION, "ema": {"half_life": 1.0}}, {"steps": 1}, stage="fit")
+
+
+def test_mistakes_of_a_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="trainer has no key thread"):
-        run_settings({"thread": 1})
+        train(configure(tmp_path, "+trainer.thread=1"))
     with pytest.raises(UsageError, match="threads is 0"):
-        run_settings({"threads": 0})
+        train(configure(tmp_path, "trainer.threads=0"))

@@ -4,7 +4,7 @@ Pairs (G(w), w) are drawn on the fly from the frozen generator, or read from the
 scripts/render_pairs.py writes; the paper renders 100,000 once.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,9 +62,6 @@ class AlignerTask(Task):
         self.aligner.set_averages(image=average, w=self.generator.w_average)
         if self.start_trunk is not None:
             self.aligner.image_tower.trunk.load_state_dict(self.start_trunk.state_dict())
-
-    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        return {"aligner": self.aligner.parameters()}
 
     def modules(self) -> Mapping[str, nn.Module]:
         return {"aligner": self.aligner}

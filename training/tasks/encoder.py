@@ -4,7 +4,7 @@ Batches, flips, validation, sample grids and export of any `InversionMethod`. A 
 names its file and adds its losses, and phases with their parameters where it has further networks.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +50,11 @@ class EncoderTask(Task):
         self.encoder = nn.ModuleDict(method.encoder_modules())
         self.monitor = (f"mse_{method.output}", "min")
 
-    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        return {"encoder": self.encoder.parameters()}
-
     def modules(self) -> Mapping[str, nn.Module]:
         return {"encoder": self.encoder}
 
     def averaged(self) -> Mapping[str, nn.Module]:
-        return {"encoder": self.encoder}
+        return self.modules()
 
     def load_batch(self, context: StepContext) -> Any:
         """Loads shuffled images [N, 3, H, W], each flipped with probability 1/2."""

@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.data.sampler import shuffled
-from clcae.images import make_grid
 from clcae.losses import logistic_discriminator, logistic_generator, r1_penalty
 from clcae.losses.adversarial import path_lengths
 from clcae.ops.compilation import compiled_or_plain
@@ -30,20 +29,18 @@ from clcae.portraits import NUM_PLAIN_LATENTS, PortraitImages, scores
 from clcae.stylegan2 import Discriminator, Generator
 from clcae.stylegan2.generator import style_mixing
 from training.task import Phase, StepContext, StepOutput, Task
-from training.tasks.generator_report import GeneratorReport
-
-SHOWN = 64  # samples of the grid
+from training.tasks.generator_report import GeneratorReport, sample_grid
 
 
 def reconstruction(images: Tensor, targets: Tensor) -> Tensor:
-    """Squared and absolute error, and the absolute error of the edges (image gradients)."""
+    """Sums the squared and absolute error, and the absolute error of image gradients."""
     error = images - targets
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     return error.square().mean() + 0.5 * error.abs().mean() + 0.5 * edges
 
 
 class GeneratorTask(Task):
-    """What both stages share: batches of latents with their pictures, samples, export."""
+    """Base of two stages: batches of latents with their pictures, samples, export."""
 
     monitor = ("fd", "min")
 
@@ -63,7 +60,6 @@ class GeneratorTask(Task):
         self.synthesize = compiled_or_plain(self._synthesize, enabled=compile)
 
     def prepare(self) -> None:
-        """Copies the start weights."""
         if self.start is not None:
             self.generator.load_state_dict(self.start.state_dict())
 
@@ -72,22 +68,20 @@ class GeneratorTask(Task):
 
     @property
     def device(self) -> torch.device:
-        """Where the generator is."""
         return self.generator.w_average.device
 
     def averaged(self) -> Mapping[str, nn.Module]:
-        """The generator."""
         return {"generator": self.generator}
 
     def z_of(self, indices: Tensor, context: StepContext) -> Tensor:
-        """z [N, z_dim] of the pictures: their latents, then Gaussian noise."""
+        """Returns z [N, z_dim] of pictures: their latents, then Gaussian noise."""
         latents = self.images.plain_latents(indices)
         rng = context.generator("z")
         noise = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)[context.rows]
         return torch.cat([latents, noise[:, latents.shape[1] :]], dim=1).to(self.device)
 
     def load_batch(self, context: StepContext) -> dict[str, Tensor]:
-        """Pictures and the z that they are drawn from."""
+        """Loads pictures and the z that they are drawn from."""
         indices = shuffled(len(self.images), context.seed, context.samples)
         return {
             "images": self.images.images(indices).to(self.device),
@@ -95,24 +89,19 @@ class GeneratorTask(Task):
         }
 
     def validate(self) -> Mapping[str, float]:
-        """Frechet distance on the judges' features, and the error on pictures never trained on."""
         return self.report.quick(self.generator)
 
     def samples(self) -> Tensor:
-        """An 8x8 grid of random samples, the same z every time."""
-        rng = torch.Generator().manual_seed(0)
-        z = torch.randn(SHOWN, self.generator.z_dim, generator=rng).to(self.device)
-        images = self.generator.synthesize(self.generator.map(z))
-        return make_grid(images.float().cpu().clamp(-1, 1), columns=8)
+        return sample_grid(self.generator)
 
     def finish(self, folder: Path) -> Mapping[str, Any]:
         """Sets the mean latent, measures, and writes the generator with its card."""
         self.generator.update_average()
-        return self.report.write(self.generator, folder, curve=folder / "metrics.jsonl")
+        return self.report.write(self.generator, folder)
 
 
 class MappingTask(Task):
-    """The mapping network alone, fitted to a rotation of the scores of its portrait."""
+    """Fits the mapping network alone to a rotation of the scores of each portrait."""
 
     def __init__(self, *, new_generator: Generator) -> None:
         self.generator = new_generator
@@ -127,16 +116,11 @@ class MappingTask(Task):
         # Rows of variance one, like those of the mapping networks one knows.
         self.rotation = torch.linalg.qr(drawn).Q * math.sqrt(w_dim / count)
 
-    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """The mapping network's."""
-        return {"mapping": self.generator.mapping.parameters()}
-
     def modules(self) -> Mapping[str, nn.Module]:
-        """The mapping network."""
         return {"mapping": self.generator.mapping}
 
     def load_batch(self, context: StepContext) -> tuple[Tensor, Tensor]:
-        """z and what it is to be mapped to."""
+        """Draws z, and computes its target in W."""
         rng = context.generator("z")
         z = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)[context.rows]
         target = scores(z[:, :NUM_PLAIN_LATENTS]) @ self.rotation.T
@@ -144,25 +128,20 @@ class MappingTask(Task):
         return z.to(device), target.to(device)
 
     def loss(self, phase: Phase, batch: tuple[Tensor, Tensor], context: StepContext) -> StepOutput:
-        """Mean squared error in W."""
+        """Computes the mean squared error in W."""
         z, target = batch
         loss = F.mse_loss(self.generator.map(z).float(), target)
         return StepOutput(loss=loss, terms={"mse": loss})
 
 
 class ImitationTask(GeneratorTask):
-    """Regression of portraits from their own latents."""
-
-    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """All of the generator."""
-        return {"generator": self.generator.parameters()}
+    """Trains the generator to draw portraits from their own latents."""
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The generator."""
         return {"generator": self.generator}
 
     def loss(self, phase: Phase, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
-        """The error of G(f(z)) against the picture of z."""
+        """Computes the error of G(f(z)) against the picture of z."""
         images = self.synthesize(self.generator.map(batch["z"])).float()
         loss = reconstruction(images, batch["images"])
         mse = F.mse_loss(images, batch["images"])
@@ -170,7 +149,7 @@ class ImitationTask(GeneratorTask):
 
 
 class PathMean(nn.Module):
-    """The running mean of the path lengths, as a module so that checkpoints hold it."""
+    """Holds the running mean of the path lengths, as a buffer that checkpoints save."""
 
     value: Tensor
 
@@ -180,7 +159,7 @@ class PathMean(nn.Module):
 
 
 class AdversarialTask(GeneratorTask):
-    """The StyleGAN2 game, anchored by imitation."""
+    """Trains with the StyleGAN2 losses, and imitation of the renderer as an anchor."""
 
     def __init__(
         self,
@@ -226,7 +205,7 @@ class AdversarialTask(GeneratorTask):
         }
 
     def phases(self, step: int) -> Sequence[Phase]:
-        """Discriminator, generator, and their regularisers every so many steps."""
+        """Discriminator and generator, each with its regulariser every so many steps."""
         phases = [Phase("discriminator", "discriminator")]
         if step % self.r1_every == 0:
             phases.append(Phase("r1", "discriminator"))
@@ -237,7 +216,7 @@ class AdversarialTask(GeneratorTask):
         return phases
 
     def load_batch(self, context: StepContext) -> dict[str, Tensor]:
-        """Pictures, their z, and a second z and crossover for style mixing."""
+        """Loads pictures and z, and draws a second z and crossover for style mixing."""
         batch = super().load_batch(context)
         rng = context.generator("mixing")
         z = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)
@@ -247,7 +226,7 @@ class AdversarialTask(GeneratorTask):
         return batch
 
     def codes(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """W+ codes [N, L, D], the mixed ones last, and how many are not mixed."""
+        """Maps z to W+ codes [N, L, D], the mixed ones last; counts those not mixed."""
         w, other = self.generator.map(batch["z"]), self.generator.map(batch["other_z"])
         kept = round(len(w) * (1.0 - self.mixing))
         crossover = batch["crossover"].clone()
@@ -256,7 +235,7 @@ class AdversarialTask(GeneratorTask):
         return style_mixing(w, other, num_rows=rows, crossover=crossover), kept
 
     def loss(self, phase: Phase, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
-        """The loss of one player, or of its regulariser."""
+        """Computes the loss of one player, or of its regulariser."""
         if phase.name == "discriminator":
             with torch.no_grad():
                 fakes = self.synthesize(self.codes(batch)[0])

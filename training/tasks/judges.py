@@ -1,10 +1,10 @@
-"""Training of the portraits judges: who it is, and how it looks.
+"""Training of the portraits judges: an identity embedder and an attribute regressor.
 
-The identity embedder learns an additive angular margin over people (ArcFace, Deng et al. 2019); the
-attribute regressor learns the labels of the renderer. Both are measured on people of the validation
-split, none of whom is in training.
+The embedder learns with an additive angular margin over people (ArcFace, Deng et al. 2019), the
+regressor from the labels of the renderer. Both are measured on people who are not trained on.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.data.sampler import shuffled
+from clcae.files import write_text
 from clcae.frozen.portraits import AttributeRegressor, IdentityEmbedder
 from clcae.losses import AngularMargin
 from clcae.metrics.verification import r2_score, roc_auc
@@ -28,7 +29,7 @@ def jittered(
     images: Tensor,  # [N, 3, H, W]
     rng: torch.Generator,
 ) -> Tensor:
-    """A mild contrast, brightness and noise jitter, so that judges also read generated pictures."""
+    """Jitters contrast, brightness and noise, so that judges also read generated pictures."""
     gain = 1.0 + 0.1 * torch.randn(len(images), 1, 1, 1, generator=rng)
     shift = 0.05 * torch.randn(len(images), 3, 1, 1, generator=rng)
     noise = 0.03 * torch.randn(images.shape, generator=rng)
@@ -36,7 +37,7 @@ def jittered(
 
 
 class JudgeTask(Task):
-    """What both judges share: batches of portraits, measurement on held-out people, export."""
+    """Base of both: batches of portraits, measurement on held-out people, export with a card."""
 
     name: str
     title: str
@@ -56,30 +57,27 @@ class JudgeTask(Task):
 
     @property
     def device(self) -> torch.device:
-        """Where the judge is."""
         return next(self.judge.parameters()).device
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The judge."""
         return {"judge": self.judge}
 
     def load_batch(self, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Shuffled portraits [N, 3, H, W] and their indices [N]."""
+        """Loads shuffled portraits [N, 3, H, W] and their indices [N]."""
         indices = shuffled(len(self.images), context.seed, context.samples)
         rng = context.generator(f"jitter {context.rows.start}")
         return jittered(self.images.images(indices), rng).to(self.device), indices
 
     def outputs(self, source: PortraitImages) -> Tensor:
-        """What the judge says of every picture of a source."""
+        """Computes the judge's output for every picture of a source."""
         parts = torch.arange(len(source)).split(BATCH)
         return torch.cat([self.judge(source.images(part).to(self.device)).cpu() for part in parts])
 
+    @abstractmethod
     def measure(self, source: PortraitImages) -> dict[str, float]:
-        """The figures of the judge on people it has not seen."""
-        raise NotImplementedError
+        """Computes the figures of the judge on the people of a source."""
 
     def validate(self) -> Mapping[str, float]:
-        """The figures on the validation people."""
         return self.measure(self.validation_images)
 
     def finish(self, folder: Path) -> Mapping[str, Any]:
@@ -90,14 +88,14 @@ class JudgeTask(Task):
         path = folder / f"{self.name}.safetensors"
         save(self.judge, path, provenance={"command": command, **figures}, half=True)
         card = judge_card(path.name, title=self.title, command=command, figures=figures)
-        (folder / f"{self.name}.md").write_text(card)
+        write_text(folder / f"{self.name}.md", card)
         return {**figures, "file": path.name}
 
 
 def judge_card(
     file: str, *, title: str, command: str, figures: Mapping[str, Mapping[str, float]]
 ) -> str:
-    """The Markdown card of a judge: a column for each set of held-out people."""
+    """Formats the Markdown card of a judge, a column for each set of held-out people."""
     sets = list(figures)
     lines = [f"| figure | {' | '.join(sets)} |", f"| --- |{' ---: |' * len(sets)}"]
     for name in figures[sets[0]]:
@@ -114,7 +112,7 @@ before. No person of a column below is in training; "details" is the probability
 
 
 class IdentityTask(JudgeTask):
-    """Classification of people under an angular margin."""
+    """Trains the embedder to tell people apart, under an angular margin."""
 
     name = "identity"
     title = "The identity embedder of the portraits domain (angular margin over 2,048 people)."
@@ -148,18 +146,16 @@ class IdentityTask(JudgeTask):
         return {"judge": [*self.judge.parameters(), *self.margin.parameters()]}
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The embedder and the centres."""
         return {"judge": self.judge, "margin": self.margin}
 
     def loss(self, phase: Phase, batch: tuple[Tensor, Tensor], context: StepContext) -> StepOutput:
-        """The margin loss of the batch."""
         images, indices = batch
         people = self.images.people(indices).to(images.device)
         loss = self.margin(self.judge(images).float(), people)
         return StepOutput(loss=loss, terms={"margin": loss})
 
     def measure(self, source: PortraitImages) -> dict[str, float]:
-        """AUC of verification over all pairs of pictures."""
+        """Computes the AUC of verification over all pairs of pictures."""
         embeddings = self.outputs(source)
         people = source.people(torch.arange(len(embeddings)))
         rows, columns = torch.triu_indices(len(people), len(people), offset=1)
@@ -169,53 +165,35 @@ class IdentityTask(JudgeTask):
 
 
 class AttributesTask(JudgeTask):
-    """Regression of the labelled attributes, classification of glasses."""
+    """Trains the regressor: regression of attributes, classification of glasses."""
 
     name = "attributes"
     title = "The attribute regressor of the portraits domain."
     monitor = ("r2_lowest", "max")
 
-    def __init__(
-        self,
-        *,
-        judge: AttributeRegressor,
-        images: PortraitImages,
-        validation_images: PortraitImages,
-        test_images: Mapping[str, PortraitImages] | None = None,
-    ) -> None:
-        super().__init__(
-            judge=judge,
-            images=images,
-            validation_images=validation_images,
-            test_images=test_images,
-        )
-        self.binary = judge.binary
-        self.continuous = [k for k in range(len(ATTRIBUTES)) if k not in judge.binary]
-
-    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """All of the regressor."""
-        return {"judge": self.judge.parameters()}
+    judge: AttributeRegressor
 
     def loss(self, phase: Phase, batch: tuple[Tensor, Tensor], context: StepContext) -> StepOutput:
-        """Squared error of the continuous labels plus cross-entropy of the binary ones."""
+        """Computes the squared error of continuous labels, the cross-entropy of binary ones."""
         images, indices = batch
         labels = self.images.attributes(indices).to(images.device)
-        assert isinstance(self.judge, AttributeRegressor)
         scores = self.judge.raw(self.judge.trunk(images)[-1]).float()
-        squared = F.mse_loss(scores[:, self.continuous], labels[:, self.continuous])
-        crossed = F.binary_cross_entropy_with_logits(scores[:, self.binary], labels[:, self.binary])
+        binary = list(self.judge.binary)
+        continuous = [column for column in range(len(ATTRIBUTES)) if column not in binary]
+        squared = F.mse_loss(scores[:, continuous], labels[:, continuous])
+        crossed = F.binary_cross_entropy_with_logits(scores[:, binary], labels[:, binary])
         return StepOutput(
             loss=squared + 0.2 * crossed, terms={"squared": squared, "crossed": crossed}
         )
 
     def measure(self, source: PortraitImages) -> dict[str, float]:
-        """R2 of every continuous attribute, AUC of every binary one."""
+        """Computes the R2 of every continuous attribute, the AUC of every binary one."""
         outputs = self.outputs(source)
         labels = source.attributes(torch.arange(len(outputs)))
         explained = r2_score(outputs, labels)
         values = {}
         for column, name in enumerate(ATTRIBUTES):
-            if column in self.binary:
+            if column in self.judge.binary:
                 values[f"auc_{name}"] = float(roc_auc(outputs[:, column], labels[:, column].int()))
             else:
                 values[f"r2_{name}"] = float(explained[column])

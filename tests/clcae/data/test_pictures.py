@@ -9,7 +9,7 @@ from PIL import Image
 
 from clcae.data.pictures import Item, find_items, read_photograph
 from clcae.data.threads import BackgroundWriter, batched
-from clcae.photographs.account import Account, read_ahead
+from clcae.photographs.passes import Account, read_ahead
 
 
 def touch(folder: Path, *names: str) -> None:

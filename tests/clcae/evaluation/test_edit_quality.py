@@ -20,7 +20,7 @@ def judge(images: Tensor) -> Judgement:
         images[:, 0].mean(dim=(1, 2)),
         images.std(dim=(1, 2, 3)),
     ]
-    return Judgement(torch.stack(attributes, dim=1), portraits_judges().embed_images(images))
+    return Judgement(torch.stack(attributes, dim=1), portraits_judges().identity(images))
 
 
 def add(strength: float) -> Move:

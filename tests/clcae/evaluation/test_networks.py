@@ -85,8 +85,9 @@ def test_the_portraits_network_computes_once_and_answers_as_the_judges() -> None
     judges: Any = network.module
     x, y = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     ask = {question: answer.function for question, answer in network.answers.items()}
-    torch.testing.assert_close(ask["distance"](x, y), judges.distance_of_images(x, y))
-    torch.testing.assert_close(ask["embed"](x), judges.embed_images(x))
+    expected = judges.distance(judges.features(x), judges.features(y))
+    torch.testing.assert_close(ask["distance"](x, y), expected)
+    torch.testing.assert_close(ask["embed"](x), judges.identity(x))
     torch.testing.assert_close(ask["pooled"](x), judges.pooled(x))
     assert ask["pooled"](x).shape[1] == network.answers["pooled"].dimension
     with pytest.raises(ValueError, match="judges read 64 x 64"):

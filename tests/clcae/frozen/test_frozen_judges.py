@@ -17,7 +17,7 @@ def judges() -> PortraitJudges:
 @torch.no_grad()
 def test_identity_is_verified_on_held_out_people(judges: PortraitJudges) -> None:
     portraits = PortraitDataset("test", length=48, pictures_per_person=6).batch(range(288))
-    embeddings = judges.embed_images(portraits.images)
+    embeddings = judges.identity(portraits.images)
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(288))
     rows, columns = torch.triu_indices(288, 288, offset=1)
     same = portraits.people[rows] == portraits.people[columns]
@@ -40,7 +40,9 @@ def test_perceptual_distance_grows_with_what_is_done_to_a_picture(judges: Portra
     images = PortraitDataset("test", length=8).batch(range(8)).images
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     distances = [
-        judges.distance_of_images(images, (images + strength * noise).clamp(-1, 1))
+        judges.distance(
+            judges.features(images), judges.features((images + strength * noise).clamp(-1, 1))
+        )
         for strength in (0.0, 0.05, 0.2)
     ]
     torch.testing.assert_close(distances[0], torch.zeros(8))
@@ -57,5 +59,6 @@ def test_judges_never_train() -> None:
     assert not any(module.training for module in judges.modules())
     assert not any(parameter.requires_grad for parameter in judges.parameters())
     images = torch.randn(2, 3, 16, 16, requires_grad=True)
-    judges.distance_of_images(images, torch.zeros(2, 3, 16, 16)).sum().backward()
+    others = judges.features(torch.zeros(2, 3, 16, 16))
+    judges.distance(judges.features(images), others).sum().backward()
     assert images.grad is not None

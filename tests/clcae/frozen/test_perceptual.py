@@ -145,8 +145,9 @@ def test_every_judge_serves_the_reconstruction_losses(kind: str, trunks: dict[st
     terms = reconstruction_terms(outputs, targets, judges)
     assert list(terms) == ["l2", "perceptual", "identity"]
     for name, picture in outputs.items():
-        cosine = (judges.embed_images(picture) * judges.embed_images(targets)).sum(dim=1)
-        distance = judges.distance_of_images(picture, targets)
+        features, others = judges.features(picture), judges.features(targets)
+        cosine = (judges.embed(features) * judges.embed(others)).sum(dim=1)
+        distance = judges.distance(features, others)
         assert distance.shape == (2,)
         torch.testing.assert_close(terms["identity"][name], 1 - cosine.mean(), atol=1e-6, rtol=0)
         torch.testing.assert_close(terms["perceptual"][name], distance.mean())
@@ -179,7 +180,7 @@ def test_paper_judges_never_train(trunks: dict[str, Path]) -> None:
 
 
 def test_portrait_judges_ask_and_answer_as_the_protocol_says() -> None:
-    for name in ("features", "embed", "distance", "embed_images", "distance_of_images"):
+    for name in ("features", "embed", "distance"):
         wanted = inspect.signature(getattr(Judges, name)).parameters
         for cls in (PortraitJudges, PaperJudges):
             assert list(inspect.signature(getattr(cls, name)).parameters) == list(wanted)
@@ -194,7 +195,7 @@ def test_both_judges_from_their_files(trunks: dict[str, Path], tmp_path: Path) -
     judges = frozen.object_judges(moco=path, lpips_trunk=trunks["alex"])
     images = pictures(0, 1, 3, 192, 256)
     expected = moco.eval().embed_images(images)
-    torch.testing.assert_close(judges.embed_images(images), expected)
+    torch.testing.assert_close(judges.identity.embed_images(images), expected)
     with pytest.raises(FileNotFoundError, match=r"nothing\.pth.*ArcFace"):
         frozen.face_judges(arcface=tmp_path / "nothing.pth", lpips_trunk=trunks["alex"])
     assert isinstance(judges.perceptual, LPIPS)

@@ -19,7 +19,7 @@ from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import OUTPUTS, InversionMethod
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.methods.projection import Projection
-from clcae.pretrained import doors
+from clcae.pretrained import loading
 from clcae.stylegan2 import LatentSpace
 from editing import Direction, edit_inversion, move_of
 
@@ -63,7 +63,7 @@ def direction_for(method: InversionMethod) -> Direction:
 
 
 def test_every_method_is_here() -> None:
-    known = {cls for cls in doors._KNOWN if issubclass(cls, InversionMethod)}
+    known = {cls for cls in loading._KNOWN if issubclass(cls, InversionMethod)}
     assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 4
     spaces = [method.invert(IMAGES).space for method in CASES.values()]
     assert {space: spaces.count(space) for space in LatentSpace} == {

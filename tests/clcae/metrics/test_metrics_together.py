@@ -73,10 +73,11 @@ def metrics_of(judges: PortraitJudges) -> dict[str, Callable[[], Metric]]:
         "MS-SSIM port": PortedMultiscaleSimilarity,
         "MS-SSIM": Enlarged,
         "perceptual": lambda: PerceptualDistance(
-            distance=judges.distance_of_images, distance_name=judges.distance_name
+            distance=lambda x, y: judges.distance(judges.features(x), judges.features(y)),
+            distance_name=judges.distance_name,
         ),
         "identity": lambda: IdentitySimilarity(
-            embedder=judges.embed_images, embedder_name=judges.identity_name
+            embedder=judges.identity, embedder_name=judges.identity_name
         ),
         "FD": lambda: FrechetDistance(**pooled),
         "KD": lambda: KernelDistance(**pooled),

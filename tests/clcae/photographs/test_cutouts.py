@@ -10,8 +10,7 @@ from clcae.data.pictures import Item
 from clcae.images import from_pil
 from clcae.photographs.cutouts import content, cut_middle, put_back
 from clcae.photographs.masks import Mask, feathered, read_mask
-from clcae.photographs.passes import check_names
-from clcae.photographs.reader import face_names
+from clcae.photographs.passes import check_names, part_names
 
 
 def test_a_mask_rises_from_its_border_inwards() -> None:
@@ -63,8 +62,8 @@ def test_a_cutout_and_the_way_back(size: tuple[int, int], shape: tuple[int, int]
 
 
 def test_names() -> None:
-    assert face_names("a", 1) == ["a"]
-    assert face_names("b/a", 2) == ["b/a-0", "b/a-1"]
+    assert part_names("a", 1) == ["a"]
+    assert part_names("b/a", 2) == ["b/a-0", "b/a-1"]
     items = [Item(Path(f"{name}.png"), name) for name in ("a", "A-strip", "b-strip", "a-7")]
     check_names(items, ["crop"])
     for ending in ("strip", r"\d+"):

@@ -21,7 +21,7 @@ def small_method() -> OfficialCLCAE:
         resolution=32, z_dim=20, w_dim=20, mapping_layers=2, channels=[9, 8, 7, 5]
     )
     generator.update_average(num_samples=500)
-    method = OfficialCLCAE(generator=generator, image_size=32, width=12, **SIZES)  # type: ignore[arg-type]
+    method = OfficialCLCAE(generator=generator, image_size=[32, 32], width=12, **SIZES)  # type: ignore[arg-type]
     method.update_average_image()
     return method.eval().requires_grad_(False)
 

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from clcae import serialization
-from clcae.pretrained.archives import read_torch_file
-from clcae.pretrained.importer import import_checkpoint
-from clcae.pretrained.pickles import read_nvidia_pickle
+from clcae.pretrained.loading import import_checkpoint
+from clcae.pretrained.nvidia import read_nvidia_pickle
 from clcae.pretrained.rosinality import export_rosinality
+from clcae.pretrained.torch_file import read_torch_file
 from clcae.serialization import load, register, save
 from clcae.stylegan2 import Generator
 

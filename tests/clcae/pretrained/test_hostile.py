@@ -22,9 +22,9 @@ import nvidia_files
 import pytest
 import torch
 
-from clcae.pretrained.archives import read_torch_file
-from clcae.pretrained.importer import import_checkpoint
-from clcae.pretrained.pickles import read_nvidia_pickle
+from clcae.pretrained.loading import import_checkpoint
+from clcae.pretrained.nvidia import read_nvidia_pickle
+from clcae.pretrained.torch_file import read_torch_file
 
 
 @pytest.fixture

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 import clcae
+from clcae.methods.e4e import E4E, PSP
 from clcae.methods.interface import InversionMethod
 from clcae.pretrained import nvidia, rosinality
-from clcae.pretrained.importer import LAYOUTS, import_checkpoint
+from clcae.pretrained.e4e import e4e_to_checkpoint
+from clcae.pretrained.layouts import LAYOUTS
+from clcae.pretrained.loading import import_checkpoint
 from clcae.pretrained.rosinality import export_rosinality
 from clcae.serialization import load, save
 from clcae.stylegan2 import Discriminator, Generator
@@ -134,7 +137,7 @@ def test_face_embedders_come_back_from_native_files(path: Path, name: str) -> No
 def test_e4e_is_asked_which_it_is_and_is_a_method(path: Path) -> None:
     content = official.checkpoint("e4e_256")
     torch.save(content, path)
-    with pytest.raises(ValueError, match=r"do not say which: give which='e4e'"):
+    with pytest.raises(ValueError, match=r"give which='e4e'"):
         import_checkpoint(path)
     content["opts"] = {"encoder_type": "Encoder4Editing", "device": torch.device("cuda:0")}
     torch.save(content, path)
@@ -142,6 +145,50 @@ def test_e4e_is_asked_which_it_is_and_is_a_method(path: Path) -> None:
     method = clcae.load_method(path)
     assert isinstance(method, InversionMethod) and type(method).__name__ == "E4E"
     assert not any(parameter.requires_grad for parameter in method.parameters())
+
+
+def e4e_content(image_size: int = 32, **options: object) -> dict[str, Any]:
+    sizes = {"stem_channels": 4, "stages": [[4, 1], [5, 1], [6, 1]], "width": 6}
+    method = E4E(generator=small(), image_size=image_size, **sizes)  # type: ignore[arg-type]
+    content = e4e_to_checkpoint(method)
+    return {**content, "opts": {**content["opts"], **options}}
+
+
+def test_cars_files_of_e4e_read_192_x_256(path: Path) -> None:
+    torch.save(e4e_content(256, dataset_type="cars_encode"), path)
+    assert clcae.load_method(path).image_shape == (192, 256)
+    assert "192 x 256" in import_checkpoint(path).report.notes[0]
+    assert clcae.load_method(path, image_size=(128, 256)).image_shape == (128, 256)
+    torch.save(e4e_content(256, dataset_type="ffhq_encode"), path)
+    assert clcae.load_method(path).image_shape == (256, 256)
+    with pytest.raises(ValueError, match=r"image_size is \(192, 200\), the heads .* are for 256"):
+        clcae.load_method(path, image_size=(192, 200))
+
+
+def test_which_is_said_where_the_file_does_not(tmp_path: Path, path: Path) -> None:
+    content = e4e_content()
+    torch.save({**content, "opts": {}}, path)
+    with pytest.raises(ValueError, match=r"encoder_type is None.*give which='e4e'") as caught:
+        clcae.load_method(path)
+    assert "scripts/import_checkpoint.py FILE --which psp" in str(caught.value)
+    assert isinstance(clcae.load_method(path, which="psp"), PSP)
+    method = clcae.load_method(path, which="e4e")
+    assert isinstance(method, E4E)
+    with pytest.raises(ValueError, match=r"has no 'clcae': e4e, psp"):
+        clcae.load_method(path, which="clcae")
+    save(method, tmp_path / "native", provenance={})
+    with pytest.raises(ValueError, match=r"native is a native file, which takes no which"):
+        clcae.load_method(tmp_path / "native", which="e4e")
+
+
+def test_heads_of_rows_too_many_are_ignored_by_name(path: Path) -> None:
+    content = e4e_content()
+    state = content["state_dict"]
+    surplus = {key.replace("styles.0.", "styles.6."): value for key, value in state.items()}
+    torch.save({**content, "state_dict": state | surplus}, path)
+    report = import_checkpoint(path).report
+    assert set(report.ignored) == {"opts", *(f"state_dict.{key}" for key in surplus.keys() - state)}
+    assert len(report.used) == len(state) + 1
 
 
 def test_aligner_needs_both_towers_and_a_generator(tmp_path: Path, path: Path) -> None:

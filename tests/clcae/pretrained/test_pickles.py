@@ -10,8 +10,8 @@ import torch
 
 import clcae
 from clcae.pretrained import nvidia
-from clcae.pretrained.importer import import_checkpoint
-from clcae.pretrained.pickles import read_nvidia_pickle
+from clcae.pretrained.loading import import_checkpoint
+from clcae.pretrained.nvidia import read_nvidia_pickle
 from clcae.stylegan2 import Discriminator, Generator
 
 KWARGS: dict[str, Any] = {  # as train.py of stylegan2-ada-pytorch gives them

@@ -52,49 +52,43 @@ def test_points_are_the_rows_that_have_both() -> None:
 
 def test_the_scatter_draws_points_where_they_are_and_names_as_they_are() -> None:
     points = points_of(SHEET, AXES)
-    panel = tradeoff(points, SHEET, AXES, paper="light").axes[0]
+    panel = tradeoff(points, SHEET, AXES).axes[0]
     assert [(*drawn.get_xdata(), *drawn.get_ydata()) for drawn in panel.lines] == [
         (0.1, 30.0),
         (0.2, 20.0),
         (0.3, 10.0),
     ]
     assert [drawn.get_markerfacecolor() == "none" for drawn in panel.lines] == [False, False, True]
-    assert [text.get_text() for text in panel.texts] == ["a", "$\\frac{b F", "_c F †"]
+    assert [text.get_text() for text in panel.texts] == ["_c F †", "$\\frac{b F", "a"]
     assert panel.get_xlabel() == "distortion: LPIPS ↓"
 
 
 def test_names_do_not_lie_on_one_another() -> None:
     points = [Point(f"method {i}", 0.1 + 0.004 * i, 20 + 0.3 * i) for i in range(6)]
-    figure = tradeoff(points, SHEET, AXES, paper="dark")
+    figure = tradeoff(points, SHEET, AXES)
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_files(tmp_path: Path) -> None:
     points = points_of(SHEET, AXES)
-    write_figure(tradeoff(points, SHEET, AXES, paper="light"), tmp_path / "f.png")
+    write_figure(tradeoff(points, SHEET, AXES), tmp_path / "f.png")
     image = read_image(tmp_path / "f.png")
     assert image.shape[0] == 3 and image[:, 0, 0].tolist() == [1, 1, 1] and image.min() < 0
     for name in ("f.svg", "again.svg"):
-        write_figure(tradeoff(points, SHEET, AXES, paper="light"), tmp_path / name)
+        write_figure(tradeoff(points, SHEET, AXES), tmp_path / name)
     assert (tmp_path / "f.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
     root = ElementTree.fromstring((tmp_path / "f.svg").read_text())
     tags = {element.tag.split("}")[1] for element in root.iter()}
     assert root.tag.endswith("svg") and not {"script", "text", "image"} & tags
     with pytest.raises(ValueError, match=r"f\.jpg: a figure is written as \.png or \.svg"):
-        write_figure(tradeoff(points, SHEET, AXES, paper="light"), tmp_path / "f.jpg")
+        write_figure(tradeoff(points, SHEET, AXES), tmp_path / "f.jpg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.svg", "f.png", "f.svg"]
 
 
-def test_papers_differ_and_nothing_is_refused() -> None:
-    points = points_of(SHEET, AXES)
-    light, dark = (
-        figure_bytes(tradeoff(points, SHEET, AXES, paper=paper), ".svg")
-        for paper in ("light", "dark")
-    )
-    assert light != dark
+def test_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no row has both LPIPS and FID of edits"):
-        tradeoff([], SHEET, AXES, paper="light")
+        tradeoff([], SHEET, AXES)
 
 
 def test_curves_over_strength() -> None:

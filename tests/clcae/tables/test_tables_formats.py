@@ -207,7 +207,7 @@ class Page(HTMLParser):
 
 
 def test_page_is_one_file_that_runs_only_its_own_script() -> None:
-    text = page([SHEET, SHEET], figures={HOSTILE[1]: (SVG, SVG)}, pictures={HOSTILE[0]: PNG})
+    text = page([SHEET, SHEET], figures={HOSTILE[1]: SVG}, pictures={HOSTILE[0]: PNG})
     parsed = Page(text)
     tags = [tag for tag, _ in parsed.tags]
     assert tags.count("script") == len(parsed.scripts) == 1

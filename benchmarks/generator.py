@@ -1,22 +1,29 @@
-"""Cases of the generator: codes to pictures, by size, batch and threads.
+"""Groups of the generator: codes to pictures, by size, batch and threads.
 
 The operations of synthesis are those of its convolutions (3x3, with a stride of 2 where they
 enlarge, and 1x1 to RGB), in whatever form they are computed; filters are left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 
-from benchmarks.case import Case, Quantity, Ratio, Variant
-from benchmarks.hardware import CONVOLUTIONS, SMALL_CONVOLUTIONS, Convolution
-from benchmarks.networks import PORTRAITS, Networks
+from benchmarks.ceilings import (
+    CONVOLUTIONS,
+    SMALL_CONVOLUTIONS,
+    convolution,
+    convolution_operations,
+)
+from benchmarks.measurement import Group, Quantity, Ratio, Variant
+from benchmarks.network_cache import PORTRAITS, NetworkCache
 from benchmarks.timing import Call
+from benchmarks.yardstick.synthesis import Fir, filtered, filtered_by_groups
 from clcae.ops import kernels
 
 SIZES = ((256, 1), (256, 4), (512, 1), (512, 4), (1024, 1), (1024, 4))  # resolution, batch
 QUICK_SIZES = ((PORTRAITS, 1), (PORTRAITS, 4), (256, 1))
-DEPTHWISE = "textbook (depthwise FIR)"  # its other way to write the filter
+DEPTHWISE = "textbook (depthwise FIR)"  # the filter as one depthwise convolution
 CEILING = "3x3 convolution"  # what the machine does best, at this moment
 PROGRAM = "textbook (plain program)"  # in a process of its own, with memory as the system has it
 
@@ -24,7 +31,7 @@ PROGRAM = "textbook (plain program)"  # in a process of its own, with memory as 
 def operations(
     channels: Sequence[int],  # from 4x4 up
 ) -> int:
-    """Of the convolutions of one picture, a multiplication with its addition as 2."""
+    """Counts the operations of one picture's convolutions, a multiply-add as 2."""
     count = 0
     for block, outputs in enumerate(channels):
         pixels = (4 << block) ** 2
@@ -34,62 +41,62 @@ def operations(
     return count
 
 
-def generator_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
-    """Ours against the textbook's: in this process, in a program of its own, its two filters."""
-    sizes = QUICK_SIZES if quick else SIZES
-    for resolution, batch in sizes:
+def generator_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
+    """Compares ours with the textbook: in this process, in one of its own, with both filters."""
+    for resolution, batch in QUICK_SIZES if quick else SIZES:
         peaks = ["clcae", "textbook"] if batch == 1 and not quick else []
-        yield _generator_case(networks, resolution, batch, peaks)
+        yield _generator_group(networks, resolution, batch, peaks)
 
 
-def _generator_case(networks: Networks, resolution: int, batch: int, peaks: Sequence[str]) -> Case:
-    ways: dict[str, Callable[[], Call]] = {"clcae": lambda: synthesis(networks, resolution, batch)}
-    served: dict[str, str] = {}
-    if networks.compiled is not None:
-        ways["clcae (compiled)"] = lambda: _compiled(networks, resolution, batch)
+def _generator_group(
+    networks: NetworkCache, resolution: int, batch: int, peaks: Sequence[str]
+) -> Group:
+    size = networks, resolution, batch
+    ways: dict[str, Callable[[], Call]] = {"clcae": partial(synthesis, *size)}
+    if networks.compile:
+        ways["clcae (compiled)"] = partial(_compiled, *size)
     ours = list(ways)
+    ways["textbook"] = partial(_textbook, *size, filtered)
+    others = ["textbook"]
+    if networks.memory_kept and batch == 1 and resolution != PORTRAITS:
+        ways[PROGRAM] = ways["textbook"]
+        others.append(PROGRAM)
+    if batch == 1:
+        ways[DEPTHWISE] = partial(_textbook, *size, filtered_by_groups)
+        others.append(DEPTHWISE)
     ratios = [Ratio([CEILING], [name], "seconds an operation") for name in ours]
-    if networks.textbook is not None:
-        ways["textbook"] = lambda: _plain(networks, resolution, batch, "filtered")
-        ratios += [Ratio(["textbook"], [name]) for name in ours]
-        if networks.memory_kept and batch == 1 and resolution != PORTRAITS:
-            ways[PROGRAM] = ways["textbook"]
-            served[PROGRAM] = "textbook"
-            ratios += [Ratio([PROGRAM], [name]) for name in ours]
-        if batch == 1:
-            ways[DEPTHWISE] = lambda: _plain(networks, resolution, batch, "filtered_by_groups")
-            ratios += [Ratio([DEPTHWISE], [name]) for name in ours]
-        if peaks:
-            ratios.append(Ratio(["clcae"], ["textbook"], "peak memory"))
+    ratios += [Ratio([other], [name]) for other in others for name in ours]
+    if peaks:
+        ratios.append(Ratio(["clcae"], ["textbook"], "peak memory"))
     ratios += [Ratio(["clcae"], [name]) for name in ours[1:]]
     if networks.device.type == "cuda":
         half = "clcae (float16)"
         references = "references (float16, compiled)"
-        ways[half] = lambda: _half(synthesis(networks, resolution, batch))
-        ways[references] = lambda: _half(_compiled_references(networks, resolution, batch))
+        ways[half] = lambda: _half(synthesis(*size))
+        ways[references] = lambda: _half(_compiled_references(*size))
         ratios.append(Ratio([references], [half]))
     count = batch * operations(networks.generator(resolution).channels)
-    size = SMALL_CONVOLUTIONS[1] if resolution == PORTRAITS else CONVOLUTIONS[2]
-    best = Variant(
-        prepare=lambda: Convolution(*size, networks.device),
-        operations=Convolution.operations(*size),
+    best = SMALL_CONVOLUTIONS[1] if resolution == PORTRAITS else CONVOLUTIONS[2]
+    ceiling = Variant(
+        prepare=partial(convolution, *best, networks.device),
+        operations=convolution_operations(*best),
+        warmed=True,  # a ceiling should not depend on what ran before
     )
-    return Case(
+    apart = {PROGRAM: "textbook"}
+    variants = {
+        name: Variant(prepare=way, images=batch, operations=count, apart=apart.get(name))
+        for name, way in ways.items()
+    }
+    return Group(
         name=f"{resolution} px, batch {batch}",
-        variants={
-            CEILING: best,
-            **{
-                name: Variant(prepare=way, images=batch, operations=count, served=served.get(name))
-                for name, way in ways.items()
-            },
-        },
+        variants={CEILING: ceiling, **variants},
         ratios=ratios,
-        peaks=[name for name in peaks if name in ways],
+        peaks=peaks,
     )
 
 
-def scaling_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
-    """Ours against itself: more pictures at once, more pixels, more threads."""
+def scaling_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
+    """Compares ours with itself: more pictures at once, more pixels, more threads."""
     side = PORTRAITS if quick else 256
 
     def variant(resolution: int, batch: int, threads: int | None = None) -> Variant:
@@ -110,29 +117,28 @@ def scaling_cases(networks: Networks, *, quick: bool) -> Iterator[Case]:
         yield _scaling(f"{side} px, batch 1, by threads", threads, "seconds")
 
 
-def _scaling(name: str, variants: Mapping[str, Variant], quantity: Quantity) -> Case:
+def _scaling(name: str, variants: Mapping[str, Variant], quantity: Quantity) -> Group:
     first, *others = variants
     ratios = [Ratio([other], [first], quantity) for other in others]
-    return Case(name=name, variants=variants, ratios=ratios)
+    return Group(name=name, variants=variants, ratios=ratios)
 
 
-def synthesis(networks: Networks, resolution: int, batch: int) -> Call:
-    """Codes to pictures, as a call without gradients."""
+def synthesis(networks: NetworkCache, resolution: int, batch: int) -> Call:
+    """Makes a call from codes to pictures, without gradients."""
     generator, codes = networks.generator(resolution), networks.codes(resolution, batch)
     return torch.no_grad()(lambda: generator.synthesize(codes))
 
 
-def _plain(networks: Networks, resolution: int, batch: int, fir: str) -> Call:
-    plain = networks.plain_synthesis(resolution, fir=fir)
+def _textbook(networks: NetworkCache, resolution: int, batch: int, fir: Fir) -> Call:
+    textbook = networks.textbook(resolution, fir=fir)
     codes = networks.codes(resolution, batch)
-    return torch.no_grad()(lambda: plain(codes))
+    return torch.no_grad()(lambda: textbook(codes))
 
 
-def _compiled(networks: Networks, resolution: int, batch: int) -> Call:
-    """Compiled before it is timed, however long that takes."""
+def _compiled(networks: NetworkCache, resolution: int, batch: int) -> Call:
     generator, codes = networks.compiled_generator(resolution), networks.codes(resolution, batch)
     call: Call = torch.no_grad()(lambda: generator.synthesize(codes))
-    call()
+    call()  # compiles before it is timed
     return call
 
 
@@ -140,7 +146,7 @@ def _half(call: Call) -> Call:
     return torch.autocast("cuda", torch.float16)(call)
 
 
-def _compiled_references(networks: Networks, resolution: int, batch: int) -> Call:
+def _compiled_references(networks: NetworkCache, resolution: int, batch: int) -> Call:
     generator, codes = networks.generator(resolution), networks.codes(resolution, batch)
     fast = torch.compile(generator.synthesize)
 

@@ -1,46 +1,42 @@
-"""The networks that are measured: of official sizes with weights drawn at random, or as shipped."""
+"""Builds the networks that are measured: of official size with random weights, or as shipped."""
 
 import copy
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.yardstick import synthesis
+from benchmarks.yardstick.synthesis import Fir, TextbookSynthesis
+from clcae.aligner import Aligner
 from clcae.methods.clcae import CLCAE
 from clcae.methods.foundation import FoundationInversion
-from clcae.pretrained.doors import load_generator, load_method
+from clcae.pretrained.loading import load_generator, load_method
 from clcae.stylegan2 import Generator
+from clcae.stylegan2.compilation import compiled
 
-PORTRAITS = 64  # pixels; generator and encoder of this size are those that are shipped
-IMAGE_SIZE = 256  # of what CLCAE's encoder reads, section 4.1
+PORTRAITS = 64  # pixels; generator and encoder of this size are the shipped ones
+IMAGE_SIZE = 256  # of CLCAE's encoder, section 4.1
 SEED = 0
 
 
-class Networks:
+class NetworkCache:
     """Builds a network when it is first asked for, and keeps it until `clear`.
 
     Args:
-        device: Where they lie.
-        textbook: The module of the plain synthesis, which stands with the tests; None: not there.
-        compiled: What lets a network run compiled, in place; None: nothing is compiled.
-        memory_kept: Whether this process computes on a CPU and keeps what it frees, which a plain
-            program does not.
+        device: device of the networks.
+        compile: whether variants with torch.compile are measured.
+        memory_kept: whether this process runs on a CPU and keeps the memory that it frees, which a
+            plain program does not.
     """
 
     def __init__(
-        self,
-        *,
-        device: torch.device,
-        textbook: ModuleType | None,
-        compiled: Callable[[Generator], Generator] | None = None,
-        memory_kept: bool = False,
+        self, *, device: torch.device, compile: bool = False, memory_kept: bool = False
     ) -> None:
         self.device = device
+        self.compile = compile
         self.memory_kept = memory_kept
-        self.textbook = textbook
-        self.compiled = compiled
         self._built: dict[tuple[object, ...], Any] = {}
 
     def clear(self) -> None:
@@ -48,39 +44,39 @@ class Networks:
         self._built.clear()
 
     def generator(self, resolution: int) -> Generator:
-        """Config F (512 wide), frozen; at 64 pixels the portraits' generator."""
+        """Returns a frozen generator of config F; at 64 pixels the portraits' generator."""
         return self._once(("generator", resolution), lambda: _generator(resolution))
 
     def compiled_generator(self, resolution: int) -> Generator:
-        """A copy of `generator` that runs compiled."""
-        assert self.compiled is not None
-        compiled, generator = self.compiled, self.generator(resolution)
+        """Returns a copy of `generator` that runs compiled."""
+        generator = self.generator(resolution)
         return self._once(("compiled", resolution), lambda: compiled(copy.deepcopy(generator)))
 
-    def plain_synthesis(self, resolution: int, *, fir: str = "filtered") -> nn.Module:
-        """The textbook's, with the weights of `generator`, frozen; `fir` names its filter."""
-        assert self.textbook is not None
-        kind, how = self.textbook.TextbookSynthesis, getattr(self.textbook, fir)
-
-        def build() -> nn.Module:
-            synthesis: nn.Module = kind.of(self.generator(resolution), fir=how)
-            return synthesis.requires_grad_(False)
-
-        return self._once((fir, resolution), build)
+    def textbook(self, resolution: int, *, fir: Fir = synthesis.filtered) -> TextbookSynthesis:
+        """Returns the textbook's synthesis with the weights of `generator`, frozen."""
+        generator = self.generator(resolution)
+        return self._once(
+            (fir, resolution),
+            lambda: TextbookSynthesis.of(generator, fir=fir).requires_grad_(False),
+        )
 
     def method(self, resolution: int) -> FoundationInversion:
-        """CLCAE (section 3.2) around `generator`; at 64 pixels the portraits' method."""
+        """Returns CLCAE (section 3.2) around `generator`; at 64 pixels the portraits' method."""
         return self._once(("method", resolution), lambda: _method(self, resolution))
 
+    def aligner(self, resolution: int) -> Aligner:
+        """Returns the aligner of `generator`'s codes, with the settings of configs/aligner."""
+        return self._once(("aligner", resolution), lambda: _aligner(self.generator(resolution)))
+
     def codes(self, resolution: int, count: int) -> Tensor:
-        """Codes [count, L, w_dim] of W+."""
+        """Draws W+ codes [count, L, w_dim]."""
         generator = self.generator(resolution)
         rng = torch.Generator().manual_seed(SEED)
         shape = (count, generator.num_codes, generator.w_dim)
         return torch.randn(shape, generator=rng).to(self.device)
 
     def images(self, resolution: int, count: int) -> Tensor:
-        """Images [count, 3, H, W] for the encoder of `method`, in [-1, 1]."""
+        """Draws images [count, 3, H, W] in [-1, 1], as large as the encoder of `method` reads."""
         rng = torch.Generator().manual_seed(SEED)
         side = min(resolution, IMAGE_SIZE)
         return torch.rand(count, 3, side, side, generator=rng).mul(2).sub(1).to(self.device)
@@ -102,7 +98,7 @@ def _generator(resolution: int) -> Generator:
     return generator.requires_grad_(False)
 
 
-def _method(networks: Networks, resolution: int) -> FoundationInversion:
+def _method(networks: NetworkCache, resolution: int) -> FoundationInversion:
     if resolution == PORTRAITS:
         method = load_method("portraits/clcae")
         assert isinstance(method, FoundationInversion)
@@ -113,3 +109,17 @@ def _method(networks: Networks, resolution: int) -> FoundationInversion:
         layer="16x16/1",
         attention="one_token",
     ).requires_grad_(False)
+
+
+def _aligner(generator: Generator) -> Aligner:
+    if generator.resolution != PORTRAITS:  # configs/aligner/ffhq.yaml
+        return Aligner(image_size=IMAGE_SIZE, w_dim=generator.w_dim)
+    return Aligner(  # configs/aligner/portraits.yaml
+        image_size=PORTRAITS,
+        w_dim=generator.w_dim,
+        dim=128,
+        stem_channels=24,
+        stages=[[48, 1], [72, 2], [96, 2]],
+        stem_stride=2,
+        subtract_average=False,
+    )

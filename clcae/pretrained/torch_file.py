@@ -1,0 +1,216 @@
+"""Reads files of torch.save: the zip archive of today, and the stream of before torch 1.6.
+
+The pickle inside goes through `clcae.pretrained.unpickle`; the memory of the tensors is read here,
+against its declared size and, in an archive, its checksum. Deviations from torch.load: everything
+comes to the CPU; sparse, quantized and complex tensors, the tar files of before torch 0.1.10 and
+TorchScript archives are refused.
+"""
+
+import io
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from clcae.pretrained.unpickle import Budget, Storage, Unpickler, allowed_names
+
+MAX_PICKLE = 1 << 28  # bytes of the pickle within an archive
+MAX_ENTRIES = 1 << 17
+_CHUNK = 1 << 20
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # with which torch.save began
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, struct.error, UnicodeError),
+    *(OSError, EOFError, LookupError, TypeError, AttributeError, OverflowError),
+    *(RuntimeError, MemoryError),
+)
+_TELLTALES = {  # first bytes of what is often taken for a checkpoint
+    b"\x1f\x8b": "is compressed with gzip; run gunzip first",
+    b"<": "is a web page; the download went wrong, repeat it",
+    b"version https://git-lfs": "is a git-lfs pointer; run git lfs pull",
+    b"\x89HDF": "is an HDF5 file, expected one of PyTorch",
+    b"": "is no file of PyTorch",
+}
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[BinaryIO]:
+    """Opens a stranger's file; whatever goes wrong becomes one line that names it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is a folder, empty, damaged, or holds what is not read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, expected a file")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty; the download went wrong, repeat it")
+    try:
+        with path.open("rb") as file:
+            yield file
+    except _DAMAGE as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(
+            f"{path} is damaged or cut short ({reason}); get the file again"
+        ) from error
+    except ValueError as error:
+        raise ValueError(" ".join(f"{path} {error}".split())) from error
+
+
+def peek(file: BinaryIO) -> bytes:
+    """Returns the first bytes of a file and stays at its beginning."""
+    start = file.read(64)
+    file.seek(0)
+    return start
+
+
+def refusal(start: bytes) -> str:
+    """Says what a file with these first bytes is, where it is no checkpoint."""
+    if start[7:9] == b"\0{":
+        return "is a native file already: load it with clcae.load_method or clcae.load_generator"
+    return next(words for sign, words in _TELLTALES.items() if start.lstrip().startswith(sign))
+
+
+def read_torch_file(path: str | Path) -> Any:
+    """Reads what torch.save wrote: tensors on the CPU within dicts, lists, numbers and texts.
+
+    Objects without weights come as data: torch.device as "cuda:0", argparse.Namespace as
+    Attributes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is none of torch's, is damaged, or asks for anything but data; one line.
+    """
+    with reading(path) as file:
+        start, size = peek(file), Path(path).stat().st_size
+        if start.startswith(b"PK\x03\x04"):
+            return _read_archive(file, size)
+        if start[:1] == pickle.PROTO:
+            return read_stream(file, size)
+        raise ValueError(refusal(start))
+
+
+class _Storages(dict[str, Storage]):
+    """The storages of a file by key, allocated when a tensor first refers to one."""
+
+    def __init__(self, budget: Budget, fill: Callable[[str, Tensor], object]) -> None:
+        super().__init__()
+        self.budget, self.fill = budget, fill
+
+    def of(self, given: Any) -> Storage:
+        """Returns the storage of a persistent id ("storage", type, key, place, count[, None])."""
+        if type(given) is not tuple or len(given) not in (5, 6) or given[0] != "storage":
+            raise ValueError("refers to something else than storages")
+        _, dtype, key, _, count, *view = given
+        if any(part is not None for part in view):
+            raise ValueError("holds views of storages, which torch no longer writes")
+        if not isinstance(dtype, torch.dtype) or type(key) is not str or type(count) is not int:
+            raise ValueError("refers to a storage of another form")
+        if key not in self:
+            self.budget.spend(count * dtype.itemsize)
+            self[key] = Storage(torch.empty(count, dtype=dtype))
+            self.fill(key, self[key].data)
+        return self[key]
+
+
+def read_stream(file: BinaryIO, size: int) -> Any:
+    """Reads the format of before torch 1.6: pickles, then the storages one after another.
+
+    Raises ValueError as `read_torch_file`, and the errors of damage that `reading` words.
+    """
+    budget = Budget(size)
+    storages = _Storages(budget, lambda key, data: None)
+
+    def unpickled(**allowed: Any) -> Any:
+        return Unpickler(file, size=size, **{"names": {}, **allowed}).load()
+
+    magic, protocol, info = unpickled(), unpickled(), unpickled()
+    if magic != MAGIC or protocol != PROTOCOL:
+        raise ValueError("is a pickle, but none of torch.save")
+    if not isinstance(info, dict) or not info.get("little_endian", True):
+        raise ValueError("was written on a big-endian machine")
+    content = unpickled(names=allowed_names(budget), storage=storages.of)
+    keys = unpickled()
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise ValueError("lists storages by something else than text")
+    if sorted(keys) != sorted(storages):
+        raise ValueError("lists other storages than its tensors have")
+    for key in keys:
+        data = storages[key].data
+        (count,) = struct.unpack("<q", file.read(8))
+        if count != len(data):
+            raise ValueError(f"holds {count} numbers where {len(data)} are due")
+        _fill(data, file)
+    return content
+
+
+def _read_archive(file: BinaryIO, size: int) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        entries = _entries(archive, size)
+        folder = next((name[: -len("data.pkl")] for name in entries if _is_main(name)), None)
+        if folder is None:
+            raise ValueError("is a zip archive, but none of torch.save")
+        if f"{folder}constants.pkl" in entries:
+            raise ValueError("is a TorchScript archive, expected a state dict")
+        order = entries.get(f"{folder}byteorder")
+        if order is not None and order.file_size < 16 and archive.read(order) == b"big":
+            raise ValueError("was written on a big-endian machine")
+        main = entries[f"{folder}data.pkl"]
+        if main.file_size > MAX_PICKLE:
+            raise ValueError(f"has a pickle of {main.file_size} bytes")
+
+        def fill(key: str, data: Tensor) -> None:
+            entry = entries[f"{folder}data/{key}"]
+            if entry.file_size != data.nbytes:
+                raise ValueError(f"holds {entry.file_size} bytes for {len(data)} numbers")
+            with archive.open(entry) as source:  # which compares the checksum at the end
+                _fill(data, source)
+
+        budget, pickled = Budget(size), archive.read(main)
+        storage, names = _Storages(budget, fill).of, allowed_names(budget)
+        return Unpickler(
+            io.BytesIO(pickled), size=len(pickled), names=names, storage=storage
+        ).load()
+
+
+def _is_main(name: str) -> bool:
+    return PurePosixPath(name).name == "data.pkl" and len(PurePosixPath(name).parts) == 2
+
+
+def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Returns the entries by name, all of them plain: uncompressed, inside the archive, once."""
+    entries: dict[str, zipfile.ZipInfo] = {}
+    if len(archive.infolist()) > MAX_ENTRIES:
+        raise ValueError(f"has {len(archive.infolist())} entries")
+    for entry in archive.infolist():
+        name = entry.filename
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+            raise ValueError(f"has an entry that leads outside: {name[:80]!r}")
+        if name in entries:
+            raise ValueError(f"has the entry {name[:80]!r} twice")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            raise ValueError(f"has a compressed or encrypted entry, {name[:80]!r}; torch has none")
+        entries[name] = entry
+    if sum(entry.file_size for entry in entries.values()) > size:
+        raise ValueError("has entries larger than the file itself")
+    return entries
+
+
+def _fill(data: Tensor, source: Any) -> None:
+    """Reads exactly the bytes of a tensor, a piece at a time."""
+    view = data.view(torch.uint8).numpy().data
+    for first in range(0, len(view), _CHUNK):
+        piece = view[first : first + _CHUNK]
+        read = source.read(len(piece))
+        if len(read) != len(piece):
+            raise EOFError("the file ends early")
+        piece[:] = read
