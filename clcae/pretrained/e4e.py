@@ -15,7 +15,7 @@ from clcae.encoders.e4e import GradualEncoder
 from clcae.methods.e4e import E4E, PSP
 from clcae.pretrained.irse import encoder_settings, trunk_entries
 from clcae.pretrained.keymap import KeyMap, empty_for, module_entries, require, section
-from clcae.pretrained.rosinality import generator_from_state, generator_keymap
+from clcae.pretrained.rosinality import generator_from_state
 from clcae.pretrained.unpickle import shown
 
 METHODS: Mapping[str, type[E4E] | type[PSP]] = {"e4e": E4E, "psp": PSP}
@@ -134,22 +134,3 @@ def e4e_from_checkpoint(
     if opts.get("start_from_latent_avg") is False:
         method.latent_average.zero_()
     return method
-
-
-def e4e_to_checkpoint(method: E4E | PSP) -> dict[str, Any]:
-    """Returns the official file's content: `state_dict`, `latent_avg` and two entries of `opts`."""
-    kind = next(kind for kind, cls in METHODS.items() if cls is type(method))
-    decoder = generator_keymap(
-        num_layers=method.generator.num_layers,
-        mapping_layers=len(method.generator.mapping.layers),
-    ).to_theirs(method.generator)
-    del decoder["latent_avg"]
-    return {
-        "state_dict": encoder_keymap(method.encoder, layout=kind).to_theirs(method.encoder)
-        | {f"{DECODER}{key}": value for key, value in decoder.items()},
-        "latent_avg": method.latent_average.clone(),
-        "opts": {
-            "encoder_type": next(name for name, value in KINDS.items() if value == kind),
-            "start_from_latent_avg": True,
-        },
-    }

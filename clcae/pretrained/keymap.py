@@ -19,19 +19,8 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 LISTED = 4  # keys named in an error, of each kind
 
 
-def same(tensor: Tensor) -> Tensor:
-    """Returns the tensor unchanged."""
+def _same(tensor: Tensor) -> Tensor:
     return tensor
-
-
-def drop_axis(tensor: Tensor) -> Tensor:
-    """Removes the leading axis of length one."""
-    return tensor.squeeze(0)
-
-
-def add_axis(tensor: Tensor) -> Tensor:
-    """Adds a leading axis of length one."""
-    return tensor.unsqueeze(0)
 
 
 @dataclass(frozen=True)
@@ -40,8 +29,8 @@ class Entry:
 
     source: str
     target: str
-    to_ours: Callable[[Tensor], Tensor] = same
-    to_theirs: Callable[[Tensor], Tensor] = same
+    to_ours: Callable[[Tensor], Tensor] = _same
+    to_theirs: Callable[[Tensor], Tensor] = _same
 
 
 def module_entries(module: nn.Module, *, source: str, target: str) -> list[Entry]:
@@ -112,10 +101,8 @@ class KeyMap:
         Raises:
             ValueError: as `to_ours`.
         """
-        module = empty_for(state, make)
-        ours = self.to_ours(state, module)
-        module.load_state_dict({key: value.clone() for key, value in ours.items()}, assign=True)
-        return module
+        copies = {key: tensor.clone() for key, tensor in state.items()}
+        return self.fill(empty_for(state, make), copies)
 
     def to_theirs(self, module: nn.Module) -> dict[str, Tensor]:
         """Converts the state dict of `module` to a foreign one; constants are written too."""

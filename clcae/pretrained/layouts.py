@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clcae.data.transforms import at_input_size
 from clcae.pretrained import clcae, e4e, frozen, nvidia, rosinality
 from clcae.pretrained.keymap import KeyMap
-from clcae.pretrained.torch_file import peek, read_torch_file, reading
+from clcae.pretrained.torch_file import is_other_pickle, peek, read_torch_file, reading
 from clcae.pretrained.unpickle import Array, Attributes
 from clcae.stylegan2 import Generator
 
@@ -59,7 +59,7 @@ class Contents:
         with reading(path) as file:
             start = peek(file)
         size = Path(path).stat().st_size
-        if nvidia.is_nvidia_pickle(start):
+        if is_other_pickle(start):
             networks = nvidia.read_nvidia_pickle(path)
             tree = {name: network.state for name, network in networks.items()}
             return cls(tree, networks=networks, size=size)

@@ -122,12 +122,22 @@ class Report:
 
 @dataclass(frozen=True)
 class Imported:
-    """A module, in evaluation mode, and where it comes from."""
+    """A module in evaluation mode, and its origin."""
 
     module: nn.Module
     layout: str
     report: Report
-    provenance: Mapping[str, Any]  # layout, file name without folder, sha256; also of companions
+    files: Mapping[str, str | Path | None]  # "file", and those given beside it
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Layout, and file name and sha256 of the file and of those beside it; reads them whole."""
+        origins: dict[str, Any] = {
+            name: {"file": Path(path).name, "sha256": sha256(path)}
+            for name, path in self.files.items()
+            if path is not None
+        }
+        return {"layout": self.layout, **origins.pop("file"), **origins}
 
 
 def import_checkpoint(
@@ -174,11 +184,8 @@ def import_checkpoint(
         line = str(error) if type(error) is ValueError else f"does not fit ({error!r})"
         colon = "" if line.startswith(_VERBS) else ":"
         raise ValueError(" ".join(f"{path}{colon} {line}".split())) from error
-    provenance: dict[str, Any] = {"layout": layout.name, **_origin(path)}
-    for name, other in (("companion", companion), ("generator", generator)):
-        if other is not None:
-            provenance[name] = _origin(other)
-    return Imported(module.eval(), layout.name, report, provenance)
+    files = {"file": path, "companion": companion, "generator": generator}
+    return Imported(module.eval(), layout.name, report, files)
 
 
 def _prefixes(key: str) -> list[str]:
@@ -201,10 +208,6 @@ def _report(layout: Layout, contents: Contents, request: Request) -> Report:
         ignored += given.ignored + given.unused()
         notes += given.notes
     return Report(tuple(used), tuple(ignored), tuple(notes))
-
-
-def _origin(path: str | Path) -> dict[str, str]:
-    return {"file": Path(path).name, "sha256": sha256(path)}
 
 
 def _existing(source: str | Path, what: str) -> Path:

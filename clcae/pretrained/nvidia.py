@@ -24,7 +24,7 @@ from torch import Tensor
 
 from clcae.ops import low_pass
 from clcae.pretrained.keymap import Entry, KeyMap, count, require
-from clcae.pretrained.torch_file import MAGIC, peek, read_stream, reading, refusal
+from clcae.pretrained.torch_file import peek, read_stream, reading, refusal
 from clcae.pretrained.unpickle import (
     Budget,
     Call,
@@ -59,11 +59,6 @@ class Network:
     init_args: tuple[Any, ...]
     init_kwargs: Mapping[str, Any]
     state: dict[str, Tensor]
-
-
-def is_nvidia_pickle(start: bytes) -> bool:
-    """Returns whether a file begins as a pickle of networks, and not as one of torch.save."""
-    return start[:1] == pickle.PROTO and MAGIC.to_bytes(10, "little") not in start
 
 
 def read_nvidia_pickle(path: str | Path) -> dict[str, Network]:
@@ -266,14 +261,6 @@ def generator_from_network(network: Network) -> Generator:
     if not isinstance(multiplier, float | int) or not 0 < multiplier <= 1:
         raise ValueError(f"this {GENERATOR} has the mapping lr_multiplier {shown(multiplier)}")
     return generator_from_state(network.state, mapping_lr_multiplier=float(multiplier))
-
-
-def generator_to_state(generator: Generator) -> dict[str, Tensor]:
-    """Converts a generator to the state dict of a `G_ema`, as copies on the CPU."""
-    keymap = generator_keymap(
-        num_layers=generator.num_layers, mapping_layers=len(generator.mapping.layers)
-    )
-    return {key: value.detach().cpu().clone() for key, value in keymap.to_theirs(generator).items()}
 
 
 def discriminator_keymap(*, num_blocks: int) -> KeyMap:

@@ -13,12 +13,20 @@ from torch import Tensor
 
 from clcae.files import replacing
 from clcae.ops import low_pass
-from clcae.pretrained.keymap import Entry, KeyMap, add_axis, count, drop_axis, require
+from clcae.pretrained.keymap import Entry, KeyMap, count, require
 from clcae.stylegan2 import Discriminator, Generator, Layer
 
 GENERATOR = "rosinality generator (g_ema)"
 DISCRIMINATOR = "rosinality discriminator (d)"
 LR_MULTIPLIER = 0.01  # of the mapping network, in every file of this layout
+
+
+def _drop_axis(tensor: Tensor) -> Tensor:
+    return tensor.squeeze(0)
+
+
+def _add_axis(tensor: Tensor) -> Tensor:
+    return tensor.unsqueeze(0)
 
 
 def _scalar(tensor: Tensor) -> Tensor:
@@ -44,7 +52,7 @@ def _kernel(gain: float) -> Tensor:
 
 def _modulated(source: str, target: str) -> list[Entry]:
     return [
-        Entry(f"{source}.conv.weight", f"{target}.weight", drop_axis, add_axis),
+        Entry(f"{source}.conv.weight", f"{target}.weight", _drop_axis, _add_axis),
         Entry(f"{source}.conv.modulation.weight", f"{target}.affine.weight"),
         Entry(f"{source}.conv.modulation.bias", f"{target}.affine.bias"),
     ]
@@ -54,7 +62,7 @@ def generator_keymap(*, num_layers: int, mapping_layers: int) -> KeyMap:
     """Returns the table of a generator; `latent_avg` is one of its keys."""
     entries = [
         Entry("latent_avg", "w_average"),
-        Entry("input.input", "synthesis.const", drop_axis, add_axis),
+        Entry("input.input", "synthesis.const", _drop_axis, _add_axis),
     ]
     constants = {}
     for index in range(mapping_layers):

@@ -73,6 +73,11 @@ def peek(file: BinaryIO) -> bytes:
     return start
 
 
+def is_other_pickle(start: bytes) -> bool:
+    """Returns whether a file begins as a pickle, but not as one of torch.save: NVIDIA's."""
+    return start[:1] == pickle.PROTO and MAGIC.to_bytes(10, "little") not in start
+
+
 def refusal(start: bytes) -> str:
     """Says what a file with these first bytes is, where it is no checkpoint."""
     if start[7:9] == b"\0{":

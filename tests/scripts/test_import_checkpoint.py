@@ -7,10 +7,10 @@ from pathlib import Path
 import nvidia_files
 import pytest
 import torch
+from official_files import nvidia_state
 
 import clcae
 from clcae.methods.e4e import E4E
-from clcae.pretrained import nvidia
 from clcae.pretrained.layouts import LAYOUTS
 from clcae.pretrained.rosinality import export_rosinality
 from clcae.serialization import read_metadata, save
@@ -50,7 +50,7 @@ def test_native_file_and_report(
 
 def test_pickle_to_rosinality(tmp_path: Path, generator: Generator) -> None:
     path, out = tmp_path / "a.pkl", tmp_path / "a.pt"
-    state = nvidia.generator_to_state(generator)
+    state = nvidia_state(generator)
     nvidia_files.write(path, G_ema=nvidia_files.network("Generator", state, z_dim=4, w_dim=4))
     assert main([str(path), "--out", str(out), "--export", "rosinality"]) == 0
     assert set(torch.load(out, weights_only=True)) == {"g_ema", "latent_avg"}

@@ -7,10 +7,11 @@ import goldens
 import official
 import pytest
 import torch
+from official_files import e4e_to_checkpoint
 from torch import Tensor
 
 from clcae.methods.e4e import E4E, PSP
-from clcae.pretrained.e4e import e4e_from_checkpoint, e4e_from_state, e4e_to_checkpoint
+from clcae.pretrained.e4e import e4e_from_checkpoint, e4e_from_state
 
 TOLERANCE = 5e-5  # tests/fixtures/README.md
 OPTS = {"encoder_type": "Encoder4Editing", "stylegan_size": 1024, "start_from_latent_avg": True}

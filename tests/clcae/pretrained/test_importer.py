@@ -8,13 +8,13 @@ import goldens
 import official
 import pytest
 import torch
+from official_files import e4e_to_checkpoint, nvidia_state
 from torch import Tensor
 
 import clcae
 from clcae.methods.e4e import E4E, PSP
 from clcae.methods.interface import InversionMethod
 from clcae.pretrained import nvidia, rosinality
-from clcae.pretrained.e4e import e4e_to_checkpoint
 from clcae.pretrained.layouts import LAYOUTS
 from clcae.pretrained.loading import import_checkpoint
 from clcae.pretrained.rosinality import export_rosinality
@@ -231,7 +231,7 @@ def test_exported_generators_come_back_bit_for_bit(path: Path, depth: int) -> No
     export_rosinality(loaded, path.with_suffix(".again"))
     again = torch.load(path.with_suffix(".again"), weights_only=True)
     assert same(again["g_ema"], content["g_ema"])
-    bare = nvidia.generator_from_state(nvidia.generator_to_state(generator))
+    bare = nvidia.generator_from_state(nvidia_state(generator))
     assert same(bare.state_dict(), generator.state_dict())
 
 

@@ -7,9 +7,9 @@ import goldens
 import nvidia_files
 import pytest
 import torch
+from official_files import nvidia_state
 
 import clcae
-from clcae.pretrained import nvidia
 from clcae.pretrained.loading import import_checkpoint
 from clcae.pretrained.nvidia import read_nvidia_pickle
 from clcae.stylegan2 import Discriminator, Generator
@@ -88,7 +88,7 @@ def test_any_resolution_width_depth_and_learning_rate(tmp_path: Path) -> None:
     ).eval()
     path = tmp_path / "a.pkl"
     kwargs = {"z_dim": 96, "w_dim": 256, "mapping_kwargs": {"num_layers": 3, "lr_multiplier": 0.1}}
-    state = nvidia.generator_to_state(ours)
+    state = nvidia_state(ours)
     nvidia_files.write(path, G_ema=nvidia_files.network("Generator", state, **kwargs))
     loaded = clcae.load_generator(path)
     assert loaded.settings == ours.settings
