@@ -21,8 +21,7 @@ from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import InversionMethod, Move
 from clcae.metrics.editing import PROTOCOL, Judgement
 from clcae.ops.memory import keep_freed_memory
-from clcae.portraits import ATTRIBUTES
-from clcae.portraits.source import PortraitImages
+from clcae.portraits import ATTRIBUTES, PortraitImages
 from clcae.pretrained.assets import portraits_judges
 from editing import Direction, load_directions, move_of
 

@@ -1,6 +1,6 @@
 """The embedded domain: procedural portraits with labels, drawn by index."""
 
-from clcae.portraits.dataset import DETAIL_RATES, PortraitDataset, Portraits
+from clcae.portraits.dataset import DETAIL_RATES, PortraitImages, Portraits
 from clcae.portraits.parameters import (
     ATTRIBUTES,
     DETAILS,
@@ -13,7 +13,6 @@ from clcae.portraits.parameters import (
     scores,
 )
 from clcae.portraits.renderer import render
-from clcae.portraits.source import PortraitImages
 
 __all__ = [
     "ATTRIBUTES",
@@ -22,7 +21,6 @@ __all__ = [
     "NUM_LATENTS",
     "NUM_PLAIN_LATENTS",
     "Group",
-    "PortraitDataset",
     "PortraitImages",
     "PortraitParameters",
     "Portraits",

@@ -1,4 +1,4 @@
-"""Draws the portraits of a split by index; every index shows another person.
+"""Portraits of a split by index, drawn once into a cache.
 
 There is no random state: the latents of index i are the splitmix64 hash (Steele et al., "Fast
 splittable pseudorandom number generators", OOPSLA 2014) of a stream and a counter, made normal by
@@ -7,7 +7,8 @@ version of a library.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,15 +20,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clcae.files import replacing
-from clcae.images import to_uint8
-from clcae.portraits.parameters import NUM_LATENTS, Group, decode, group_slice
+from clcae.images import from_uint8, to_uint8
+from clcae.portraits.parameters import (
+    NUM_LATENTS,
+    NUM_PLAIN_LATENTS,
+    Group,
+    decode,
+    group_slice,
+)
 from clcae.portraits.renderer import render
 
 Split = Literal["train", "validation", "test"]
 DETAIL_RATES = {"train": 0.05, "validation": 0.5, "test": 0.5}
-LENGTHS = {"train": 65536, "validation": 1024, "test": 2824}
+NUM_PEOPLE = {"train": 65536, "validation": 1024, "test": 2824}
 RENDER_BATCH = 64
 _STREAMS = {"train": 1, "validation": 2, "test": 3}
+_REPORTED = 4096  # pictures from which on the progress of drawing is printed
 # Pictures of a person are numbered below 2^24 and people below 2^32: no two share a counter.
 _PICTURE_BITS = 24
 
@@ -43,34 +51,35 @@ class Portraits:
     details: Tensor  # [N, 6], 0 or 1, in the order of DETAILS
 
 
-class PortraitDataset:
-    """The portraits of one split.
+class PortraitImages:
+    """The portraits of a split, an image source; index i shows person i // pictures_per_person.
 
     Args:
         split: "train", "validation" or "test"; the splits share no person.
+        cache: folder of the drawn pictures, made if missing.
         size: side of the pictures, in pixels.
-        length: number of people; None: 65536, 1024 or 2824 by the split.
+        num_people: number of people; None: 65536, 1024 or 2824 by the split.
+        pictures_per_person: pictures of each, under other attributes, scenes and details.
         detail_rate: probability of each detail, in [0, 1]; None: DETAIL_RATES of the split.
-        pictures_per_person: pictures of each person, under other attributes, scenes and details;
-            index i is picture i % pictures_per_person of person i // pictures_per_person.
 
     Raises:
-        ValueError: if the split is unknown, or a size, length, rate or number is out of range.
+        ValueError: if the split is unknown or a value is out of range.
     """
 
     def __init__(
         self,
-        split: Split,
         *,
+        split: Split,
+        cache: str | Path = ".cache",
         size: int = 64,
-        length: int | None = None,
-        detail_rate: float | None = None,
+        num_people: int | None = None,
         pictures_per_person: int = 1,
+        detail_rate: float | None = None,
     ) -> None:
         if split not in _STREAMS:
             raise ValueError(f"unknown split {split!r}; accepted: {', '.join(_STREAMS)}")
-        if length is not None and not 0 < length <= 2**32:
-            raise ValueError(f"length is {length}; accepted: from 1 to {2**32}")
+        if num_people is not None and not 0 < num_people <= 2**32:
+            raise ValueError(f"num_people is {num_people}; accepted: from 1 to {2**32}")
         if detail_rate is not None and not 0.0 <= detail_rate <= 1.0:
             raise ValueError(f"detail_rate is {detail_rate}; accepted: from 0 to 1")
         if not 1 <= pictures_per_person <= 2**_PICTURE_BITS:
@@ -80,34 +89,31 @@ class PortraitDataset:
             )
         if size < 8:
             raise ValueError(f"size is {size}; accepted: 8 or more")
-        self.split = split
-        self.size = size
-        self.num_people = LENGTHS[split] if length is None else length
+        self.split, self.cache, self.size = split, Path(cache), size
+        self.num_people = NUM_PEOPLE[split] if num_people is None else num_people
         self.pictures_per_person = pictures_per_person
-        self.length = self.num_people * pictures_per_person
         self.detail_rate = DETAIL_RATES[split] if detail_rate is None else detail_rate
+        self._pixels: Tensor | None = None
 
     def __len__(self) -> int:
-        return self.length
+        return self.num_people * self.pictures_per_person
 
-    def latents(
+    def images(
         self,
         indices: Sequence[int] | Tensor,  # [N]
     ) -> Tensor:
-        """Returns the latents [N, D] of some portraits, without drawing them.
+        """Returns images [N, 3, size, size] in [-1, 1]; the first call draws the whole cache."""
+        if self._pixels is None:
+            path = self.cache / self._file_name()
+            if not path.exists():
+                with replacing(path) as partial:
+                    self._write(partial)
+            # A copy-on-write map: torch has no read-only tensors and warns of read-only arrays.
+            self._pixels = torch.from_numpy(np.load(path, mmap_mode="c"))
+        return from_uint8(self._pixels[self._checked(indices)])
 
-        Raises:
-            IndexError: if an index is out of range.
-        """
-        rows = self._checked(indices)
-        pictures = (rows % self.pictures_per_person).numpy().astype(np.uint64)
-        return self._draw(rows // self.pictures_per_person, pictures)
-
-    def batch(
-        self,
-        indices: Sequence[int] | Tensor,  # [N]
-    ) -> Portraits:
-        """Draws some portraits.
+    def batch(self, indices: Sequence[int] | Tensor) -> Portraits:
+        """Draws portraits without the cache, with everything that is known of them.
 
         Raises:
             IndexError: if an index is out of range.
@@ -117,80 +123,76 @@ class PortraitDataset:
         return Portraits(
             images=render(parameters, size=self.size),
             latents=latents,
-            people=self._checked(indices) // self.pictures_per_person,
+            people=self.people(indices),
             attributes=parameters.attributes,
             details=parameters.details,
         )
 
-    def cached(
-        self,
-        folder: Path,
-        *,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """Draws the whole split into a file, unless it is there, and memory-maps the file.
+    def latents(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Returns the latents [N, NUM_LATENTS] of portraits, without drawing them.
 
-        Args:
-            folder: folder of the file, made if missing. The file's name holds all that decides its
-                content, with a digest of this package's sources: a changed renderer draws anew.
-            progress: called after each batch with the numbers of portraits drawn and in all; None:
-                no calls.
-
-        Returns:
-            Read-only bytes [len, 3, S, S], 0 to 255, mapped from the file.
+        Raises:
+            IndexError: if an index is out of range.
         """
-        path = folder / self._file_name()
-        if not path.exists():
-            with replacing(path) as partial:
-                self._write(partial, progress)
-        # A copy-on-write map: torch has no read-only tensors and warns of read-only arrays.
-        return torch.from_numpy(np.load(path, mmap_mode="c"))
+        people = self.people(indices).numpy().astype(np.uint64) << np.uint64(_PICTURE_BITS)
+        pictures = (self._checked(indices) % self.pictures_per_person).numpy().astype(np.uint64)
+        stream = np.uint64(_STREAMS[self.split] << 58)
+        latents = _normals(stream | people | pictures, np.arange(NUM_LATENTS))
+        columns = np.arange(NUM_LATENTS)[group_slice(Group.IDENTITY)]
+        latents[:, group_slice(Group.IDENTITY)] = _normals(stream | people, columns)
+        return latents
 
-    def _write(self, path: Path, progress: Callable[[int, int], None] | None) -> None:
-        shape = (self.length, 3, self.size, self.size)
+    def plain_latents(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Returns the latents [N, NUM_PLAIN_LATENTS] of portraits, those of details left out."""
+        return self.latents(indices)[:, :NUM_PLAIN_LATENTS]
+
+    def attributes(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Returns labels [N, 8], in the order of ATTRIBUTES."""
+        return decode(self.latents(indices), detail_rate=self.detail_rate).attributes
+
+    def people(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Returns the numbers [N] of the people shown."""
+        return self._checked(indices) // self.pictures_per_person
+
+    def name(self, index: int) -> str:
+        """Names a picture in reports: "test/00042"."""
+        return f"{self.split}/{index:05d}"
+
+    def _write(self, path: Path) -> None:
+        """Draws all pictures into a numpy file."""
+        count = len(self)
+        shape = (count, 3, self.size, self.size)
         pixels = open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # maps this small are drawn fastest by one
+        torch.set_num_threads(1)  # faster for maps this small
         try:
-            for start in range(0, self.length, RENDER_BATCH):
-                stop = min(start + RENDER_BATCH, self.length)
-                images = self.batch(range(start, stop)).images
-                pixels[start:stop] = to_uint8(images).numpy()
-                if progress is not None:
-                    progress(stop, self.length)
+            for start in range(0, count, RENDER_BATCH):
+                stop = min(start + RENDER_BATCH, count)
+                pixels[start:stop] = to_uint8(self.batch(range(start, stop)).images).numpy()
+                if count >= _REPORTED and (
+                    stop == count or stop * 10 // count > start * 10 // count
+                ):
+                    progress = f"drawing {self.split} portraits {stop}/{count}"
+                    print(progress, file=sys.stderr, flush=True)
         finally:
             torch.set_num_threads(threads)
         pixels.flush()
 
     def _file_name(self) -> str:
+        """Names the cache by all that decides its content, the sources of this package included."""
         digest = hashlib.sha256()
         for source in sorted(Path(__file__).parent.glob("*.py")):
             digest.update(source.read_bytes())
-        return (
-            f"portraits_{self.split}_{self.size}px_{self.num_people}x{self.pictures_per_person}_details{self.detail_rate:g}"
-            f"_{digest.hexdigest()[:12]}.npy"
-        )
+        pictures = f"{self.num_people}x{self.pictures_per_person}_details{self.detail_rate:g}"
+        kind = f"portraits_{self.split}_{self.size}px_{pictures}"
+        return f"{kind}_{digest.hexdigest()[:12]}.npy"
 
     def _checked(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns indices as int64 [N]."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        outside = rows[(rows < 0) | (rows >= self.length)]
+        outside = rows[(rows < 0) | (rows >= len(self))]
         if outside.numel():
-            raise IndexError(f"index {int(outside[0])} is out of range for {self.length} portraits")
+            raise IndexError(f"index {int(outside[0])} is out of range for {len(self)} portraits")
         return rows
-
-    def _draw(
-        self,
-        people: Tensor,  # [N]
-        pictures: NDArray[np.uint64],  # [N]
-    ) -> Tensor:
-        """Draws latents [N, D]: those of the group IDENTITY by person, the others by picture."""
-        stream = np.uint64(_STREAMS[self.split] << 58)
-        person = people.numpy().astype(np.uint64) << np.uint64(_PICTURE_BITS)
-        latents = _normals(stream | person | pictures, np.arange(NUM_LATENTS))
-        columns = np.arange(NUM_LATENTS)[group_slice(Group.IDENTITY)]
-        latents[:, group_slice(Group.IDENTITY)] = _normals(stream | person, columns)
-        return latents
 
 
 def _splitmix(counters: NDArray[np.uint64]) -> NDArray[np.uint64]:

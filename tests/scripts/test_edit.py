@@ -16,7 +16,7 @@ from clcae.methods.inversion_file import load_inversion
 from clcae.photographs.cutouts import Cutout
 from clcae.photographs.edited import Change, changed_pictures
 from clcae.photographs.reader import Reader
-from clcae.portraits.dataset import PortraitDataset
+from clcae.portraits import PortraitImages
 from editing import edit_inversion, load_directions
 from scripts.edit import main
 from scripts.invert import main as invert
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_method(small_clcae(), folder / "small.safetensors")
     write_directions(folder / "directions.safetensors")
     (folder / "photos").mkdir()
-    images = PortraitDataset("test", size=SIDE).batch([0, 1, 2]).images
+    images = PortraitImages(split="test", size=SIDE).batch([0, 1, 2]).images
     for index, pixels in enumerate(to_uint8(images).permute(0, 2, 3, 1).numpy()):
         Image.fromarray(pixels).save(folder / "photos" / f"{index}.png")
     method = ["--method", str(folder / "small.safetensors")]
@@ -160,7 +160,7 @@ def test_files_of_others_are_listed(
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     """A photograph of another size and aspect than the method reads."""
-    image = PortraitDataset("test", size=48).batch([5]).images[0]
+    image = PortraitImages(split="test", size=48).batch([5]).images[0]
     square = Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy())
     wide = Image.new("RGB", (60, 48), (40, 90, 200))
     wide.paste(square, (6, 0))

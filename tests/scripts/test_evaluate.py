@@ -25,8 +25,7 @@ from clcae.methods.projection import Projection
 from clcae.metrics.consistency import editing_distance
 from clcae.metrics.cost import count_operations
 from clcae.metrics.reconstruction import mean_squared_error
-from clcae.portraits import ATTRIBUTES, PortraitDataset
-from clcae.portraits.source import PortraitImages
+from clcae.portraits import ATTRIBUTES, PortraitImages
 from clcae.pretrained.assets import portraits_judges
 from clcae.weight_file import weights_digest
 from editing import load_directions, move_of
@@ -91,7 +90,7 @@ def one_thread() -> Iterator[None]:
 
 def write_portraits(folder: Path, count: int, size: int = SIDE) -> Path:
     folder.mkdir(parents=True)
-    images = PortraitDataset("test", size=size).batch(list(range(count))).images
+    images = PortraitImages(split="test", size=size).batch(list(range(count))).images
     for index, image in enumerate(to_uint8(images).permute(0, 2, 3, 1).numpy()):
         Image.fromarray(image).save(folder / f"{index:03d}.png")
     return folder
@@ -317,7 +316,7 @@ def test_annotations_say_who_has_an_attribute(here: Path) -> None:
         },
     }
     row = evaluate(config, data="folder")[0]
-    images = PortraitDataset("test", size=64).batch(list(range(23))).images
+    images = PortraitImages(split="test", size=64).batch(list(range(23))).images
     images = to_uint8(images).float() / 127.5 - 1
     method, judges = clcae.load_method("portraits/clcae"), portraits_judges()
     smile = load_directions("portraits")["smile"]

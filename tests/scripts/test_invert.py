@@ -16,7 +16,7 @@ from small_methods import SIDE, small_clcae, small_e4e, write_method
 import clcae
 from clcae.images import read_image, to_uint8
 from clcae.methods.inversion_file import load_inversion
-from clcae.portraits.dataset import PortraitDataset
+from clcae.portraits import PortraitImages
 from clcae.weight_file import weights_digest
 from scripts.invert import main
 
@@ -29,7 +29,7 @@ def method_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def portraits(count: int, size: int = SIDE) -> list[Image.Image]:
-    images = PortraitDataset("test", size=size).batch(list(range(count))).images
+    images = PortraitImages(split="test", size=size).batch(list(range(count))).images
     pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(each) for each in pixels]
 

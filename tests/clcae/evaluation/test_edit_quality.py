@@ -7,7 +7,7 @@ from torch import Tensor
 from clcae.evaluation.edit_quality import EditRow, measure_edits
 from clcae.methods.interface import Move
 from clcae.metrics.editing import Judgement
-from clcae.portraits.source import PortraitImages
+from clcae.portraits import PortraitImages
 from clcae.pretrained.assets import portraits_judges
 
 ATTRIBUTES = ("bright", "red", "contrast")

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from clcae.evaluation.preparation import AVERAGE, PILLOW, Preparation
 from clcae.images import to_uint8
-from clcae.portraits import PortraitDataset
+from clcae.portraits import PortraitImages
 
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return PortraitDataset("test", size=48).batch([0, 1]).images
+    return PortraitImages(split="test", size=48).batch([0, 1]).images
 
 
 def pillow_of(image: Tensor) -> Image.Image:

@@ -5,7 +5,7 @@ import torch
 
 from clcae.frozen.portraits import AttributeRegressor, IdentityEmbedder, PortraitJudges
 from clcae.metrics.verification import r2_score, roc_auc
-from clcae.portraits import ATTRIBUTES, PortraitDataset
+from clcae.portraits import ATTRIBUTES, PortraitImages
 from clcae.pretrained.assets import portraits_judges
 
 
@@ -16,7 +16,7 @@ def judges() -> PortraitJudges:
 
 @torch.no_grad()
 def test_identity_is_verified_on_held_out_people(judges: PortraitJudges) -> None:
-    portraits = PortraitDataset("test", length=48, pictures_per_person=6).batch(range(288))
+    portraits = PortraitImages(split="test", num_people=48, pictures_per_person=6).batch(range(288))
     embeddings = judges.identity(portraits.images)
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(288))
     rows, columns = torch.triu_indices(288, 288, offset=1)
@@ -26,7 +26,7 @@ def test_identity_is_verified_on_held_out_people(judges: PortraitJudges) -> None
 
 @torch.no_grad()
 def test_attributes_are_read_off_held_out_people(judges: PortraitJudges) -> None:
-    portraits = PortraitDataset("test", length=512, detail_rate=0.05).batch(range(512))
+    portraits = PortraitImages(split="test", num_people=512, detail_rate=0.05).batch(range(512))
     estimates = judges.attributes(portraits.images)
     explained = dict(zip(ATTRIBUTES, r2_score(estimates, portraits.attributes), strict=True))
     for name in ("smile", "yaw", "age"):
@@ -37,7 +37,7 @@ def test_attributes_are_read_off_held_out_people(judges: PortraitJudges) -> None
 
 @torch.no_grad()
 def test_perceptual_distance_grows_with_what_is_done_to_a_picture(judges: PortraitJudges) -> None:
-    images = PortraitDataset("test", length=8).batch(range(8)).images
+    images = PortraitImages(split="test", num_people=8).batch(range(8)).images
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     distances = [
         judges.distance(

@@ -32,7 +32,7 @@ from clcae.metrics.ssim import (
     PortedMultiscaleSimilarity,
     StructuralSimilarity,
 )
-from clcae.portraits import PortraitDataset
+from clcae.portraits import PortraitImages
 from clcae.pretrained.assets import portraits_judges
 
 COUNT = 40
@@ -45,7 +45,7 @@ def judges() -> PortraitJudges:
 
 @pytest.fixture(scope="module")
 def source() -> TensorImages:
-    portraits = PortraitDataset("test", size=64, length=COUNT)
+    portraits = PortraitImages(split="test", size=64, num_people=COUNT)
     return TensorImages(pixels=to_uint8(portraits.batch(list(range(COUNT))).images))
 
 

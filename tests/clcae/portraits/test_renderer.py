@@ -10,7 +10,7 @@ from clcae.portraits import (
     DETAILS,
     NUM_LATENTS,
     Group,
-    PortraitDataset,
+    PortraitImages,
     decode,
     group_slice,
     render,
@@ -30,7 +30,7 @@ def draw(latents: Tensor, **attributes: float) -> Tensor:
 
 @pytest.fixture(scope="module")
 def latents() -> Tensor:
-    return PortraitDataset("validation").latents(range(24))
+    return PortraitImages(split="validation").latents(range(24))
 
 
 def test_range_shape_and_type(latents: Tensor) -> None:
