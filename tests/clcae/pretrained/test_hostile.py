@@ -1,4 +1,4 @@
-"""Files made to run code, to fill the memory or to hang: each is refused in one line.
+"""Files made to run code, and damaged ones: each is refused in one line.
 
 Every test that carries a command has it touch a canary; afterwards there must be none. Two of them
 show first that Python's own unpickler does run the file.
@@ -9,9 +9,6 @@ import gzip
 import io
 import os
 import pickle
-import struct
-import time
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +18,7 @@ import numpy as np
 import nvidia_files
 import pytest
 import torch
+from hostile_files import in_stream, in_zip, proto, streamed, text, zipped
 
 from clcae.pretrained.loading import import_checkpoint
 from clcae.pretrained.nvidia import read_nvidia_pickle
@@ -32,27 +30,6 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "canary"
     yield path
     assert not path.exists(), "something in the file was run"
-
-
-@pytest.fixture
-def refused(tmp_path: Path) -> Callable[..., str]:
-    """Reads the bytes through every reader; each must refuse in one line. The importer's line."""
-
-    def check(data: bytes, words: str = "", readers: tuple = (), seconds: float = 20.0) -> str:
-        path = tmp_path / "file.bin"
-        path.write_bytes(data)
-        line = ""
-        for read in readers or (read_torch_file, read_nvidia_pickle, import_checkpoint):
-            start = time.monotonic()
-            with pytest.raises(ValueError, match=r"file\.bin") as caught:
-                read(path)
-            line = str(caught.value)
-            assert time.monotonic() - start < seconds
-            assert "\n" not in line and len(line) < 600 and line.isprintable()
-        assert words in line, line
-        return line
-
-    return check
 
 
 class Touch:
@@ -68,18 +45,6 @@ class Touch:
 
 
 FUNCTIONS = [os.system, eval, exec]
-
-
-def streamed(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer, _use_new_zipfile_serialization=False)
-    return buffer.getvalue()
-
-
-def zipped(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
 
 
 def test_the_canary_works(tmp_path: Path) -> None:
@@ -140,14 +105,6 @@ def test_the_source_of_a_class_is_not_run(canary: Path, tmp_path: Path) -> None:
         import_checkpoint(path)
 
 
-def proto(body: bytes) -> bytes:
-    return b"\x80\x04" + body + b"."
-
-
-def text(value: str) -> bytes:
-    return b"\x8c" + bytes([len(value)]) + value.encode()
-
-
 def handmade(path: Path) -> dict[str, bytes]:
     """Pickles by hand, each a known way past a naive allow-list."""
     command = text(f"touch {path}")
@@ -200,178 +157,8 @@ def handmade(path: Path) -> dict[str, bytes]:
 def test_pickles_by_hand(canary: Path, refused: Any, name: str) -> None:
     data = handmade(canary)[name]
     refused(data)
-    refused(_in_zip(data), readers=(read_torch_file, import_checkpoint))
-    refused(_in_stream(data), readers=(read_torch_file, import_checkpoint))
-
-
-def _in_zip(data: bytes, **entries: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("archive/data.pkl", data)
-        archive.writestr("archive/version", "3\n")
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def _in_stream(data: bytes) -> bytes:
-    heads = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
-    return b"".join(pickle.dumps(head, protocol=2) for head in heads) + data + pickle.dumps([])
-
-
-BOMBS = {
-    "length of bytes": proto(b"\x8e" + struct.pack("<Q", 1 << 62)),
-    "length of a text": proto(b"\x8d" + struct.pack("<Q", 1 << 40)),
-    "length of an integer": proto(b"\x8b" + struct.pack("<i", 1 << 30)),
-    "negative length": proto(b"\x8b" + struct.pack("<i", -1)),
-    "place in the memo": proto(b"Nr\xff\xff\xff\xff0" + b"h\x00"),
-    "nested tuples": proto(b")" + b"\x85" * 200_000),
-    "nested tuples as a key": proto(b"})" + b"\x85" * 200_000 + b"Ns"),
-    "nested lists": proto(b"(" * 200_000 + b"l" * 200_000),
-    "endless operations": proto(b"N0" * 1_500_000),
-    "colliding keys": proto(
-        b"}("
-        + b"".join(
-            b"\x8a\x0a" + (i * ((1 << 61) - 1)).to_bytes(10, "little") + b"N" for i in range(50_000)
-        )
-        + b"u"
-    ),
-    "one list many times": proto(
-        b"]\x94" + b"".join(b"]\x94(" + b"h" + bytes([i]) * 1 + b"h" + bytes([i]) + b"e"
-                             for i in range(100))
-    ),
-    "large text encoded many times": proto(
-        b"c_codecs\nencode\n\x94X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20) + b"\x94"
-        + text("latin1") + b"\x94" + b"]\x94(" + b"h\x00h\x01h\x02\x86R" * 10_000 + b"e"
-    ),
-    "large list made a set many times": proto(
-        b"cbuiltins\nset\n\x94](" + b"N" * 100_000 + b"e\x94" + b"](" + b"h\x00h\x01\x85R" * 90_000
-        + b"e"
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BOMBS)
-def test_bombs(refused: Any, name: str) -> None:
-    refused(BOMBS[name], readers=(read_nvidia_pickle, import_checkpoint), seconds=6.0)
-    refused(_in_zip(BOMBS[name]), readers=(import_checkpoint,), seconds=6.0)
-
-
-def tensor_pickle(
-    *,
-    count: int = 4,
-    offset: Any = 0,
-    size: Any = (2, 2),
-    stride: Any = (2, 1),
-    kind: str = "FloatStorage",
-    identity: bytes = b"storage",
-) -> bytes:
-    """The pickle of {"a": tensor} whose storage "0" is said to have `count` numbers."""
-
-    def plain(value: Any) -> bytes:
-        return pickle.dumps(value, protocol=2)[2:-1]
-
-    return proto(
-        b"}" + text("a") + b"ctorch._utils\n_rebuild_tensor_v2\n(("
-        + text(identity.decode()) + b"ctorch\n" + kind.encode() + b"\n" + text("0") + text("cpu")
-        + plain(count) + b"tQ" + plain(offset) + plain(size) + plain(stride)
-        + b"\x89ccollections\nOrderedDict\n)RtRs"
-    )  # fmt: skip
-
-
-def test_the_handmade_tensor_is_read_where_it_is_honest(tmp_path: Path) -> None:
-    data = torch.arange(4.0).numpy().tobytes()
-    (tmp_path / "a").write_bytes(_in_zip(tensor_pickle(), **{"archive/data/0": data}))
-    tensor = read_torch_file(tmp_path / "a")["a"]
-    assert torch.equal(tensor, torch.arange(4.0).reshape(2, 2))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"size": (1 << 40, 1 << 40)},
-        {"size": (3, 2)},
-        {"size": (-1, 2)},
-        {"size": (2,)},
-        {"size": (1 << 20,), "stride": (0,)},
-        {"size": (2.0, 2)},
-        {"size": (True, 2)},
-        {"size": [1] * 40, "stride": [1] * 40},
-        {"stride": (1 << 62, 1)},
-        {"stride": (-2, 1)},
-        {"stride": "ab"},
-        {"offset": 1},
-        {"offset": -1},
-        {"offset": 1 << 62},
-        {"offset": None},
-        {"count": 1 << 60},
-        {"count": -1},
-        {"count": 5},
-        {"count": "4"},
-        {"kind": "DoubleStorage"},
-        {"kind": "QInt8Storage"},
-        {"identity": b"module"},
-    ],
-)
-def test_tensors_that_lie(refused: Any, changes: dict[str, Any]) -> None:
-    archive = _in_zip(tensor_pickle(**changes), **{"archive/data/0": bytes(16)})
-    refused(archive, readers=(read_torch_file, import_checkpoint))
-
-
-def test_archives_that_lie(refused: Any) -> None:
-    readers = (read_torch_file, import_checkpoint)
-    good = tensor_pickle()
-    for name in ("../../outside", "/etc/outside", "archive\\..\\outside", "a/../../b", "C:outside"):
-        refused(_in_zip(good, **{name: b"x"}), "outside", readers)
-    refused(_in_zip(good), "damaged", readers)  # the storage is missing
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", good)
-        archive.writestr("archive/data/0", bytes(1 << 26))
-    refused(buffer.getvalue(), "compressed", readers)
-    with pytest.warns(UserWarning, match="Duplicate"):
-        twice = _in_zip(good, **{"archive/data.pkl": b"x"})
-    refused(twice, "twice", readers)
-    refused(_in_zip(good, **{"archive/data/0": bytes(16), "archive/byteorder": b"big"}), "endian")
-    refused(_in_zip(good, **{"archive/constants.pkl": b""}), "TorchScript", readers)
-    refused(zipfile_of({"readme.txt": b"hello"}), "none of torch.save", readers)
-    data = bytearray(_in_zip(good, **{"archive/data/0": bytes(16)}))
-    place = data.rindex(b"archive/data/0") - 46  # its entry in the central directory
-    data[place + 20 : place + 28] = struct.pack("<II", 1 << 31, 1 << 31)
-    refused(bytes(data), "", readers)
-
-
-def zipfile_of(entries: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def test_checksum_of_an_archive_is_compared(refused: Any) -> None:
-    data = bytearray(_in_zip(tensor_pickle(), **{"archive/data/0": b"0123456789abcdef"}))
-    data[data.index(b"0123456789")] ^= 1
-    refused(bytes(data), "CRC", (read_torch_file, import_checkpoint))
-
-
-def test_memory_that_many_tensors_share(tmp_path: Path) -> None:
-    tensor = torch.zeros(1 << 18)
-    torch.save({"final_linear.0.weight": tensor, **dict.fromkeys("abcdefghijklmnopqrstuv", tensor)},
-               tmp_path / "a")  # fmt: skip
-    with pytest.raises(ValueError, match="share memory"):
-        import_checkpoint(tmp_path / "a")
-
-
-def test_widths_without_weights_are_not_allocated(tmp_path: Path) -> None:
-    # 60,000 channels on both sides of a convolution would be 130 gigabytes.
-    state = {f"noises.noise_{k}": torch.zeros(1, 1, 4, 4) for k in range(3)}
-    state |= {"style.1.weight": torch.zeros(1, 1), "input.input": torch.zeros(1, 60_000, 1, 1)}
-    state |= {"convs.1.conv.weight": torch.zeros(1, 60_000, 1, 1, 1)}
-    torch.save({"g_ema": state}, tmp_path / "a")
-    with pytest.raises(ValueError, match=r"numbers is described|missing") as caught:
-        import_checkpoint(tmp_path / "a")
-    assert "\n" not in str(caught.value)
+    refused(in_zip(data), readers=(read_torch_file, import_checkpoint))
+    refused(in_stream(data), readers=(read_torch_file, import_checkpoint))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
