@@ -1,11 +1,10 @@
-"""The contrastive aligner of W space: pictures and codes embedded so that partners meet.
+"""The contrastive aligner: embeds images and codes of W so that partners lie together.
 
 CLCAE section 3.1 (stage 1); `ImageEncoder` and `LatentEncoder` of the official code. The towers
-read residuals in the official code (image minus average image, w minus w_avg); here the latent
-tower does, and the image tower where `subtract_average` is set. `clcae.pretrained.clcae` reads
-official files. Deviations: the latent tower's self-attention over one token is the linear map that
-it is (its position embedding has no effect then), there is no dropout, the 1x1 convolutions that
-the official image tower computes and discards do not exist, and the temperature is clamped as
+read residuals in the official code (image minus average image, w minus w_avg); here the image tower
+does so if `subtract_average` is set. Deviations: the self-attention over one token is the linear
+map that it is (its position embedding has no effect), there is no dropout, the 1x1 convolutions
+that the official image tower computes and discards do not exist, and the temperature is clamped as
 CLIP's is (scale at most 100).
 """
 
@@ -35,8 +34,7 @@ class ProjectionHead(nn.Module):
         self.norm = BatchNorm1d(dim)
         self.linear1 = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, dim] -> [N, dim]."""
+    def forward(self, x: Tensor) -> Tensor:  # [N, dim] -> [N, dim]
         return self.linear1(F.relu(self.norm(self.linear0(x))))
 
 
@@ -61,8 +59,7 @@ class ImageTower(nn.Module):
         )
         self.projection = ProjectionHead(dim=dim)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] -> [N, dim]."""
+    def forward(self, images: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, dim]
         return self.projection(self.head(self.trunk(images)[-1]))
 
 
@@ -78,8 +75,7 @@ class TokenLayer(nn.Module):
         )
         self.norm2 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, dim] -> [N, dim]."""
+    def forward(self, x: Tensor) -> Tensor:  # [N, dim] -> [N, dim]
         x = self.norm1(x + self.attention(x))
         return self.norm2(x + self.feed_forward(x))
 
@@ -93,14 +89,13 @@ class LatentTower(nn.Module):
         self.layers = nn.Sequential(*(TokenLayer(dim=dim) for _ in range(num_layers)))
         self.projection = ProjectionHead(dim=dim)
 
-    def forward(self, offset: Tensor) -> Tensor:
-        """[N, w_dim] -> [N, dim]."""
+    def forward(self, offset: Tensor) -> Tensor:  # [N, w_dim] -> [N, dim]
         return self.projection(self.layers(self.entry(offset)))
 
 
 @register("clcae_aligner")
 class Aligner(nn.Module):
-    """Both towers and the temperature between them."""
+    """Embeds images and codes with a tower each; holds the temperature between them."""
 
     average_image: Tensor
     w_average: Tensor
@@ -145,7 +140,7 @@ class Aligner(nn.Module):
         image: Tensor,  # [3, H, W], the picture of the mean code
         w: Tensor,  # [w_dim]
     ) -> None:
-        """What the towers subtract."""
+        """Sets the averages that the towers subtract."""
         self.average_image.copy_(image)
         self.w_average.copy_(w)
 
@@ -153,10 +148,10 @@ class Aligner(nn.Module):
         self,
         images: Tensor,  # [N, 3, H, W] of the size of `image_size`, in [-1, 1]
     ) -> Tensor:
-        """[N, dim], of unit length where `unit_length` is set.
+        """Embeds images as [N, dim], of unit length if `unit_length` is set.
 
         Raises:
-            ValueError: images of another size than the average image that is subtracted.
+            ValueError: if images have another size than the average image to subtract.
         """
         if self.subtract_average:
             if images.shape[1:] != self.average_image.shape:
@@ -172,7 +167,7 @@ class Aligner(nn.Module):
         self,
         w: Tensor,  # [N, w_dim]
     ) -> Tensor:
-        """[N, dim], of unit length where `unit_length` is set."""
+        """Embeds codes as [N, dim], of unit length if `unit_length` is set."""
         return self._finished(self.latent_tower(w - self.w_average))
 
     def _finished(self, embedding: Tensor) -> Tensor:

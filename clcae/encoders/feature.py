@@ -1,4 +1,4 @@
-"""The feature F: what no latent code can hold, at one layer of the generator.
+"""The feature encoder of CLCAE: F at one layer of the generator, for details no code holds.
 
 CLCAE section 3.2, f = CNN[Attention(Q = T3, K = V = w) + T3]. With the one token w the attention is
 a constant added to every position (`one_token`, the paper's form). Otherwise the positions of T3
@@ -11,14 +11,15 @@ generator's share.
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clcae.encoders.pyramid import made_square
 from clcae.nn.attention import Attention, CrossAttention, OneTokenAttention
+from clcae.nn.style_head import halving_convolutions
 
 
 class FeatureEncoder(nn.Module):
-    """A pyramid level and the codes -> the feature at a generator layer."""
+    """Encodes a pyramid level and the codes as the feature at a generator layer."""
 
     def __init__(
         self,
@@ -54,13 +55,11 @@ class FeatureEncoder(nn.Module):
                 out_dim=in_channels,
                 num_heads=num_heads,
             )
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for index in range(max(int(math.log2(ratio)), 1)):
-            stride = 2 if index < math.log2(ratio) else 1
-            layers += [nn.Conv2d(channels, hidden, 3, stride, padding=1), nn.LeakyReLU(0.2)]
-            channels = hidden
-        self.hidden = nn.Sequential(*layers)
+        self.hidden = halving_convolutions(in_channels, hidden, int(math.log2(ratio)), slope=0.2)
+        if ratio == 1:
+            self.hidden = nn.Sequential(
+                nn.Conv2d(in_channels, hidden, 3, padding=1), nn.LeakyReLU(0.2)
+            )
         self.last = nn.Conv2d(hidden, out_channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         assert self.last.bias is not None
@@ -73,15 +72,11 @@ class FeatureEncoder(nn.Module):
         row_offsets: Tensor,  # [N, L, w_dim], W+ minus the average
         own: Tensor,  # [N, C', R, R], the generator's feature of W+
     ) -> Tensor:
-        """f [N, C', R, R]."""
+        """Computes f [N, C', R, R]."""
         if self.one_token is not None:
             level = level + self.one_token(offset)[:, :, None, None]
         elif self.attention is not None:
             queries = self.norm(level.flatten(2).transpose(1, 2))
             tokens = torch.cat([offset[:, None], row_offsets], dim=1) + self.row_embedding
             level = level + self.attention(queries, tokens).transpose(1, 2).reshape(level.shape)
-        height, width = level.shape[2:]
-        side = max(height, width)
-        margins = [side - width, side - width, side - height, side - height]
-        level = F.pad(level, [margin // 2 for margin in margins])  # no change where it is square
-        return own + self.last(self.hidden(level))
+        return own + self.last(self.hidden(made_square(level)))

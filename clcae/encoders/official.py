@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clcae.encoders.pyramid import Pyramid
+from clcae.encoders.pyramid import Pyramid, made_square
 from clcae.encoders.w_plus import RowHeads
 from clcae.nn.attention import OneTokenAttention
 from clcae.nn.batch_norm import BatchNorm2d
 from clcae.nn.equalized import EqualizedLinear
+from clcae.nn.style_head import halving_convolutions
 
 
 class OneTokenLayer(nn.Module):
@@ -49,7 +50,7 @@ class OneTokenLayer(nn.Module):
         queries: Tensor,  # [N, Q, dim]
         token: Tensor,  # [N, token_dim]
     ) -> Tensor:
-        """[N, Q, dim]."""
+        """Returns the queries after both parts, [N, Q, dim]."""
         x = self.norm1(queries + self._drop(self._attended(token, queries.shape[1])))
         return self.norm2(x + self._drop(self.feed_forward(x)))
 
@@ -107,27 +108,17 @@ class OfficialFeature(nn.Module):
                 f"the pyramid level is {in_side}x{in_side}, the generator's feature "
                 f"{out_side}x{out_side}: expected a level larger by a power of two"
             )
-        self.in_side = in_side
         self.layer = OneTokenLayer(dim=in_channels, token_dim=w_dim, dropout=dropout)
-        layers: list[nn.Module] = []
-        for index in range(int(halvings)):
-            channels = out_channels if index else in_channels
-            layers += [nn.Conv2d(channels, out_channels, 3, 2, padding=1), nn.LeakyReLU(0.01)]
-        self.content = nn.Sequential(*layers)
+        self.content = halving_convolutions(in_channels, out_channels, int(halvings))
 
     def forward(
         self,
         level: Tensor,  # [N, C, h, w], T3; maps that are not square are padded with zeros
         offset: Tensor,  # [N, w_dim], w minus its average
     ) -> Tensor:
-        """f [N, C', R, R]."""
-        height, width = level.shape[2:]
+        """Computes f [N, C', R, R]."""
         x = self.layer(level.flatten(2).transpose(1, 2), offset)
-        x = x.transpose(1, 2).unflatten(2, (height, width))
-        top, left = (self.in_side - height) // 2, (self.in_side - width) // 2
-        if top or left:
-            x = F.pad(x, (left, self.in_side - width - left, top, self.in_side - height - top))
-        return self.content(x)
+        return self.content(made_square(x.transpose(1, 2).unflatten(2, level.shape[2:])))
 
 
 def initialize_officially(module: nn.Module) -> None:

@@ -14,7 +14,7 @@ from clcae.nn.trunk import Trunk
 
 
 class Pyramid(nn.Module):
-    """Images -> feature maps of one width, coarsest first."""
+    """Encodes images as feature maps of one width, coarsest first."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class Pyramid(nn.Module):
         self._first_stride = stem_stride << (len(stages) - num_levels + 1)
 
     def side(self, level: int, size: int) -> int:
-        """Side of a level's map for square images of `size` pixels."""
+        """Returns the side of a level's map for square images of `size` pixels."""
         return size // (self._first_stride << (self.num_levels - 1 - level))
 
     def forward(
         self,
         images: Tensor,  # [N, 3, H, W]
     ) -> list[Tensor]:
-        """[N, width, h, w] of every level, coarsest first."""
+        """Computes [N, width, h, w] of every level, coarsest first."""
         outputs = self.trunk(images)[::-1][: self.num_levels]
         levels = [self.laterals[0](outputs[0])]
         for lateral, output in zip(self.laterals[1:], outputs[1:], strict=True):
@@ -53,3 +53,12 @@ class Pyramid(nn.Module):
             above = F.interpolate(levels[-1], size=size, mode="bilinear", align_corners=True)
             levels.append(above + lateral(output))
         return levels
+
+
+def made_square(
+    level: Tensor,  # [N, C, h, w]
+) -> Tensor:
+    """Pads a feature map with zeros to a square of its longer side, as the official code does."""
+    height, width = level.shape[2:]
+    across, down = (max(height, width) - side for side in (width, height))
+    return F.pad(level, (across // 2, across - across // 2, down // 2, down - down // 2))

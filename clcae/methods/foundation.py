@@ -36,23 +36,7 @@ class Encoding:
 
 
 class FoundationInversion(InversionMethod):
-    """An encoder of w, W+ and F around a frozen generator.
-
-    Args:
-        generator: frozen.
-        image_shape: (H, W) of the images.
-        layer: generator layer of F.
-        pyramid: images -> feature maps, coarsest first.
-        foundation: coarsest feature map -> w minus its average.
-        rows: (w minus its average, feature maps) -> what is added to w, [N, L, w_dim].
-        feature: the feature encoder, called by `feature_of`.
-        feature_level: the level of the pyramid F is made from.
-        subtract_average: give the pyramid images minus the average image.
-        edit_rule: "refined" or "foundation", see `edit`.
-
-    Raises:
-        ValueError: if the generator has no such layer, or `edit_rule` is another.
-    """
+    """An encoder of w, W+ and F around a frozen generator."""
 
     outputs = ("W", "W+", "F")
     output = "F"
@@ -63,15 +47,15 @@ class FoundationInversion(InversionMethod):
         self,
         *,
         generator: Generator,
-        image_shape: tuple[int, int],
-        layer: str,
-        pyramid: Pyramid,
-        foundation: StyleHead,
-        rows: nn.Module,
-        feature: nn.Module,
-        feature_level: int,
-        subtract_average: bool,
-        edit_rule: Rule,
+        image_shape: tuple[int, int],  # (H, W)
+        layer: str,  # of the generator, that of F
+        pyramid: Pyramid,  # images -> feature maps, coarsest first
+        foundation: StyleHead,  # coarsest feature map -> w minus its average
+        rows: nn.Module,  # (w minus its average, feature maps) -> what is added to w
+        feature: nn.Module,  # called by `feature_of`
+        feature_level: int,  # of the pyramid, that F is made from
+        subtract_average: bool,  # give the pyramid images minus the average image
+        edit_rule: Rule,  # see `edit`
     ) -> None:
         super().__init__()
         self.generator = generator

@@ -7,6 +7,19 @@ from torch import Tensor, nn
 from clcae.nn.equalized import EqualizedLinear
 
 
+def halving_convolutions(
+    in_channels: int, channels: int, count: int, *, slope: float = 0.01
+) -> nn.Sequential:
+    """Builds 3x3 convolutions of stride 2, each with a leaky ReLU."""
+    layers: list[nn.Module] = []
+    for index in range(count):
+        layers += [
+            nn.Conv2d(channels if index else in_channels, channels, 3, 2, padding=1),
+            nn.LeakyReLU(slope),
+        ]
+    return nn.Sequential(*layers)
+
+
 class StyleHead(nn.Module):
     """Strided 3x3 convolutions down to 1x1 with leaky ReLU (0.01), then a linear layer."""
 
@@ -20,11 +33,7 @@ class StyleHead(nn.Module):
         super().__init__()
         if side < 2 or side & (side - 1):
             raise ValueError(f"side is {side}, expected a power of two, 2 or more")
-        layers: list[nn.Module] = []
-        for index in range(int(math.log2(side))):
-            channels = in_channels if index == 0 else out_dim
-            layers += [nn.Conv2d(channels, out_dim, 3, 2, padding=1), nn.LeakyReLU(0.01)]
-        self.convs = nn.Sequential(*layers)
+        self.convs = halving_convolutions(in_channels, out_dim, int(math.log2(side)))
         self.linear = EqualizedLinear(in_features=out_dim, out_features=out_dim)
 
     def forward(

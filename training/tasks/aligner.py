@@ -16,7 +16,7 @@ from clcae.data.pairs import RenderedPairs, generated_pairs
 from clcae.data.sampler import shuffled
 from clcae.data.transforms import at_input_size
 from clcae.frozen.judges import Judges, trunk_of
-from clcae.losses import info_nce, retrieval_accuracy
+from clcae.losses.contrastive import info_nce, retrieval_accuracy
 from clcae.nn.gather import gather_rows
 from clcae.serialization import save
 from clcae.stylegan2 import Generator

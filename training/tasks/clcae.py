@@ -9,8 +9,13 @@ from torch import Tensor
 from clcae.aligner import Aligner
 from clcae.data.sources import ImageSource
 from clcae.frozen.judges import Judges, trunk_of
-from clcae.losses import alignment_term, feature_term, reconstruction_terms, weighted_sum
-from clcae.losses.inversion import AlignmentTarget
+from clcae.losses.inversion import (
+    AlignmentTarget,
+    alignment_term,
+    feature_term,
+    reconstruction_terms,
+)
+from clcae.losses.weighted import weighted_sum
 from clcae.methods.foundation import FoundationInversion
 from clcae.stylegan2.synthesis import NoiseMode
 from training.task import Phase, StepContext, StepOutput

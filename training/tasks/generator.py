@@ -22,8 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.data.sampler import shuffled
-from clcae.losses import logistic_discriminator, logistic_generator, r1_penalty
-from clcae.losses.adversarial import path_lengths
+from clcae.losses.adversarial import (
+    logistic_discriminator,
+    logistic_generator,
+    path_lengths,
+    r1_penalty,
+)
 from clcae.ops.compilation import compiled_or_plain
 from clcae.portraits import NUM_PLAIN_LATENTS, PortraitImages, scores
 from clcae.stylegan2 import Discriminator, Generator

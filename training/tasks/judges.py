@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clcae.data.sampler import shuffled
 from clcae.files import write_text
 from clcae.frozen.portraits import AttributeRegressor, IdentityEmbedder
-from clcae.losses import AngularMargin
+from clcae.losses.margin import AngularMargin
 from clcae.metrics.verification import r2_score, roc_auc
 from clcae.portraits import ATTRIBUTES, PortraitImages
 from clcae.serialization import save

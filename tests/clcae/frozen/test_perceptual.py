@@ -15,7 +15,7 @@ from clcae.frozen.judges import Judges, PaperJudges
 from clcae.frozen.moco import MoCo
 from clcae.frozen.perceptual import LPIPS, Classifier
 from clcae.frozen.portraits import AttributeRegressor, IdentityEmbedder, PortraitJudges
-from clcae.losses import reconstruction_terms
+from clcae.losses.inversion import reconstruction_terms
 from clcae.pretrained import frozen
 
 SMALL = {"size": 16, "stem_channels": 4, "stages": [[6, 1], [8, 1]]}

@@ -8,17 +8,16 @@ import official
 import pytest
 import torch
 
-from clcae.losses import (
-    AngularMargin,
-    info_nce,
+from clcae.losses.adversarial import (
     logistic_discriminator,
     logistic_generator,
+    path_lengths,
     r1_penalty,
-    retrieval_accuracy,
-    weighted_sum,
 )
-from clcae.losses.adversarial import path_lengths
+from clcae.losses.contrastive import info_nce, retrieval_accuracy
 from clcae.losses.inversion import feature_term
+from clcae.losses.margin import AngularMargin
+from clcae.losses.weighted import weighted_sum
 
 
 def test_adversarial_goldens() -> None:

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from clcae.aligner import Aligner
-from clcae.losses import info_nce
+from clcae.losses.contrastive import info_nce
 from clcae.nn.gather import gather_rows
 
 IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double()

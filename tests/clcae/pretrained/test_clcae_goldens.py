@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clcae.losses import info_nce
+from clcae.losses.contrastive import info_nce
 from clcae.methods.interface import Inversion
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.pretrained import clcae as pretrained
