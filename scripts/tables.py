@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from clcae.tables.figures import (
 from clcae.tables.formats import comma_separated, latex, markdown
 from clcae.tables.page import page
 from clcae.tables.pooled import put_together
-from clcae.tables.published import PaperTable, read_paper_table, table_config
-from clcae.tables.repeats import difference_sheet, seeded_runs, spread_sheet
+from clcae.tables.published import PaperTable, read_paper_table
+from clcae.tables.repeats import differences, repeated_rows
 from clcae.tables.sheet import Sheet
 
 NAME = "tables.py"
@@ -57,13 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status, 0 or 1. Raises SystemExit 2 for wrong usage."""
     options = _parser().parse_args(arguments)
     try:
-        path = TABLES / f"{options.name}.yaml"
-        config = table_config(path)
-        if "variants" in config:
-            sheets, text = _ablation(config, options)
-        else:
-            sheets, text = _paper(read_paper_table(path), options)
-        text = text or FORMATS[_format(options)](sheets)
+        text = _written(read_paper_table(TABLES / f"{options.name}.yaml"), options)
         if options.out:
             write_text(options.out, text)
         else:
@@ -74,35 +69,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _paper(table: PaperTable, options: argparse.Namespace) -> tuple[list[Sheet], str]:
-    """Makes a table with published rows or of runs, and its page if that is the format."""
+def _written(table: PaperTable, options: argparse.Namespace) -> str:
+    """Collects the rows of a table and writes it in the format that was asked for."""
     found = _measured(table, options)
     if not table.rows and not found:
-        raise _without_runs(options)
-    rows = [row for row, _ in found]
-    if table.results:
-        table, rows = put_together(table, rows)
-    sheet = paper_sheet(table, rows)
-    points = points_of(sheet, table.axes) if table.axes else []
+        raise FileNotFoundError(
+            f"{options.runs or 'runs'} holds no finished run of this table; make them with the "
+            f"command that heads {TABLES.name}/{options.name}.yaml"
+        )
+    sheets = _sheets(table, [row for row, _ in found])
+    points = points_of(sheets[0], table.axes) if table.axes else []
     if options.figure:
         if table.axes is None:
             raise ValueError(f"{options.name} has no columns of distortion and editability")
-        write_figure(tradeoff(points, sheet, table.axes), options.figure)
+        write_figure(tradeoff(points, sheets[0], table.axes), options.figure)
     if _format(options) != "html":
         if options.edits:
             raise ValueError("--edits draws curves on a page: give --format html")
-        return [sheet], ""
+        return FORMATS[_format(options)](sheets)
     figures: dict[str, Callable[[], Any]] = {}
     if table.axes and points:
         caption = f"distortion ({table.axes[0]}) against editability ({table.axes[1]})"
-        figures[caption] = partial(tradeoff, points, sheet, table.axes)
+        figures[caption] = partial(tradeoff, points, sheets[0], table.axes)
     curves = edit_curves(options.edits, QUANTITIES) if options.edits else {}
     for (direction, quantity), of_methods in curves.items():
         what = f"{direction}: {quantity}"
         figures[f"{what} over strength, from {options.edits}"] = partial(
             strength_curves, of_methods, quantity=what
         )
-    return [sheet], page([sheet], figures=_drawn(figures), pictures=_pictures(found))
+    return page(sheets, figures=_drawn(figures), pictures=_pictures(found))
+
+
+def _sheets(table: PaperTable, rows: Sequence[MeasuredRow]) -> list[Sheet]:
+    """Lays out a table, pooled over seeds where it is; then differences from its reference."""
+    if not table.results and not table.variants:
+        return [paper_sheet(table, rows)]
+    sheets = [paper_sheet(*put_together(table, rows))]
+    if table.reference:
+        reference = table.variants[table.reference]
+        present = {row.row.method for row in rows}
+        for method in [each for each in table.variants.values() if each not in present]:
+            print(f"{NAME}: no finished run of {method!r} yet", file=sys.stderr)
+        if minus := differences(rows, reference=reference):
+            title = f"Difference from {reference} of the same seed"
+            pooled = put_together(replace(table, title=title, source="", notes=()), minus)
+            sheets.append(replace(paper_sheet(*pooled), protocol=()))
+    return sheets
 
 
 def _drawn(figures: dict[str, Callable[[], Any]]) -> dict[str, bytes]:
@@ -119,6 +131,10 @@ def _measured(
 ) -> list[tuple[MeasuredRow, Path | None]]:
     """Reads rows that have a metric of the table, with the folder that may hold their grid."""
     found: list[tuple[MeasuredRow, Path | None]] = []
+    if table.variants:
+        if options.results:
+            raise ValueError(f"{options.name} is made of runs alone: --results is for others")
+        return [(row, None) for row in repeated_rows(table, options.runs or Path("runs"))]
     default = [Path("results.jsonl")] if table.rows else []
     if table.results:
         default = [(options.runs or Path("runs")) / table.results]
@@ -152,35 +168,6 @@ def _pictures(found: Sequence[tuple[MeasuredRow, Path | None]]) -> dict[str, byt
             continue
         pictures[str(path)] = path.read_bytes()
     return pictures
-
-
-def _ablation(config: dict[str, Any], options: argparse.Namespace) -> tuple[list[Sheet], str]:
-    """Makes the tables of runs repeated with several seeds, and their page if asked for."""
-    if options.results or options.figure or options.edits:
-        raise ValueError(
-            f"{options.name} is made of runs alone: --results, --figure, --edits are for others"
-        )
-    folder = options.runs or Path("runs")
-    pattern, variants = config["runs"], config["variants"]
-    found = {variant: seeded_runs(folder, pattern.format(variant=variant)) for variant in variants}
-    present = {variant: runs for variant, runs in found.items() if runs}
-    if not present:
-        raise _without_runs(options)
-    shown = {"names": variants, "decimals": config["decimals"]}
-    sheets = [spread_sheet(present, title=config["title"], **shown)]
-    if config["reference"] in present and len(present) > 1:
-        sheets.append(difference_sheet(present, reference=config["reference"], **shown))
-    for variant in (name for name in found if name not in present):
-        print(f"{NAME}: no finished run of {variant} yet", file=sys.stderr)
-    html = _format(options) == "html"
-    return sheets, page(sheets, figures={}, pictures={}) if html else ""
-
-
-def _without_runs(options: argparse.Namespace) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"{options.runs or 'runs'} holds no finished run of this table; make them with the command "
-        f"that heads {TABLES.name}/{options.name}.yaml"
-    )
 
 
 def _format(options: argparse.Namespace) -> str:

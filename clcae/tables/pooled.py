@@ -58,7 +58,7 @@ def _pooled(
             continue
         fields = {
             seed: protocol_fields(runs[seed], name, extra=False)
-            | {"images": _images(runs[seed]) or ""}
+            | ({"images": images} if (images := _images(runs[seed])) else {})
             for seed, name in metrics.items()
         }
         latest = list(fields.values())[-1]

@@ -10,7 +10,7 @@ and `batch`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 UNKNOWN, NOT_APPLICABLE = "null", "n/a"
 DIRECTIONS = ("higher", "lower")
-_KEYS = {"title", "source", "protocol", "columns", "rows", "notes", "figure", "runs", "results"}
+_KEYS = {"title", "source", "protocol", "columns", "rows", "notes", "figure"}
+_KEYS |= {"runs", "results", "variants", "reference"}
 _SOURCE_KEYS = ("paper", "table", "arxiv", "provenance")
 _COLUMN_KEYS = {"metrics", "better", "decimals", "factor", "protocol"}
 _ROW_KEYS = {"values", "provenance", "note"}
@@ -61,6 +62,9 @@ class PaperTable:
         notes: remarks for the reader.
         axes: columns of distortion and of editability, if it has both.
         runs: pattern of the run folders to take rows from; None takes them only when asked.
+        variants: name in the run folders -> method, for runs repeated with several seeds; `runs`
+            has {variant} in place of the name.
+        reference: variant from which the others are subtracted, seed by seed.
         results: file of rows below the folder of runs, to be pooled over seeds and lists of images;
             None for a table that shows its rows one by one.
     """
@@ -72,41 +76,29 @@ class PaperTable:
     notes: tuple[str, ...] = ()
     axes: tuple[str, str] | None = None
     runs: str | None = None
+    variants: Mapping[str, str] = field(default_factory=dict)
+    reference: str | None = None
     results: str | None = None
 
 
-def table_config(path: str | Path) -> dict[str, Any]:
-    """Reads a file of `configs/table`, of whatever kind the table is.
+def read_paper_table(path: str | Path) -> PaperTable:
+    """Reads a table of `configs/table`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no YAML, or no mapping.
+        ValueError: if it is no YAML, a key is missing or unknown, a row has more or fewer values
+            than there are columns, or a value is no number.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such table")
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except (ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path}: no table: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: no table: it holds no keys")
-    return {str(key): value for key, value in values.items()}
-
-
-def read_paper_table(path: str | Path) -> PaperTable:
-    """Reads a table of `configs/table` that has rows of a paper, or takes them from runs.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a key is missing or unknown, a row has more or fewer values than there are
-            columns, or a value is no number.
-    """
-    values = table_config(path)
-    try:
         _check_keys("the table", values, _KEYS, {"title", "source", "columns", "rows"})
-        return _table(values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return _table(values)  # type: ignore[arg-type]
+    except (
+        *(ValueError, TypeError, KeyError, AttributeError),
+        *(YAMLError, OmegaConfBaseException),
+    ) as error:
         raise ValueError(f"{path}: no table: {' '.join(str(error).split())}") from error
 
 
@@ -135,6 +127,8 @@ def _table(values: Mapping[str, Any]) -> PaperTable:
         notes=tuple(values.get("notes") or ()),
         axes=axes,
         runs=values.get("runs"),
+        variants=values.get("variants") or {},
+        reference=values.get("reference"),
         results=values.get("results"),
     )
 

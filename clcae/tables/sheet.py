@@ -28,11 +28,6 @@ class Spread:
         """Sample standard deviation; NaN for one value."""
         return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
 
-    def text(self, number: str) -> str:
-        """Formats mean ± deviation by a format of numbers such as ".2f"; the mean alone for one."""
-        mean, deviation = f"{self.mean:{number}}", f"{self.deviation:{number.lstrip('+')}}"
-        return f"{mean}{PLUS_MINUS}{deviation}" if len(self.values) > 1 else mean
-
 
 @dataclass(frozen=True)
 class Mark:
