@@ -1,1 +1,1 @@
-"""Where images come from: folders, zip files, tensors, and the generator itself."""
+"""Image sources (folders, zip files, tensors), pairs of a generator, and the order of samples."""

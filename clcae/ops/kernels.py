@@ -71,7 +71,7 @@ def status() -> Status:
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Runs the references in the whole process while the block runs, where kernels exist or not."""
+    """Runs the references in place of kernels while the block runs, in the whole process."""
     global _status
     before, _status = _status, Status(usable=False, reason="disabled for a while")
     try:

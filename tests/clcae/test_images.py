@@ -1,4 +1,4 @@
-"""Pictures of every kind in, one convention out; damaged files in, one line out."""
+"""Reading every kind of picture file, one-line errors of damaged ones, writing and grids."""
 
 import os
 from pathlib import Path

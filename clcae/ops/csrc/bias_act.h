@@ -1,15 +1,15 @@
-// Noise, bias, leaky ReLU, gain and clamp: what one thread does with one short vector.
+// Computes noise, bias, leaky ReLU, gain and clamp of one short vector, the work of one thread.
 //
 // y = clamp(gain * act(x + noise + bias)), act(v) = v > 0 ? v : slope * v; slope 1 is "linear".
-// The derivative needs only y: its sign is that of act (times the gain's), and where it lies at the
-// clamp the gradient stops.
+// The derivative is computed from y alone: its sign is that of act (times the gain's), and the
+// gradient is zero where y lies at the clamp.
 #pragma once
 
 #include "portable.h"
 
 namespace clcae {
 
-// A call, as the borders between languages see it. Memory is [samples, outer, inner], dense.
+// Arguments of a call, as plain data. Memory is [samples, outer, inner], dense.
 struct BiasActCall {
   const void* x;      // the gradient, in the backward call
   const void* bias;   // [channels] or null
@@ -55,14 +55,14 @@ struct BiasAct {
         inner(call.inner),
         slope(static_cast<Wide<T>>(call.slope)),
         gain(static_cast<Wide<T>>(call.gain)),
-        // Rounded as results are, or a clamped result could seem to lie within the limit.
+        // Rounded as results are, so that a clamped result equals the limit.
         limit(widen(Narrow<T>::from(static_cast<Wide<T>>(call.clamp)))),
         clamps(call.clamp >= 0),
         channels_last(call.channels_last != 0),
         own_noise(call.own_noise != 0) {}
 };
 
-// Where an element lies; one division for a vector, steps from there.
+// Coordinates of an element: one division for a vector, increments from there.
 template <class Index>
 struct Place {
   Index sample, outer, inner;
@@ -115,7 +115,7 @@ CLCAE_BOTH Wide<T> derived(const BiasAct<T>& op, Wide<T> grad, Wide<T> y) {
   return stopped ? Wide<T>(0) : positive ? value : value * op.slope;
 }
 
-// Elements vector * COUNT and the COUNT - 1 after it, as far as there are any.
+// Processes elements vector * COUNT to vector * COUNT + COUNT - 1, as far as they exist.
 template <class T, class Index, int COUNT>
 CLCAE_BOTH void bias_act_lanes(const BiasAct<T>& op, Index vector) {
   const Index first = vector * COUNT;
@@ -166,7 +166,7 @@ CLCAE_BOTH void bias_act_backward_lanes(const BiasAct<T>& op, Index vector) {
   }
 }
 
-// The vectors of a call, and whether they may be read as such: 16 bytes where all lie on 16.
+// Vectors have 16 bytes if all pointers of the call are aligned to that.
 template <class T>
 constexpr int LONGEST = 16 / sizeof(T);
 
@@ -176,7 +176,7 @@ inline bool vectors_fit(const BiasAct<T>& op) {
          is_aligned<T, LONGEST<T>>(op.y);
 }
 
-// Whether every number stays below 2^31, the stride of a whole grid added.
+// Whether every index is below 2^31, also after adding the stride of a whole grid.
 inline bool index_fits_32(const BiasActCall& call) {
   return call.size < (int64_t(1) << 31) - (1 << 24);
 }

@@ -1,4 +1,4 @@
-// How many blocks a grid-stride loop gets.
+// Computes the number of blocks of a grid-stride loop.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -7,7 +7,7 @@
 
 namespace clcae {
 
-// As many as there is work, but no more than keep every multiprocessor busy several times over.
+// One block for each piece of work, but at most a few for each multiprocessor.
 inline unsigned blocks_for(int64_t wanted) {
   int device = 0, processors = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||

@@ -1,4 +1,4 @@
-// Plain functions between the kernels (.cu, no torch in them) and their binding to torch (.cpp).
+// Functions that launch the kernels (.cu, without torch), for their binding to torch (.cpp).
 #pragma once
 
 #include "bias_act.h"
@@ -6,7 +6,7 @@
 
 namespace clcae {
 
-// Each starts a kernel on a cudaStream_t of the current device; the cudaError_t, 0 for success.
+// Each launches a kernel on a cudaStream_t of the current device; returns the cudaError_t.
 int launch_bias_act(const BiasActCall& call, void* stream);
 int launch_bias_act_backward(const BiasActCall& call, void* stream);
 int launch_upfirdn2d(const Upfirdn2dCall& call, void* stream);

@@ -1,6 +1,6 @@
-// The CUDA kernels as implementations of the operators that clcae/ops/library.py defines.
+// Registers the CUDA kernels for the operators that clcae/ops/library.py defines.
 //
-// Lean headers only (no torch/extension.h): they decide how long the first build takes.
+// Small headers only (no torch/extension.h), which keeps the first build short.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty.h>
@@ -27,7 +27,7 @@ int32_t element_of(const Tensor& x) {
   }
 }
 
-// The layout of a result; library.py says the same to the compiler.
+// Memory layout of a result; must agree with _layout in library.py.
 bool is_channels_last(const Tensor& x) {
   return x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast) && !x.is_contiguous();
 }
@@ -77,7 +77,7 @@ Tensor bias_act(const Tensor& given, const std::optional<Tensor>& bias,
     call.noise = own_noise.const_data_ptr();
     call.own_noise = maps > 1;
   }
-  // Rows of one element are walked as if the channels were last: they are.
+  // With rows of one element plain memory is channels last as well.
   call.channels_last = last || pixels == 1;
   call.outer = call.channels_last ? pixels : channels;
   call.inner = call.channels_last ? channels : pixels;

@@ -1,7 +1,7 @@
-// What device code and its twin on the host share: qualifiers, element types, short vectors.
+// Shared by device code and its host build: qualifiers, element types, short vectors.
 //
-// Every formula and every index of the kernels lies in headers that nvcc compiles for the device
-// and g++ for the host, so that the same arithmetic is checked where there is no GPU.
+// All arithmetic of the kernels is in headers that nvcc compiles for the device and g++ for the
+// host, so that tests run it without a GPU.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,10 @@
 
 namespace clcae {
 
-// The element types, as numbers that cross the borders between languages.
+// Codes of the element types, passed between languages.
 enum class Element : int32_t { float16 = 0, bfloat16 = 1, float32 = 2, float64 = 3 };
 
-// The type in which an element is computed with.
+// Type in which elements are computed.
 template <class T>
 struct WideOf {
   using type = float;
@@ -59,7 +59,7 @@ struct Narrow<BFloat16> {
   static CLCAE_BOTH BFloat16 from(float value) { return __float2bfloat16_rn(value); }
 };
 #else
-// The upper half of a float, rounded to nearest even: the host has no type of its own for it.
+// The host's bfloat16: the upper half of a float, rounded to nearest even.
 struct BFloat16 {
   uint16_t bits;
 };
@@ -81,7 +81,7 @@ struct Narrow<BFloat16> {
 };
 #endif
 
-// Neighbours in memory that are read and written with one instruction.
+// Adjacent elements that are loaded or stored by one instruction.
 template <class T, int COUNT>
 struct alignas(sizeof(T) * COUNT) Lanes {
   T at[COUNT];
@@ -104,7 +104,7 @@ CLCAE_BOTH bool is_aligned(const T* pointer) {
 
 CLCAE_BOTH int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-// The remainder that is never negative.
+// Remainder of division, never negative.
 template <class Index>
 CLCAE_BOTH Index modulo(Index value, Index by) {
   const Index rest = value % by;

@@ -1,15 +1,15 @@
-// Zero insertion, padding or cropping, FIR filter, decimation: one element of the result, any case.
+// Zero insertion, padding or cropping, FIR filter, decimation: one element, in the general form.
 //
 // y[r, c] = gain * sum over i, j of tap(i, j) * u[r * down_y + i - pad_y, c * down_x + j - pad_x],
-// where u is x with up - 1 zeros after every sample and zero elsewhere. Only taps that meet a
-// sample are visited. The gradient is the same operator: up and down exchanged, filter turned.
+// where u is x with up - 1 zeros after every sample and zero elsewhere. Only taps at samples are
+// visited. The gradient is the same operator: up and down exchanged, filter turned.
 #pragma once
 
 #include "portable.h"
 
 namespace clcae {
 
-// A call, as the borders between languages see it. The result is dense, x may have any strides.
+// Arguments of a call, as plain data. The result is dense, x may have any strides.
 struct Upfirdn2dCall {
   const void* x;       // [samples, channels, in_height, in_width]
   const void* filter;  // float (double for float64): [taps] both ways, or [taps_y, taps_x]
@@ -41,7 +41,7 @@ struct Upfirdn2d {
         call(given),
         gain(static_cast<Wide<T>>(given.gain)) {}
 
-  // The tap that meets row i and column j below the corner.
+  // Tap at row i and column j from the corner.
   CLCAE_BOTH Wide<T> tap(int64_t i, int64_t j) const {
     const int64_t row = call.flip ? i : call.taps_y - 1 - i;
     const int64_t column = call.flip ? j : call.taps_x - 1 - j;
@@ -52,7 +52,7 @@ struct Upfirdn2d {
     return x + sample * call.stride_sample + channel * call.stride_channel;
   }
 
-  // Where a row of the result begins, in elements.
+  // Offset of an element of the result.
   CLCAE_BOTH int64_t place(int64_t sample, int64_t channel, int64_t row, int64_t column) const {
     if (call.channels_last) {
       return ((sample * call.out_height + row) * call.out_width + column) * call.channels + channel;
@@ -61,7 +61,7 @@ struct Upfirdn2d {
   }
 };
 
-// The first tap along an axis that meets a sample, and that sample (which may lie outside).
+// First tap along an axis that lies at a sample, and that sample (which may be outside x).
 template <class Index>
 struct Meeting {
   Index tap, source;
@@ -78,7 +78,7 @@ struct Meeting {
   }
 };
 
-// Element `index` of the result, counted as it lies in memory.
+// Computes element `index` of the result, in the order of memory.
 template <class T, class Index>
 CLCAE_BOTH void upfirdn2d_element(const Upfirdn2d<T>& op, Index index) {
   const Upfirdn2dCall& call = op.call;
@@ -115,7 +115,7 @@ CLCAE_BOTH void upfirdn2d_element(const Upfirdn2d<T>& op, Index index) {
   op.y[index] = Narrow<T>::from(sum * op.gain);
 }
 
-// Whether every number of the general form stays below 2^31.
+// Whether every index of the general form is below 2^31.
 inline bool index_fits_32(const Upfirdn2dCall& call) {
   const int64_t most = (int64_t(1) << 31) - (1 << 24);
   const int64_t far_y = call.out_height * call.down_y + call.pad_y + call.taps_y * call.up_y;
@@ -131,7 +131,7 @@ inline bool is_common(const Upfirdn2dCall& call) {
   const bool square = call.taps_y == 4 && call.taps_x == 4 && call.up_y == call.up_x &&
                       call.down_y == call.down_x;
   const bool steps = (call.up_y == 1 && call.down_y <= 2) || (call.up_y == 2 && call.down_y == 1);
-  // double is for checks of derivatives; nothing is fast in it.
+  // double, used to check derivatives, has the general form only.
   return square && steps && call.element != static_cast<int32_t>(Element::float64);
 }
 

@@ -1,7 +1,7 @@
 // The fast forms of upfirdn2d for 4 x 4 taps: a thread makes a patch of ROWS x COLS results.
 //
-// Patches begin where the zero insertion does (a result whose corner meets a sample), so that which
-// tap meets which sample is known when compiling, and every sample is read once a patch. Planes
+// Patches begin at a result whose corner is a sample, so that the taps of every sample are known at
+// compile time, and every sample is read once for a patch. Planes
 // (NCHW) go through a tile in shared memory; channels_last reads four channels at once, directly.
 #pragma once
 
@@ -11,7 +11,7 @@ namespace clcae {
 
 constexpr int TAPS = 4;
 
-// Samples that `count` results along an axis need.
+// Number of samples that `count` results along an axis read.
 CLCAE_BOTH constexpr int window(int count, int up, int down) {
   return ((count - 1) * down + TAPS - 1) / up + 1;
 }
@@ -30,7 +30,7 @@ struct Patch {
   static constexpr int STEP = COLS * DOWN / UP, VECTOR = STEP < 4 ? STEP : 4;
 };
 
-// The first result, at or before 0, whose corner meets a sample.
+// First result, at or before 0, whose corner is a sample.
 CLCAE_BOTH int first_corner(int64_t pad, int up) {
   const int rest = static_cast<int>(modulo<int64_t>(pad, up));
   return rest ? rest - up : 0;
@@ -45,7 +45,7 @@ CLCAE_BOTH void read_taps(const Upfirdn2d<T>& op, float (&taps)[TAPS * TAPS]) {
   }
 }
 
-// Adds what one row of samples, the `y`-th of a patch, gives to the results of that patch.
+// Adds the contribution of one row of samples, the `y`-th, to the results of a patch.
 template <int UP, int DOWN, int ROWS, int COLS, int LANES, int SAMPLES>
 CLCAE_BOTH void add_row(const float (&taps)[TAPS * TAPS], int y, const float (&row)[SAMPLES][LANES],
                         float (&sums)[ROWS][COLS][LANES]) {
@@ -68,7 +68,7 @@ CLCAE_BOTH void add_row(const float (&taps)[TAPS * TAPS], int y, const float (&r
   }
 }
 
-// Planes: where a tile lies.
+// Planes: position of a tile.
 template <int UP, int DOWN>
 struct TilePlace {
   using P = Patch<UP, DOWN>;
@@ -86,7 +86,7 @@ struct TilePlace {
     place.plane = plane;
     place.row = static_cast<int>(band - plane * along) * P::HEIGHT + first_y;
     place.column = static_cast<int>(tile - band * across) * P::WIDTH + first_x;
-    // Exact divisions: that is what first_corner is for.
+    // Exact divisions, thanks to first_corner.
     place.from_y = (place.row * DOWN - static_cast<int>(op.call.pad_y)) / UP;
     place.from_x = (place.column * DOWN - static_cast<int>(op.call.pad_x)) / UP;
     return place;
@@ -99,7 +99,7 @@ struct TilePlace {
   }
 };
 
-// Planes, first half: the samples of a tile into shared memory, zero outside the picture.
+// Planes, first half: loads the samples of a tile to shared memory, zero outside the picture.
 template <class T, int UP, int DOWN>
 CLCAE_BOTH void fill_tile(const Upfirdn2d<T>& op, int64_t tile, int thread, float* shared) {
   using P = Patch<UP, DOWN>;
@@ -114,7 +114,7 @@ CLCAE_BOTH void fill_tile(const Upfirdn2d<T>& op, int64_t tile, int thread, floa
   }
 }
 
-// Planes, second half, after all threads have filled: the patch of one thread.
+// Planes, second half, after all threads have loaded: computes the patch of one thread.
 template <class T, int UP, int DOWN>
 CLCAE_BOTH void filter_tile(const Upfirdn2d<T>& op, const float (&taps)[TAPS * TAPS], int64_t tile,
                             int thread, const float* shared) {
@@ -140,7 +140,7 @@ CLCAE_BOTH void filter_tile(const Upfirdn2d<T>& op, const float (&taps)[TAPS * T
   for (int r = 0; r < P::ROWS; ++r) {
     const int out_row = place.row + along * P::ROWS + r;
     if (out_row < 0 || out_row >= op.call.out_height) continue;
-    // A row of the result, whose columns before 0 do not exist.
+    // A row of the result; columns before 0 do not exist.
     T* line = op.y + (place.plane * op.call.out_height + out_row) * op.call.out_width;
     Lanes<T, P::COLS> lanes;
     CLCAE_UNROLL
@@ -157,7 +157,7 @@ CLCAE_BOTH void filter_tile(const Upfirdn2d<T>& op, const float (&taps)[TAPS * T
   }
 }
 
-// Channels last: a strip is ROWS rows of a sample; within it threads go along columns and channels.
+// Channels last: a strip is ROWS rows of a sample; its threads run along columns and channels.
 template <int UP, int DOWN>
 struct Strips {
   using P = Patch<UP, DOWN>;

@@ -1,4 +1,4 @@
-"""Images from memory."""
+"""TensorImages."""
 
 from pathlib import Path
 

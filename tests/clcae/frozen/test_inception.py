@@ -17,7 +17,7 @@ from clcae.pretrained import inception
 
 
 def alive(module: nn.Module) -> dict[str, Tensor]:
-    """A state under which features differ between pictures, which fresh weights do not do."""
+    """Makes weights under which features differ between pictures, unlike fresh ones."""
     generator = torch.Generator().manual_seed(0)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):

@@ -26,7 +26,7 @@ def pictures(seed: int, *shape: int) -> Tensor:
 
 
 def trunk_file(folder: Path, classifier: str) -> Path:
-    """A file as torchvision's, with random weights and without the large classifier layers."""
+    """Writes a file like torchvision's, of random weights, without the classifier layers."""
     torch.manual_seed(0)
     build = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16}[classifier]
     features = build(weights=None).features.state_dict()

@@ -11,7 +11,7 @@ from clcae.nn.folding import folded
 
 
 def trained(module: nn.Module, images: torch.Tensor) -> nn.Module:
-    """With statistics that are not their start, gains of both signs and some near zero."""
+    """Sets statistics away from their initial values, gains of both signs and some near zero."""
     torch.manual_seed(1)
     with torch.no_grad():
         for layer in module.modules():

@@ -47,7 +47,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def guarded(x: Tensor, shift: int = 0) -> Tensor:
-    """A copy whose memory is surrounded by nan, `shift` elements off the strictest alignment."""
+    """Copies a tensor into memory surrounded by nan, `shift` elements off alignment."""
     last = is_channels_last(x)
     flat = x.permute(0, 2, 3, 1).reshape(-1) if last else x.reshape(-1)
     memory = torch.full([x.numel() + 128], torch.nan, dtype=x.dtype)
@@ -60,7 +60,7 @@ def guarded(x: Tensor, shift: int = 0) -> Tensor:
 
 
 def check_guards(y: Tensor) -> None:
-    """Nothing beside a guarded result was written."""
+    """Checks that nothing beside a guarded result was written."""
     memory = torch.empty(0, dtype=y.dtype).set_(y.untyped_storage())
     start = y.storage_offset()
     assert memory[:start].isnan().all() and memory[start + y.numel() :].isnan().all()
@@ -158,7 +158,7 @@ class Emulator:
 
 @pytest.fixture(scope="session")
 def emulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The device functions as a library, compiled by g++ with checks of undefined behaviour."""
+    """Compiles the device functions by g++ with checks of undefined behaviour."""
     if shutil.which("g++") is None:
         pytest.skip("no g++")
     library = tmp_path_factory.mktemp("emulation") / "emulation.so"

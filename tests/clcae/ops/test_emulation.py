@@ -1,4 +1,4 @@
-"""The kernels' own arithmetic, run on the CPU, against the references and the textbook forms."""
+"""The kernels' arithmetic, compiled for the CPU, against references and textbook forms."""
 
 import itertools
 import subprocess
@@ -43,7 +43,7 @@ def slope(activation: str) -> float:
 def textbook(
     x: Tensor, kernel: Tensor, up: Any, down: Any, padding: Any, gain: float, flip: bool
 ) -> Tensor:
-    """Zeros inserted, padded, the whole kernel applied, every `down`-th kept; in float64."""
+    """Computes upfirdn2d by its definition, in float64."""
     n, c, h, w = x.shape
     wide = torch.zeros(n, c, h, up[0], w, up[1], dtype=torch.float64)
     wide[:, :, :, 0, :, 0] = x.double()

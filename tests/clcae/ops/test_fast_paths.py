@@ -1,4 +1,4 @@
-"""What runs where no gradient is kept, against what runs where one is; in place, against not."""
+"""Forms for inference against forms with gradients; in-place operators against plain ones."""
 
 import pytest
 import torch

@@ -17,7 +17,7 @@ NO_GPU = not torch.cuda.is_available()
 
 
 def ran(code: str, **environment: str) -> str:
-    """What a process of its own prints."""
+    """Runs code in a subprocess; returns its output."""
     process = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -74,7 +74,7 @@ def test_kernels_are_disabled_for_a_while() -> None:
 
 
 def test_the_compiler_takes_the_choice_as_a_constant() -> None:
-    # It would otherwise read, or break at, locks, processes and files.
+    # Otherwise it would trace, or break at, locks, processes and files.
     def function(x: torch.Tensor) -> torch.Tensor:
         return x + 1 if kernels.ready() else x + 2
 
@@ -100,7 +100,7 @@ def test_a_folder_belongs_to_sources_and_architectures(
 
 
 def without_tools(tmp_path: Path, *names: str) -> str:
-    """A PATH that holds these tools alone."""
+    """Makes a PATH with these tools only."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in names:
@@ -109,7 +109,7 @@ def without_tools(tmp_path: Path, *names: str) -> str:
 
 
 def toolkit(tmp_path: Path, nvcc: str = "exit 1") -> Path:
-    """A folder that looks like a toolkit."""
+    """Makes a folder that looks like a CUDA toolkit."""
     for name in ("bin", "include"):
         (tmp_path / "cuda" / name).mkdir(parents=True)
     (tmp_path / "cuda" / "include" / "cuda_runtime.h").touch()
@@ -168,6 +168,6 @@ def test_a_failed_build_is_remembered_and_logged_once(
     assert "error" in kernels.status().reason.lower()
     assert "\n" not in kernels.status().reason
     assert (kernels.folder(["90"]) / "failed.txt").read_text() == kernels.status().reason
-    # What a user calls goes on as before.
+    # The operators still work.
     assert bias_act(torch.ones(1, 2), torch.ones(2)).tolist() == [[2.0, 2.0]]
     assert upsample2d(torch.ones(1, 1, 4, 4), low_pass()).shape == (1, 1, 8, 8)

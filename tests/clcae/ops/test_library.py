@@ -20,13 +20,13 @@ TAPS = torch.tensor([1.0, 2.0, 5.0, 3.0], dtype=torch.float64)
 
 
 def unguarded(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Results in memory of their own, as the kernels return them."""
+    """Copies results, as the kernels return new memory."""
     return lambda *arguments: function(*arguments).clone()
 
 
 @pytest.fixture
 def emulated(emulator: Any) -> Iterator[Any]:
-    """The emulator as the CPU implementation, for the length of a test."""
+    """Registers the emulator as the CPU implementation during a test."""
     import clcae.ops.library  # noqa: F401
 
     implementation = torch.library.Library("clcae", "IMPL")
@@ -143,7 +143,7 @@ def test_a_compiled_block_equals_the_references(emulated: Any) -> None:
 
 
 def test_a_tensor_on_a_gpu_goes_to_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With tensors that have a device but no memory: which operator, shape, type, layout."""
+    """Checks operator, shape, type and layout on fake tensors."""
     import clcae.ops.library  # noqa: F401
 
     monkeypatch.setattr(kernels, "_status", kernels.Status(usable=True, reason="for a test"))
@@ -163,7 +163,7 @@ def test_a_tensor_on_a_gpu_goes_to_the_kernels(monkeypatch: pytest.MonkeyPatch) 
         noise = torch.empty(1, 1, 32, 32, device="cuda")
         value = bias_act(upsample2d(x, taps), bias, activation="lrelu", noise=noise)
         assert bias_act(x) is x  # nothing to do
-        # What no kernel has: a gradient of the filter.
+        # The gradient of the filter has no kernel.
         upsample2d(x, taps.requires_grad_())
     assert [name for name in seen if name in ("bias_act", "upfirdn2d")] == ["upfirdn2d", "bias_act"]
     assert value.shape == (2, 8, 32, 32) and value.dtype == torch.float32

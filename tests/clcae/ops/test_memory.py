@@ -1,4 +1,4 @@
-"""Freed memory kept by a process, told by its page faults: a property of a whole process."""
+"""Keeping and releasing freed memory, measured by page faults of subprocesses."""
 
 import platform
 import subprocess

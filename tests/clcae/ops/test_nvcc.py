@@ -45,7 +45,7 @@ def test_the_binding_fits_the_headers_of_torch(tmp_path: Path) -> None:
     source = str(kernels.SOURCES / "library.cpp")
     process = subprocess.run([*command, source], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    # What makes it quick to compile, and what nvcc needs no torch for.
+    # Small headers compile fast, and nvcc needs none of torch's.
     assert "torch/extension.h" not in Path(source).read_text().replace("(no torch/extension.h)", "")
     for path in kernels.SOURCES.iterdir():
         if path.name != "library.cpp":
@@ -55,7 +55,7 @@ def test_the_binding_fits_the_headers_of_torch(tmp_path: Path) -> None:
 @pytest.mark.slow
 @WITH_CUDA
 def test_the_library_builds_loads_and_is_kept(tmp_path: Path) -> None:
-    """The whole way but the GPU; two processes at once build it once."""
+    """Builds and loads without a GPU; two processes at once build once."""
     code = """
 import time, torch
 from clcae.ops import kernels

@@ -22,7 +22,7 @@ from clcae.ops import (
 def textbook_upfirdn(
     x: Tensor, filter: Tensor, up: int, down: int, padding: tuple[int, int], gain: float
 ) -> Tensor:
-    """Zeros inserted, padded, the whole 2-D kernel flipped and applied, every `down`-th kept."""
+    """Computes upfirdn2d by its definition, with the flipped 2-D kernel."""
     n, c, h, w = x.shape
     wide = x.new_zeros(n, c, h, up, w, up)
     wide[:, :, :, 0, :, 0] = x

@@ -1,4 +1,4 @@
-"""The latents: their groups, the ranges of what they mean, and the rates of the rare things."""
+"""The latents: groups, ranges of the decoded parameters, rates of details."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Frozen generators: nothing is computed twice, and nothing stale is used."""
+"""The cache of terms of frozen weights, and compiled synthesis."""
 
 import copy
 import logging

@@ -1,4 +1,4 @@
-"""What the one door promises, at sizes and widths that nothing is made for."""
+"""The generator's interface at unusual sizes and widths."""
 
 import pytest
 import torch
