@@ -87,6 +87,11 @@ class StepContext:
         """
         return torch.Generator().manual_seed(derive_seed(self.seed, self.step, stream))
 
+    def normal(self, stream: str, width: int) -> Tensor:
+        """Draws standard normal numbers [N, width] for these rows, on the CPU."""
+        whole = torch.randn(self.batch_size, width, generator=self.generator(stream))
+        return whole[self.rows]
+
     @property
     def rows(self) -> slice:
         """The rows of the global batch that this rank and micro batch owns."""

@@ -6,9 +6,9 @@ takes all but how the heads are read; `pSp` of both official codes. Deviation: `
 the generator's own resolution; `reconstruct` averages to the input's, the official default of 256.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from clcae.data.transforms import height_and_width
 from clcae.encoders.e4e import GradualEncoder, ProgressiveEncoder
@@ -54,9 +54,6 @@ class _OnePass(InversionMethod):
     def image_shape(self) -> tuple[int, int]:
         """(H, W) of the images that `invert` reads; any with the same longer side is taken."""
         return self.shape
-
-    def encoder_modules(self) -> Mapping[str, nn.Module]:
-        return {"encoder": self.encoder}
 
     def encode(
         self,

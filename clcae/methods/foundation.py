@@ -6,7 +6,7 @@ pyramid, the foundation head, the rows of W+ and the feature encoder, and says w
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Self
@@ -84,14 +84,6 @@ class FoundationInversion(InversionMethod):
     def feature_of(self, encoding: Encoding, own: Tensor) -> Tensor:
         """Computes f from the generator's own feature of the W+ code, both [N, C, R, R]."""
 
-    def encoder_modules(self) -> Mapping[str, nn.Module]:
-        return {
-            "pyramid": self.pyramid,
-            "foundation": self.foundation,
-            "rows": self.rows,
-            "feature": self.feature,
-        }
-
     def start_from(self, tower: ImageTower) -> None:
         """Copies an aligner's image tower into the trunk and the foundation head.
 
@@ -167,23 +159,17 @@ class FoundationInversion(InversionMethod):
         generator = self.generator
         prefix = generator.begin(encoding.w_plus, self.layer, noise=noise)
         feature = self.feature_of(encoding, prefix.feature)
-        scaled = feature
-        if feature_scale != 1.0:
-            scaled = torch.lerp(prefix.feature, feature, feature_scale)
+        own = prefix.feature
+        scaled = feature if feature_scale == 1.0 else torch.lerp(own, feature, feature_scale)
         blended = Prefix(prefix.layer, scaled, prefix.rgb)
-        run: Callable[..., Tensor] = _call
-        if checkpoint_activations:
-            run = partial(checkpoint, use_reentrant=False)
-        pictures = {
+        run = partial(checkpoint, use_reentrant=False) if checkpoint_activations else _call
+        pictures: dict[str, Tensor] = {
             "W": run(generator.synthesize, encoding.w, noise=noise),
             "W+": run(generator.finish, prefix, encoding.w_plus, noise=noise),
             "F": run(generator.finish, blended, encoding.w_plus, noise=noise),
         }
-        return (
-            {name: self.at_input_size(picture) for name, picture in pictures.items()},
-            feature,
-            prefix.feature,
-        )
+        pictures = {name: self.at_input_size(picture) for name, picture in pictures.items()}
+        return pictures, feature, own
 
     def reconstructions(self, images: Tensor) -> dict[str, Tensor]:
         """Reconstructs images in all three outputs, with one pass of the encoder."""
@@ -196,17 +182,12 @@ class FoundationInversion(InversionMethod):
         if self.output == "W":
             codes = broadcast_rows(encoding.w, self.generator.num_codes)
             return Inversion(codes=codes, space=LatentSpace.W, context=context)
-        codes = encoding.w_plus
+        refined = Inversion(codes=encoding.w_plus, space=LatentSpace.W_PLUS, context=context)
         if self.output == "W+":
-            return Inversion(codes=codes, space=LatentSpace.W_PLUS, context=context)
-        derived = self._derived(codes)
-        return Inversion(
-            codes=codes,
-            space=LatentSpace.W_PLUS,
-            feature=self.feature_of(encoding, derived["own"]),
-            layer=self.layer,
-            context=context | derived,
-        )
+            return refined
+        derived = self._derived(encoding.w_plus)
+        feature = self.feature_of(encoding, derived["own"])
+        return replace(refined, feature=feature, layer=self.layer, context=context | derived)
 
     def completed(self, inversion: Inversion) -> Inversion:
         """Recomputes the generator's own feature and RGB of the codes."""
@@ -249,19 +230,13 @@ class FoundationInversion(InversionMethod):
         prefix = Prefix(inversion.layer, inversion.feature, inversion.context["rgb"])
         return self.generator.finish(prefix, inversion.codes)
 
-    def _derived(
-        self,
-        codes: Tensor,  # [N, L, w_dim]
-    ) -> dict[str, Tensor]:
+    def _derived(self, codes: Tensor) -> dict[str, Tensor]:
         """Computes the generator's own feature [N, C, R, R] at the layer of f, and its RGB."""
         prefix = self.generator.begin(codes, self.layer)
         assert prefix.rgb is not None, "the first layer ends a block"
         return {"own": prefix.feature, "rgb": prefix.rgb}
 
-    def at_input_size(
-        self,
-        pictures: Tensor,  # [N, 3, R, R]
-    ) -> Tensor:
+    def at_input_size(self, pictures: Tensor) -> Tensor:
         """Averages and crops pictures to the shape of the images."""
         return at_input_size(pictures, self.image_shape)
 

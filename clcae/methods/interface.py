@@ -73,8 +73,8 @@ class InversionMethod(nn.Module, ABC):
         return other
 
     def encoder_modules(self) -> Mapping[str, nn.Module]:
-        """Modules that training changes, by attribute name: everything but the generator."""
-        return {}
+        """Modules that training changes, by attribute name: all but the generator."""
+        return {name: module for name, module in self.named_children() if name != "generator"}
 
     def for_inference(self) -> Self:
         """Returns a faster copy for inference, equal within rounding; not to be trained or saved.

@@ -34,9 +34,6 @@ class TinyEncoder(InversionMethod):
             nn.Linear(16 * width, generator.num_codes * generator.w_dim),
         )
 
-    def encoder_modules(self) -> Mapping[str, nn.Module]:
-        return {"network": self.network}
-
     def invert(self, images: Tensor) -> Inversion:
         offsets = self.network(images).unflatten(1, (self.generator.num_codes, -1))
         return Inversion(codes=self.generator.w_average + offsets, space=LatentSpace.W_PLUS)

@@ -73,9 +73,8 @@ class AlignerTask(Task):
             images, w = self.pairs.pairs(indices)
             device = self.generator.w_average.device
             return at_input_size(images.to(device), self._size), w.to(device)
-        rng = context.generator("z")
-        z = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)[context.rows]
-        w = self.generator.map(z.to(self.generator.w_average.device), truncation=self.truncation)
+        z = context.normal("z", self.generator.z_dim).to(self.generator.w_average.device)
+        w = self.generator.map(z, truncation=self.truncation)
         images = self.generator.synthesize(w, noise=self.noise)
         return at_input_size(images, self._size).clamp(-1.0, 1.0), w
 

@@ -77,20 +77,13 @@ class GeneratorTask(Task):
     def averaged(self) -> Mapping[str, nn.Module]:
         return {"generator": self.generator}
 
-    def z_of(self, indices: Tensor, context: StepContext) -> Tensor:
-        """Returns z [N, z_dim] of pictures: their latents, then Gaussian noise."""
-        latents = self.images.plain_latents(indices)
-        rng = context.generator("z")
-        noise = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)[context.rows]
-        return torch.cat([latents, noise[:, latents.shape[1] :]], dim=1).to(self.device)
-
     def load_batch(self, context: StepContext) -> dict[str, Tensor]:
-        """Loads pictures and the z that they are drawn from."""
+        """Loads pictures; their z is their latents, then Gaussian noise."""
         indices = shuffled(len(self.images), context.seed, context.samples)
-        return {
-            "images": self.images.images(indices).to(self.device),
-            "z": self.z_of(indices, context),
-        }
+        z = context.normal("z", self.generator.z_dim)
+        latents = self.images.plain_latents(indices)
+        z = torch.cat([latents, z[:, latents.shape[1] :]], dim=1)
+        return {"images": self.images.images(indices).to(self.device), "z": z.to(self.device)}
 
     def validate(self) -> Mapping[str, float]:
         return self.report.quick(self.generator)
@@ -125,8 +118,7 @@ class MappingTask(Task):
 
     def load_batch(self, context: StepContext) -> tuple[Tensor, Tensor]:
         """Draws z, and computes its target in W."""
-        rng = context.generator("z")
-        z = torch.randn(context.batch_size, self.generator.z_dim, generator=rng)[context.rows]
+        z = context.normal("z", self.generator.z_dim)
         target = scores(z[:, :NUM_PLAIN_LATENTS]) @ self.rotation.T
         device = self.generator.w_average.device
         return z.to(device), target.to(device)
