@@ -18,8 +18,14 @@ from clcae.frozen.face_embedders import FaceEmbedder
 from clcae.frozen.inception import FACE_SIZE, FaceNet, TFInception, TorchvisionInception
 from clcae.metrics.identity import DetectedFaceEmbedder, FaceCrop, box_crop, landmark_crop
 from clcae.pretrained.assets import portraits_judges
-from clcae.pretrained.frozen import load_arcface, load_curricularface, load_lpips
-from clcae.pretrained.inception import load_facenet, load_tf_inception, load_torchvision_inception
+from clcae.pretrained.frozen import (
+    load_arcface,
+    load_curricularface,
+    load_facenet,
+    load_lpips,
+    load_tf_inception,
+    load_torchvision_inception,
+)
 
 Images = Tensor  # [N, 3, H, W], in [-1, 1]
 WeightPath = str | Path | None

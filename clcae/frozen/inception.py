@@ -4,7 +4,7 @@ Heusel et al. 2017 (FID) read the pooled features of the TensorFlow graph of 201
 torch-fidelity's. StyleRes (the code of StarGAN v2) and CLCAE's `mertric/fid.py` read torchvision's
 Inception v3 instead, whose weights and input scale are others: the two give other numbers, and
 protocols name them apart. The face network is facenet-pytorch's InceptionResnetV1 (Schroff et al.
-2015, trained on VGGFace2). All are filled by `clcae.pretrained.inception`. Deviation: StarGAN v2
+2015, trained on VGGFace2). All are filled by `clcae.pretrained.frozen`. Deviation: StarGAN v2
 resizes with Pillow, here torch does it with the same filter; a pixel in 100 is a level of 256 off.
 """
 

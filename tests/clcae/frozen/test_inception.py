@@ -13,7 +13,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from clcae.images import to_uint8
 from clcae.metrics.frechet import FrechetDistance
-from clcae.pretrained import inception
+from clcae.pretrained import frozen
 
 
 def alive(module: nn.Module) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def test_fids_network_is_torch_fidelitys(fid_state: dict[str, Tensor], tmp_path:
     path = tmp_path / "weights.pth"
     torch.save(fid_state, path)
     theirs = FeatureExtractorInceptionV3("", ["2048"], feature_extractor_weights_path=str(path))
-    ours = inception.tf_inception_from_state(fid_state)
+    ours = frozen.tf_inception_from_state(fid_state)
     images = pictures()
     features = ours(images)
     torch.testing.assert_close(features, theirs(to_uint8(images))[0], rtol=1e-5, atol=1e-6)
@@ -59,7 +59,7 @@ def test_fids_network_is_torch_fidelitys(fid_state: dict[str, Tensor], tmp_path:
 def test_torchvisions_network_reads_pictures_as_starganv2_does() -> None:
     model = torchvision.models.inception_v3(weights=None, aux_logits=True, init_weights=False)
     state = alive(model)
-    ours = inception.torchvision_inception_from_state(state)
+    ours = frozen.torchvision_inception_from_state(state)
     images = pictures(2, 256, 256)
     normalize = torchvision.transforms.Compose(
         [
@@ -86,7 +86,7 @@ def test_facenet_is_the_packages() -> None:
     model = InceptionResnetV1(classify=True, num_classes=11)
     state = alive(model)
     model.classify = False
-    ours = inception.facenet_from_state(state)
+    ours = frozen.facenet_from_state(state)
     faces = pictures(2, 160, 160)
     with torch.no_grad():
         expected = model.eval()(((faces + 1) * 127.5 - 127.5) / 128)
@@ -97,15 +97,15 @@ def test_facenet_is_the_packages() -> None:
 
 
 LOADERS = [
-    (inception.load_tf_inception, inception.TF_INCEPTION),
-    (inception.load_torchvision_inception, inception.TORCHVISION_INCEPTION),
-    (inception.load_facenet, inception.FACENET),
+    (frozen.load_tf_inception, frozen.TF_INCEPTION),
+    (frozen.load_torchvision_inception, frozen.TORCHVISION_INCEPTION),
+    (frozen.load_facenet, frozen.FACENET),
 ]
 
 
 @pytest.mark.parametrize(("load", "file"), LOADERS)
 def test_a_missing_file_is_told_in_one_line(
-    load: object, file: inception.WeightFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    load: object, file: frozen.WeightFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert callable(load)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -119,22 +119,22 @@ def test_a_missing_file_is_told_in_one_line(
 
 
 def test_other_files_are_refused(fid_state: dict[str, Tensor], tmp_path: Path) -> None:
-    path = tmp_path / inception.TF_INCEPTION.name
+    path = tmp_path / frozen.TF_INCEPTION.name
     torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=r"its sha256 begins with .{8}, not 6726825d"):
-        inception.load_tf_inception(path)
+        frozen.load_tf_inception(path)
     with pytest.raises(ValueError, match=r"472 missing .*; 1 unexpected \(a\)"):
-        inception.tf_inception_from_state({"a": torch.zeros(1)})
+        frozen.tf_inception_from_state({"a": torch.zeros(1)})
     broken = {**fid_state, "fc.bias": torch.zeros(1000)}
     with pytest.raises(ValueError, match=r"fc\.bias \(1000,\)"):
-        inception.tf_inception_from_state(broken)
+        frozen.tf_inception_from_state(broken)
     other = tmp_path / "list.pt"
     torch.save([1, 2], other)
     with pytest.raises(ValueError, match="holds a list, expected 20180402"):
-        inception.load_facenet(other)
+        frozen.load_facenet(other)
 
 
 def test_facenet_loads_from_its_file(tmp_path: Path) -> None:
     path = tmp_path / "vggface2.pt"
     torch.save(InceptionResnetV1().state_dict(), path)
-    assert inception.load_facenet(path).embedding_dim == 512
+    assert frozen.load_facenet(path).embedding_dim == 512
