@@ -7,6 +7,7 @@ collected for the log. It holds no random state: that derives from the step.
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,12 +56,59 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def weights_of(modules: Mapping[str, nn.Module], ema: ExponentialAverage) -> dict[str, Any]:
-    """Returns the entries of a checkpoint that hold weights."""
-    return {
-        "modules": {name: dict(module.state_dict()) for name, module in modules.items()},
-        "ema": ema.state_dict(),
-    }
+@dataclass(kw_only=True)
+class TrainingState:
+    """Everything of a stage that changes while it trains, and that its checkpoints hold."""
+
+    stage: str
+    modules: Mapping[str, nn.Module]
+    ema: ExponentialAverage
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    schedules: Mapping[str, Schedule]
+    means: Means
+    step: int = 0
+    best: float | None = None  # lowest validation cost so far
+
+    def weights(self) -> dict[str, Any]:
+        """Collects what a checkpoint of the best weights holds."""
+        return {
+            "stage": self.stage,
+            "step": self.step,
+            "best": self.best,
+            "modules": {name: dict(module.state_dict()) for name, module in self.modules.items()},
+            "ema": self.ema.values,
+        }
+
+    def everything(self) -> dict[str, Any]:
+        """Collects what a checkpoint to resume from holds."""
+        return {
+            **self.weights(),
+            "optimizers": {name: one.state_dict() for name, one in self.optimizers.items()},
+            "schedules": {name: one.state_dict() for name, one in self.schedules.items()},
+            "means": self.means.state_dict(),
+        }
+
+    def resume(self, path: Path) -> None:
+        """Loads a checkpoint of `everything`.
+
+        Raises:
+            UserError: if it is of another stage, or names or shapes differ.
+        """
+        content = load_checkpoint(path)
+        if content.get("stage") != self.stage:
+            found = content.get("stage")
+            raise UserError(f"{path} is a checkpoint of stage {found!r}, expected {self.stage!r}")
+        load_weights(content, path=path, modules=self.modules, ema=self.ema)
+        _check_names(content["optimizers"], self.optimizers, path=path, kind="optimizers")
+        for name, optimizer in self.optimizers.items():
+            try:
+                optimizer.load_state_dict(content["optimizers"][name])
+            except (ValueError, KeyError) as error:
+                raise UserError(f"{path}: optimizer {name!r} does not fit: {error}") from error
+        for name, schedule in self.schedules.items():
+            schedule.load_state_dict(content["schedules"][name])
+        self.means.load_state_dict(content["means"])
+        self.step, self.best = content["step"], content["best"]
 
 
 def load_weights(
@@ -92,62 +140,6 @@ def load_weights(
         check_state(state, values, what=f"{path}: average of {name!r}")
         for key, value in values.items():
             value.copy_(state[key])
-
-
-def capture(
-    *,
-    stage: str,
-    step: int,
-    best: float | None,
-    modules: Mapping[str, nn.Module],
-    ema: ExponentialAverage,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    schedules: Mapping[str, Schedule],
-    means: Means,
-) -> dict[str, Any]:
-    """Collects everything that resuming needs."""
-    return {
-        "stage": stage,
-        "step": step,
-        "best": best,
-        **weights_of(modules, ema),
-        "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
-        "schedules": {name: schedule.state_dict() for name, schedule in schedules.items()},
-        "means": means.state_dict(),
-    }
-
-
-def restore(
-    content: Mapping[str, Any],
-    *,
-    path: Path,
-    stage: str,
-    modules: Mapping[str, nn.Module],
-    ema: ExponentialAverage,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    schedules: Mapping[str, Schedule],
-    means: Means,
-) -> tuple[int, float | None]:
-    """Loads everything that `capture` collected; returns the step and the best validation value.
-
-    Raises:
-        UserError: if the checkpoint is of another stage, or names or shapes differ.
-    """
-    if content.get("stage") != stage:
-        raise UserError(
-            f"{path} is a checkpoint of stage {content.get('stage')!r}, expected {stage!r}"
-        )
-    load_weights(content, path=path, modules=modules, ema=ema)
-    _check_names(content["optimizers"], optimizers, path=path, kind="optimizers")
-    for name, optimizer in optimizers.items():
-        try:
-            optimizer.load_state_dict(content["optimizers"][name])
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{path}: optimizer {name!r} does not fit: {error}") from error
-    for name, schedule in schedules.items():
-        schedule.load_state_dict(content["schedules"][name])
-    means.load_state_dict(content["means"])
-    return content["step"], content["best"]
 
 
 def check_state(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, what: str) -> None:

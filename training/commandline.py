@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 
 from clcae.ops.memory import keep_freed_memory
 from training.errors import StoppedError, UsageError, UserError, choices_of, explain
-from training.trainer import Interrupts
+from training.trainer import interrupts
 
 # Root key of a group -> the choice that loads a file, and the key of that file.
 FILES = {
@@ -73,13 +73,12 @@ class Command:
             StoppedError: if a signal came.
             UserError: if the command failed.
         """
-        with Interrupts() as interrupts:
-            status = self._wait(interrupts)
-        if interrupts.received:
+        with interrupts() as received:
+            status = self._wait(received)
+        if received:
+            name = signal.Signals(received[0]).name
             raise StoppedError(
-                f"stopped by {signal.Signals(interrupts.received).name}; "
-                "the same command goes on from here",
-                signal_number=interrupts.received,
+                f"stopped by {name}; the same command goes on from here", signal_number=received[0]
             )
         if status:
             raise UserError(
@@ -87,7 +86,7 @@ class Command:
                 "above; the same command goes on from there"
             )
 
-    def _wait(self, interrupts: Interrupts) -> int:
+    def _wait(self, received: list[int]) -> int:
         # train.py and its like set it for themselves; the child would print stack traces.
         environment = {key: text for key, text in os.environ.items() if key != "HYDRA_FULL_ERROR"}
         process = subprocess.Popen(
@@ -102,8 +101,8 @@ class Command:
                 try:
                     process.wait(timeout=POLL)
                 except subprocess.TimeoutExpired:
-                    if interrupts.received and not handed:
-                        process.send_signal(interrupts.received)
+                    if received and not handed:
+                        process.send_signal(received[0])
                         handed = True
         finally:
             if process.poll() is None:

@@ -173,10 +173,6 @@ class ExponentialAverage:
         """Writes the averages into the modules for good."""
         self._write(self.values)
 
-    def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """The averages: module name -> state dict."""
-        return self.values
-
     @torch.no_grad()
     def _write(self, values: Mapping[str, Mapping[str, Tensor]]) -> None:
         for name, module in self.modules.items():

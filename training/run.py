@@ -105,12 +105,12 @@ class _Run:
         """Trains one stage, or loads its weights where it is finished; returns its report."""
         task = self._task(name, stage)
         ema = ExponentialAverage(modules=task.averaged(), **settings.ema)
-        state = self.run_state.stage(name, keep_last=settings.keep_last)
-        record = state.finished()
+        files = self.run_state.stage(name, keep_last=settings.keep_last)
+        record = files.finished()
         if record is not None:
-            load_finished(task, ema=ema, path=state.folder / record["weights"])
+            load_finished(task, ema=ema, path=files.folder / record["weights"])
             self.logger.line(
-                f"{name}: finished before, loaded from {state.folder / record['weights']}"
+                f"{name}: finished before, loaded from {files.folder / record['weights']}"
             )
             done: Mapping[str, Any] = record["report"]
             return done
@@ -125,7 +125,7 @@ class _Run:
                 schedules=schedules,
                 ema=ema,
                 logger=self.logger,
-                state=state,
+                files=files,
                 device=self.device,
                 seed=derive_seed(self.config["seed"], name),
                 settings=settings,

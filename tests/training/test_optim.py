@@ -134,7 +134,7 @@ def test_applied_swaps_and_restores_exactly(fails: bool) -> None:
     raw, tensors = state(module), list(module.parameters())
     try:
         with average.applied():
-            assert equal(state(module), average.state_dict()["module"])
+            assert equal(state(module), average.values["module"])
             assert not equal(state(module), raw)
             if fails:
                 raise KeyError("inside")
@@ -166,7 +166,7 @@ def test_buffers_are_taken_as_they_are() -> None:
     average = ExponentialAverage(modules={"module": module}, half_life=1e6, rampup=None)
     changed(module)
     average.update(seen=0, count=1)
-    averaged = average.state_dict()["module"]
+    averaged = average.values["module"]
     assert torch.equal(averaged["1.running_mean"], module.state_dict()["1.running_mean"])
     assert averaged["1.num_batches_tracked"] == 1
 
