@@ -1,4 +1,4 @@
-"""Several processes as one: torch.distributed behind functions that are idle in a single one."""
+"""Wraps torch.distributed: collectives that do nothing in a single process."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -20,26 +20,26 @@ TIMEOUT = timedelta(hours=2)  # rank 0 alone writes the exports and the report w
 
 
 def rank() -> int:
-    """The index of this process, 0 in a single one."""
+    """Returns the index of this process, 0 in a single one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """The number of processes."""
+    """Returns the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files and speaks to the user."""
+    """Returns whether this is rank 0, which writes files and speaks to the user."""
     return rank() == 0
 
 
 @contextmanager
 def session(device_name: str) -> Iterator[torch.device]:
-    """Joins the processes that torchrun started, if it did, and yields the device of this one.
+    """Joins the process group of torchrun, if there is one, and yields the device of this process.
 
     Args:
-        device_name: as ``pick_device`` takes it.
+        device_name: see `clcae.device.pick_device`.
     """
     try:
         device = pick_device(device_name)
@@ -65,7 +65,7 @@ def barrier() -> None:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is set in any process; the same answer in all."""
+    """Returns, in all processes, whether the flag is set in any."""
     if world_size() == 1:
         return flag
     value = torch.tensor(float(flag), device=_collective_device())
@@ -74,11 +74,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def average(values: Tensor) -> Tensor:
-    """The mean over the processes.
-
-    Args:
-        values: any shape, the same in each process; not changed.
-    """
+    """Returns the mean of a tensor over the processes; the tensor is not changed."""
     if world_size() == 1:
         return values
     total = values.detach().to(_collective_device(), copy=True)
@@ -87,11 +83,10 @@ def average(values: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces each gradient by its mean over the processes.
+    """Averages gradients over the processes, in place, in few messages.
 
-    The gradients are flattened, so that few messages are sent. A parameter that has a gradient in
-    some process takes part with zeros in the others; one that has none anywhere keeps none, since
-    an optimizer treats no gradient and a zero gradient differently.
+    A parameter without a gradient in this process counts as zeros if another has one. One that has
+    none anywhere keeps none, since optimizers treat no gradient and a zero gradient differently.
     """
     if world_size() == 1:
         return
@@ -113,37 +108,25 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def broadcast_modules(modules: Iterable[nn.Module]) -> None:
-    """Gives every process the parameters and buffers of rank 0."""
+    """Copies the parameters and buffers of rank 0 to every process."""
     if world_size() > 1:
         for module in modules:
             _broadcast([*module.parameters(), *module.buffers()])
 
 
 def broadcast_buffers(modules: Iterable[nn.Module]) -> None:
-    """Gives every process the buffers of rank 0, such as running statistics."""
+    """Copies the buffers of rank 0, such as running statistics, to every process."""
     if world_size() > 1:
         for module in modules:
             _broadcast(module.buffers())
 
 
-def gather_objects(value: Any) -> list[Any]:
-    """What each process passed, in the order of ranks; the values are pickled."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
 def on_main(function: Callable[[], Result]) -> Result:
-    """Runs a function in rank 0 alone and gives its result, or its failure, to all.
-
-    Args:
-        function: its result is pickled where there are several processes.
+    """Runs a function in rank 0 alone and returns its result, pickled, in every process.
 
     Raises:
-        UserError: without a message in the other processes, where rank 0 failed, which raises its
-            own error.
+        UserError: without a message, in the other processes if rank 0 failed; rank 0 raises its own
+            error.
     """
     if world_size() == 1:
         return function()
@@ -167,7 +150,7 @@ def on_main(function: Callable[[], Result]) -> Result:
 
 
 def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Runs of tensors of one type and device, each about ``BUCKET_NUMEL`` entries."""
+    """Groups consecutive tensors of one type and device into buckets of about BUCKET_NUMEL."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         full = sum(t.numel() for t in bucket) + tensor.numel() > BUCKET_NUMEL
@@ -188,7 +171,7 @@ def _broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def _collective_device() -> torch.device:
-    """Where a tensor must lie for the running backend."""
+    """Returns the device of tensors for the running backend."""
     if dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -1,9 +1,8 @@
 """One iteration: every phase of a task on one batch, over micro batches and processes.
 
-Gradients are averaged over the processes here (``distributed.average_gradients``) instead of
-wrapping modules in DistributedDataParallel: an iteration has several networks, of which some are
-frozen in turn, losses that differentiate twice, and phases that share a prefix, and none of these
-fits hooks that fire once per backward.
+Gradients are averaged by `distributed.average_gradients` instead of DistributedDataParallel, whose
+hooks fire once per backward: an iteration has several networks, some frozen in turn, losses that
+differentiate twice, and phases that share a batch.
 """
 
 import itertools
@@ -22,22 +21,22 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Iteration:
-    """What is the same in every iteration of a stage.
+    """Runs the iterations of a stage.
 
     Args:
-        task: what is learnt.
-        optimizers: name -> optimizer, for each name of ``task.parameters()``.
-        stage: its name, for messages.
+        task: the task; prepared.
+        optimizers: name -> optimizer, for each name of `task.parameters()`.
+        stage: name of the stage, for messages.
         device: where the task computes.
-        seed: the seed of the stage.
+        seed: seed of the stage.
         total_steps: iterations of the stage.
         batch_size: rows of an iteration, over all processes and micro batches.
-        accumulate: micro batches of an iteration and process.
-        precision: type of the computation inside losses.
+        accumulate: micro batches per iteration and process.
+        precision: type of the computation inside losses; parameters are float32 throughout.
         clip_norm: bound on the gradient norm of a phase; None: no bound.
 
     Raises:
-        ValueError: the batch cannot be divided, or the optimizers are not those of the task.
+        ValueError: if the batch cannot be divided, or the optimizers are not those of the task.
     """
 
     def __init__(
@@ -79,11 +78,11 @@ class Iteration:
             step: iterations done before this one.
 
         Returns:
-            "PHASE/TERM" -> value, averaged over micro batches and processes; every phase also has
-            its "loss" and "gradient_norm", the latter before clipping.
+            "PHASE/TERM" -> value, averaged over micro batches and processes; with "PHASE/loss" and
+            "PHASE/gradient_norm", the latter before clipping.
 
         Raises:
-            NonFiniteError: a term or gradient is infinite or NaN.
+            NonFiniteError: if a term or gradient is infinite or NaN.
         """
         for module in self.modules.values():
             module.train()
@@ -101,7 +100,7 @@ class Iteration:
         return terms
 
     def contexts(self, step: int) -> list[StepContext]:
-        """The contexts of the micro batches of this process."""
+        """Returns the contexts of the micro batches of this process."""
         return [
             StepContext(
                 step=step,
@@ -126,7 +125,7 @@ class Iteration:
     def _phase(
         self, phase: Phase, batches: Sequence[Any], contexts: Sequence[StepContext]
     ) -> dict[str, float]:
-        """Backward over the micro batches, and a step of the phase's optimizer."""
+        """Accumulates gradients over the micro batches and steps the phase's optimizer."""
         trained = self.parameters[phase.optimizer]
         optimizer = self.optimizers[phase.optimizer]
         sums = self._backward(phase, batches, contexts)
@@ -174,7 +173,7 @@ class Iteration:
 
 
 def bfloat16_lacking(device: torch.device) -> str | None:
-    """Why bfloat16 is no use on the device, or None where it is."""
+    """Returns why bfloat16 does not pay on a device, or None where it does."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return None
@@ -189,14 +188,14 @@ def bfloat16_lacking(device: torch.device) -> str | None:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """The context in which losses are computed."""
+    """Returns the autocast context of losses."""
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The Euclidean norm of all gradients together, []; not finite where one of them is not."""
+    """Computes the Euclidean norm [] of all gradients together; not finite if one is not."""
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
@@ -208,17 +207,17 @@ def check_finite(
     modules: Mapping[str, nn.Module],
     where: str,
 ) -> None:
-    """Raises, in every process or in none, where a term or a gradient is not finite.
+    """Raises, in every process or in none, if a term or a gradient is not finite.
 
     Args:
         terms: name -> value, averaged over the processes.
-        norm: the norm of the averaged gradients.
-        parameters: those that the phase trains.
-        modules: where their names come from.
+        norm: norm of the averaged gradients.
+        parameters: parameters of the phase.
+        modules: name -> module, to name parameters.
         where: stage, step and phase, for the message.
 
     Raises:
-        NonFiniteError: names the terms, or else the parameters.
+        NonFiniteError: with the names of the terms, or else of the parameters.
     """
     finite = all(_is_finite(value) for value in [*terms.values(), norm])
     if not distributed.any_rank(not finite):

@@ -1,4 +1,6 @@
-"""Ranger: rectified Adam, lookahead and gradient centralisation in one optimizer.
+"""Ranger, and moving averages of weights.
+
+Ranger is rectified Adam, lookahead and gradient centralisation in one optimizer.
 
 RAdam (Liu et al., arXiv 1908.03265), Lookahead (Zhang et al., arXiv 1907.08610, k = 6, alpha = 0.5)
 and gradient centralisation (Yong et al., arXiv 2004.01461). Matches ``training/ranger.py`` of the
@@ -20,9 +22,7 @@ from torch import Tensor, nn
 def centralize_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Subtracts from every gradient its mean over all axes but the first, in place.
 
-    Args:
-        parameters: those with one axis (biases, normalisation) or without a gradient are left
-            alone.
+    Parameters with one axis (biases, normalisation) and those without a gradient are left alone.
     """
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.dim() > 1:
@@ -31,23 +31,23 @@ def centralize_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 class Ranger(torch.optim.RAdam):
-    """RAdam steps on centralised gradients, pulled towards slow weights every ``period`` steps.
+    """Takes RAdam steps on centralised gradients, pulled to slow weights every `period` steps.
 
-    The slow weights live in the optimizer's state beside the moments, so a state dict resumes
-    exactly, in the middle of a period too.
+    The slow weights are stored in the optimizer's state, so a state dict resumes exactly, in the
+    middle of a period too.
 
     Args:
         params: parameters or parameter groups, as any torch optimizer takes them.
         lr: learning rate.
         betas: decay of the two moments; the defaults are the official ones.
         eps: added to the root of the second moment.
-        weight_decay: decoupled: each step first shrinks a weight by ``lr * weight_decay``.
+        weight_decay: decoupled: each step first shrinks a weight by `lr * weight_decay`.
         period: steps between two updates of the slow weights (k of Lookahead).
         pull: how far the slow weights move towards the fast ones, in (0, 1] (alpha of Lookahead).
-        centralize: whether gradients are centralised.
+        centralize: centralise gradients.
 
     Raises:
-        ValueError: ``period`` is below 1 or ``pull`` outside (0, 1].
+        ValueError: if `period` is below 1 or `pull` outside (0, 1].
     """
 
     def __init__(
@@ -80,7 +80,6 @@ class Ranger(torch.optim.RAdam):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; see ``torch.optim.Optimizer.step``."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -105,13 +104,16 @@ class Ranger(torch.optim.RAdam):
 
 
 class ExponentialAverage:
-    """The moving average of the parameters of some modules; buffers are taken as they are.
+    """Averages the parameters of modules exponentially over training; copies their buffers.
+
+    Half-life in samples and ramp-up follow StyleGAN2 (Karras et al., arXiv 1912.04958, and ADA's
+    code).
 
     Args:
         modules: name -> module to average; may be empty.
         half_life: samples after which an old value counts half.
-        rampup: the half-life is at most this part of the samples seen so far, so that the beginning
-            is forgotten quickly; None: no such limit.
+        rampup: limit of the half-life as a part of the samples seen so far, so that the beginning
+            is forgotten quickly; None: no limit.
     """
 
     def __init__(
@@ -132,7 +134,7 @@ class ExponentialAverage:
         }
 
     def decay(self, *, seen: int, count: int) -> float:
-        """The weight of the old average when ``count`` samples follow the ``seen`` ones."""
+        """Returns the weight of the old average after `count` further samples."""
         half_life = self.half_life
         if self.rampup is not None:
             half_life = min(half_life, max(seen * self.rampup, 1e-8))
@@ -140,12 +142,7 @@ class ExponentialAverage:
 
     @torch.no_grad()
     def update(self, *, seen: int, count: int) -> None:
-        """Moves the averages towards the modules.
-
-        Args:
-            seen: samples before this step.
-            count: samples of this step.
-        """
+        """Moves the averages towards the modules, after `count` samples that followed `seen`."""
         decay = self.decay(seen=seen, count=count)
         for name, module in self.modules.items():
             parameters = {key for key, _ in module.named_parameters()}
@@ -158,7 +155,7 @@ class ExponentialAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The modules hold their averages inside, and exactly what they held before afterwards."""
+        """Swaps the averages into the modules, and restores the modules exactly afterwards."""
         held = {
             name: {key: value.detach().clone() for key, value in module.state_dict().items()}
             for name, module in self.modules.items()
@@ -170,7 +167,7 @@ class ExponentialAverage:
             self._write(held)
 
     def copy_to_modules(self) -> None:
-        """Writes the averages into the modules for good."""
+        """Copies the averages into the modules."""
         self._write(self.values)
 
     @torch.no_grad()

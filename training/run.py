@@ -1,8 +1,9 @@
-"""A whole run: its folder, its parts, its stages in order, and its report."""
+"""Runs what a configuration describes: its stages in order, then its final report."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,34 +26,25 @@ OWN_KEYS = {"run", "seed", "device", "paths", "trainer", "optim", "stages", "rep
 # Keys of the section `trainer`: of the process, and of a stage.
 PROCESS_KEYS = {"suffix", "threads", "tf32", "progress", "debug"}
 LOOP_KEYS = {entry.name for entry in dataclasses.fields(StageSettings)}
-OPTIONAL_COUNTS = {
-    "validate_every",
-    "sample_every",
-    "save_every",
-    "limit_steps",
-    "limit_batch_size",
-}
+LIMITS = {"limit_steps", "limit_batch_size"}
+OPTIONAL_COUNTS = LIMITS | {"validate_every", "sample_every", "save_every"}
 COUNTS = OPTIONAL_COUNTS | {"steps", "batch_size", "accumulate", "log_every", "keep_last"}
 STAGE_KEYS = {"task", "optim", "schedule", "trainer"}
 CONSTANT = {"_target_": "training.schedules.Constant"}
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
-    """Runs, or continues, the configured run.
-
-    Args:
-        cfg: as ``configs/train.yaml`` composes it.
+    """Runs, or continues, the run that configs/train.yaml composes.
 
     Returns:
-        ``run``: the run folder; ``stages``: the report of each stage; ``report``: what the final
-            report returned.
+        "run": run folder; "stages": report of each stage; "report": result of the final report.
 
     Raises:
-        UserError: whatever the user can put right; its ``status`` is the exit status.
+        UserError: if anything is wrong that the user can put right.
     """
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     stages = _checked_stages(config)
-    # All of them before the first is trained: a mistake in the last one should not wait for it.
+    # All before the first is trained: a mistake in the last one should not wait for it.
     loops = {
         name: stage_settings(config["trainer"], stage.get("trainer") or {}, stage=name)
         for name, stage in stages.items()
@@ -81,42 +73,32 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         return {"run": str(folder), "stages": reports, "report": run.report()}
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What the stages of a run share."""
+    """Builds and trains the stages of a run."""
 
-    def __init__(
-        self,
-        *,
-        config: Mapping[str, Any],
-        run_state: RunState,
-        parts: Parts,
-        logger: Logger,
-        device: torch.device,
-    ) -> None:
-        self.config = config
-        self.run_state = run_state
-        self.parts = parts
-        self.logger = logger
-        self.device = device
+    config: Mapping[str, Any]
+    run_state: RunState
+    parts: Parts
+    logger: Logger
+    device: torch.device
 
     def stage(
         self, name: str, stage: Mapping[str, Any], settings: StageSettings
     ) -> Mapping[str, Any]:
-        """Trains one stage, or loads its weights where it is finished; returns its report."""
+        """Trains one stage, or loads its weights if it is finished; returns its report."""
         task = self._task(name, stage)
         ema = ExponentialAverage(modules=task.averaged(), **settings.ema)
         files = self.run_state.stage(name, keep_last=settings.keep_last)
         record = files.finished()
         if record is not None:
-            load_finished(task, ema=ema, path=files.folder / record["weights"])
-            self.logger.line(
-                f"{name}: finished before, loaded from {files.folder / record['weights']}"
-            )
+            weights = files.folder / record["weights"]
+            load_finished(task, ema=ema, path=weights)
+            self.logger.line(f"{name}: finished before, loaded from {weights}")
             done: Mapping[str, Any] = record["report"]
             return done
-        optimizers = self._optimizers(name, stage, task)
-        schedules = self._schedules(name, stage, task, optimizers, total_steps=settings.steps)
-        for part in self.parts.modules():  # what this stage trains, the trainer switches on
+        optimizers, schedules = self._optimizers(name, stage, task, total_steps=settings.steps)
+        for part in self.parts.modules():  # the trainer switches on what this stage trains
             part.requires_grad_(False)
         try:
             trainer = Trainer(
@@ -136,10 +118,9 @@ class _Run:
 
     def report(self) -> Any:
         """Builds and runs the final report, in rank 0 alone."""
-        node = self.config.get("report")
+        node, folder = self.config.get("report"), self.run_state.folder
         if not node:
             return None
-        folder = self.run_state.folder
         return distributed.on_main(lambda: self.parts.build(node, where="report").write(folder))
 
     def _task(self, name: str, stage: Mapping[str, Any]) -> Task:
@@ -155,60 +136,34 @@ class _Run:
         return task
 
     def _optimizers(
-        self, name: str, stage: Mapping[str, Any], task: Task
-    ) -> dict[str, torch.optim.Optimizer]:
-        nodes = _by_optimizer(
-            stage.get("optim"), task, self.config.get("optim"), f"stages.{name}.optim"
-        )
-        return {
-            key: self.parts.build(node, where=f"stages.{name}.optim.{key}", params=list(parameters))
-            for (key, parameters), node in zip(
-                task.parameters().items(), nodes.values(), strict=True
-            )
-        }
-
-    def _schedules(
-        self,
-        name: str,
-        stage: Mapping[str, Any],
-        task: Task,
-        optimizers: Mapping[str, torch.optim.Optimizer],
-        *,
-        total_steps: int,
-    ) -> dict[str, Schedule]:
-        where = f"stages.{name}.schedule"
-        nodes = _by_optimizer(stage.get("schedule"), task, CONSTANT, where)
-        schedules: dict[str, Schedule] = {
-            key: self.parts.build(
-                node, where=f"{where}.{key}", optimizer=optimizers[key], total_steps=total_steps
-            )
-            for key, node in nodes.items()
-        }
-        for key, schedule in schedules.items():
-            if schedule.needs_validation and task.monitor is None:
-                raise UsageError(
-                    f"{where}.{key}: {type(schedule).__name__} needs a task with a monitored value"
-                )
-        return schedules
+        self, name: str, stage: Mapping[str, Any], task: Task, *, total_steps: int
+    ) -> tuple[dict[str, torch.optim.Optimizer], dict[str, Schedule]]:
+        """Builds an optimizer, with its schedule, for each name of `task.parameters()`."""
+        where, parameters = f"stages.{name}", task.parameters()
+        nodes = _by_name(stage.get("optim"), parameters, self.config["optim"], f"{where}.optim")
+        decays = _by_name(stage.get("schedule"), parameters, CONSTANT, f"{where}.schedule")
+        optimizers, schedules = {}, {}
+        for key, group in parameters.items():
+            at = f"{where}.optim.{key}"
+            optimizers[key] = self.parts.build(nodes[key], where=at, params=list(group))
+            at = f"{where}.schedule.{key}"
+            given = {"optimizer": optimizers[key], "total_steps": total_steps}
+            schedules[key] = self.parts.build(decays[key], where=at, **given)
+            if schedules[key].needs_validation and task.monitor is None:
+                kind = type(schedules[key]).__name__
+                raise UsageError(f"{at}: {kind} needs a task with a monitored value")
+        return optimizers, schedules
 
 
-def _checked_stages(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The stages, each a mapping with a task.
-
-    Raises:
-        UsageError: there are none, or one is malformed.
-    """
-    stages = config.get("stages")
+def _checked_stages(config: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    stages: Mapping[str, Mapping[str, Any]] = config.get("stages") or {}
     if not stages:
-        raise UsageError(
-            "the configuration has no stages, so there is nothing to train: "
-            "+experiment=NAME adds them"
-        )
+        raise UsageError("the configuration has no stages, so there is nothing to train")
     for name, stage in stages.items():
         if not isinstance(stage, Mapping) or not isinstance(stage.get("task"), Mapping):
             raise UsageError(f"stages.{name} has no task, expected task: {{_target_: ...}}")
         _check_keys(stage, STAGE_KEYS, where=f"stages.{name}", partial=True)
-    return dict(stages)
+    return stages
 
 
 def _run_folder(config: Mapping[str, Any]) -> Path:
@@ -220,35 +175,32 @@ def _run_folder(config: Mapping[str, Any]) -> Path:
     return Path(config["paths"]["runs"]) / name
 
 
-def _by_optimizer(
-    section: Mapping[str, Any] | None, task: Task, fallback: Any, where: str
+def _by_name(
+    section: Mapping[str, Any] | None, names: Iterable[str], fallback: Any, where: str
 ) -> dict[str, Any]:
-    """One node for each optimizer of the task.
+    """Returns the node of each optimizer or schedule.
 
     Args:
-        section: a single node for all, or nodes by name with "default" for the rest; None: the
-            fallback. A node without a target changes single keys of the fallback.
-        task: whose optimizers they are.
-        fallback: the node of whatever the section does not name.
-        where: the section's place, for messages.
+        section: one node for all, or nodes by name, "default" for the rest; a node without a target
+            changes keys of the fallback.
+        names: names of the optimizers.
+        fallback: node of what the section does not name.
+        where: key of the section, for messages.
     """
-    names = list(task.parameters())
-    section = section or {}
+    names, section = list(names), section or {}
     if "_target_" in section:
         return dict.fromkeys(names, section)
-    unknown = sorted(set(section) - {*names, "default"})
+    unknown = ", ".join(sorted(set(section) - {*names, "default"}))
     if unknown:
         raise UsageError(
-            f"{where} names {', '.join(unknown)}, but the task's optimizers are {', '.join(names)}"
+            f"{where} names {unknown}, but the task's optimizers are {', '.join(names)}"
         )
     nodes = {}
     for name in names:
         node = section.get(name, section.get("default", {}))
-        if "_target_" not in node:
-            node = {**(fallback or {}), **node}
-        if "_target_" not in node:
+        nodes[name] = node if "_target_" in node else {**(fallback or {}), **node}
+        if "_target_" not in nodes[name]:
             raise UsageError(f"{where}.{name} is not set, expected {{_target_: ...}}")
-        nodes[name] = node
     return nodes
 
 

@@ -1,4 +1,4 @@
-"""The run folder: what is written there, always whole or not at all.
+"""The run folder.
 
     config.yaml                       the resolved configuration
     environment.json                  commit, versions, device
@@ -6,8 +6,7 @@
     checkpoints/STAGE/best.pt         the weights of the best validation
     checkpoints/STAGE/finished.json   the report of a finished stage
 
-Files are written as ``training.files`` does it, so a process killed at any moment leaves the
-previous ones.
+Every file is written whole or not at all: a process killed at any moment leaves the previous one.
 """
 
 import fcntl
@@ -57,27 +56,22 @@ FORMER_TARGETS = {
 
 
 class RunState:
-    """One run folder.
-
-    Args:
-        folder: the folder, which need not exist.
-    """
+    """A run folder, which need not exist yet."""
 
     def __init__(self, *, folder: Path) -> None:
         self.folder = folder
 
     def prepare(self, config: DictConfig, environment: Mapping[str, Any]) -> None:
-        """Creates the folder, or checks that it belongs to this configuration and continues it.
+        """Creates the folder, or checks that it holds a run of this configuration.
 
-        A folder without a checkpoint, such as one of a run that failed at once, has nothing to lose
-        and starts anew.
+        A folder without a checkpoint, as of a run that failed at once, starts anew.
 
         Args:
-            config: the configuration of the run, without unresolvable interpolations.
-            environment: facts for environment.json.
+            config: configuration of the run.
+            environment: content of environment.json, see `describe`.
 
         Raises:
-            UsageError: the folder holds a run of another configuration.
+            UsageError: if the folder holds a run of another configuration.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in leftovers(self.folder):
@@ -98,10 +92,10 @@ class RunState:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second process from training in the same folder.
+        """Locks the folder against a second process.
 
         Raises:
-            UserError: another process holds the folder.
+            UserError: if another process holds the lock.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as file:
@@ -114,7 +108,7 @@ class RunState:
             yield
 
     def stage(self, name: str, *, keep_last: int) -> "StageState":
-        """The files of one stage; see ``StageState``."""
+        """Returns the files of one stage."""
         return StageState(run_folder=self.folder, name=name, keep_last=keep_last)
 
 
@@ -122,10 +116,9 @@ class StageState:
     """The checkpoints of one stage and its mark of completion.
 
     Args:
-        run_folder: the folder of the run.
-        name: the stage.
-        keep_last: how many checkpoints of the latest saves are kept: last.pt, and step_N.pt for the
-            others.
+        run_folder: folder of the run.
+        name: name of the stage.
+        keep_last: checkpoints to keep: 1 keeps last.pt alone, more keep step_N.pt beside it.
     """
 
     def __init__(self, *, run_folder: Path, name: str, keep_last: int) -> None:
@@ -138,7 +131,7 @@ class StageState:
         self._finished = self.folder / "finished.json"
 
     def save_last(self, content: Mapping[str, Any]) -> None:
-        """Writes last.pt; ``content["step"]`` names its copy where several are kept."""
+        """Writes last.pt, and its copy step_N.pt if several are kept."""
         save_checkpoint(self.last, content)
         if self.keep_last > 1:
             copy = self.folder / f"step_{content['step']:08d}.pt"
@@ -155,7 +148,7 @@ class StageState:
         save_checkpoint(self.best, content)
 
     def finished(self) -> dict[str, Any] | None:
-        """What ``finish`` noted, or None while the stage is not done."""
+        """Returns the record of `finish`, or None while the stage is not done."""
         if not self._finished.exists():
             return None
         record: dict[str, Any] = json.loads(self._finished.read_text())
@@ -165,8 +158,8 @@ class StageState:
         """Marks the stage as done.
 
         Args:
-            weights: the checkpoint whose weights later stages use.
-            report: what the stage reports, as JSON can hold it.
+            weights: checkpoint whose weights later stages use.
+            report: report of the task, as JSON.
         """
         record = {"weights": weights.name, "report": report}
         text = json.dumps(record, indent=2, default=float) + "\n"
@@ -263,7 +256,7 @@ def _is_free(key: str) -> bool:
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Facts that help to repeat a run elsewhere."""
+    """Collects facts that help to repeat a run: commit, command, versions, device."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "commit": source_commit(),
@@ -279,7 +272,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def peak_memory(device: torch.device) -> str:
-    """The most memory that this process has held so far, in words."""
+    """Returns the peak memory of this process, in words."""
     unit = 1 if sys.platform == "darwin" else 1024
     text = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
     if device.type == "cuda":

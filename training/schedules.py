@@ -1,4 +1,4 @@
-"""Learning rates over a stage: constant, warm-up then cosine or linear decay, and plateau.
+"""Learning rate schedules over a stage: constant, warm-up then cosine or linear decay, plateau.
 
 A schedule multiplies the learning rates that its optimizer was built with. All but the plateau are
 functions of the step alone.
@@ -14,11 +14,11 @@ class Schedule:
     """Sets the learning rates of one optimizer.
 
     Args:
-        optimizer: whose rates it sets; those it holds now are the base.
+        optimizer: its current rates are the base.
         total_steps: steps of the stage.
     """
 
-    needs_validation: bool = False  # whether it can do nothing for a task without a monitored value
+    needs_validation: bool = False  # whether it does nothing for a task without a monitored value
 
     def __init__(self, *, optimizer: torch.optim.Optimizer, total_steps: int) -> None:
         self.optimizer = optimizer
@@ -26,46 +26,41 @@ class Schedule:
         self.base = [float(group["lr"]) for group in optimizer.param_groups]
 
     def factor(self, step: int) -> float:
-        """What the base rates are multiplied with in iteration ``step``, in [0, 1]."""
+        """Returns the factor of the base rates in iteration `step`, in [0, 1]."""
         raise NotImplementedError
 
     def apply(self, step: int) -> None:
-        """Sets the rates for iteration ``step``."""
+        """Sets the rates of iteration `step`."""
         factor = self.factor(step)
         for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
             group["lr"] = base * factor
 
     def validated(self, cost: float) -> None:
-        """Takes note of a validation, where the schedule depends on it.
-
-        Args:
-            cost: the monitored value, turned so that lower is better.
-        """
+        """Receives the monitored value of a validation, negated if higher is better."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold, beside the step."""
+        """Returns the state for a checkpoint; the step is stored separately."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from ``state_dict``."""
+        """Restores `state_dict`."""
 
 
 class Constant(Schedule):
-    """The base rate throughout."""
+    """Keeps the base rate."""
 
     def factor(self, step: int) -> float:
-        """One."""
         return 1.0
 
 
 class WarmupCosine(Schedule):
-    """Rises linearly over the warm-up, then falls along half a cosine.
+    """Rises linearly over the warm-up, then decays along half a cosine.
 
     Args:
-        optimizer: whose rates it sets.
-        total_steps: steps of the stage; the end of the fall.
+        optimizer: see `Schedule`.
+        total_steps: end of the decay.
         warmup: steps of the rise.
-        final: the factor at the end, in [0, 1].
+        final: factor at the end, in [0, 1].
     """
 
     def __init__(
@@ -81,22 +76,25 @@ class WarmupCosine(Schedule):
         self.final = final
 
     def factor(self, step: int) -> float:
-        """The rise below ``warmup``, then the fall."""
         if step < self.warmup:
             return (step + 1) / (self.warmup + 1)
+        return self.final + (1.0 - self.final) * self.decayed(step)
+
+    def decayed(self, step: int) -> float:
+        """Returns the factor after the warm-up, from 1 to 0."""
         done = min((step - self.warmup) / max(self.total_steps - self.warmup, 1), 1.0)
-        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * done))
+        return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-class WarmupLinear(Schedule):
-    """Rises linearly over the warm-up, stays, and falls linearly at the end.
+class WarmupLinear(WarmupCosine):
+    """Rises linearly over the warm-up, stays, and decays linearly at the end.
 
     Args:
-        optimizer: whose rates it sets.
-        total_steps: steps of the stage; the end of the fall.
+        optimizer: see `Schedule`.
+        total_steps: end of the decay.
         warmup: steps of the rise.
-        decay: steps of the fall; None: all that follow the warm-up.
-        final: the factor at the end, in [0, 1].
+        decay: steps of the decay; None: all that follow the warm-up.
+        final: factor at the end, in [0, 1].
     """
 
     def __init__(
@@ -108,31 +106,25 @@ class WarmupLinear(Schedule):
         decay: int | None = None,
         final: float = 0.0,
     ) -> None:
-        super().__init__(optimizer=optimizer, total_steps=total_steps)
-        self.warmup = warmup
-        self.decay = max(total_steps - warmup, 1) if decay is None else max(decay, 1)
-        self.final = final
+        super().__init__(optimizer=optimizer, total_steps=total_steps, warmup=warmup, final=final)
+        self.decay = max(total_steps - warmup if decay is None else decay, 1)
 
-    def factor(self, step: int) -> float:
-        """The rise below ``warmup``, then the fall."""
-        if step < self.warmup:
-            return (step + 1) / (self.warmup + 1)
-        left = min(max(self.total_steps - step, 0) / self.decay, 1.0)
-        return self.final + (1.0 - self.final) * left
+    def decayed(self, step: int) -> float:
+        return min(max(self.total_steps - step, 0) / self.decay, 1.0)
 
 
 class Plateau(Schedule):
     """Lowers the rate when the monitored validation value has stopped improving.
 
-    Matches ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with an absolute threshold of zero; the
+    Matches torch.optim.lr_scheduler.ReduceLROnPlateau with an absolute threshold of zero; the
     defaults are those of the official CLCAE training.
 
     Args:
-        optimizer: whose rates it sets.
-        total_steps: steps of the stage; not used.
+        optimizer: see `Schedule`.
+        total_steps: not used.
         patience: validations without improvement that are tolerated.
-        shrink: what the rate is multiplied with, in (0, 1).
-        minimum: the lowest factor.
+        shrink: factor of each reduction, in (0, 1).
+        minimum: lowest factor.
     """
 
     needs_validation = True
@@ -155,11 +147,9 @@ class Plateau(Schedule):
         self.waited = 0
 
     def factor(self, step: int) -> float:
-        """What the plateaus so far have left, whatever the step."""
         return self.scale
 
     def validated(self, cost: float) -> None:
-        """Lowers the rate where ``cost`` has not improved for longer than the patience."""
         if self.best is None or cost < self.best:
             self.best = cost
             self.waited = 0
@@ -170,11 +160,9 @@ class Plateau(Schedule):
             self.waited = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The factor, the best cost, and the validations since."""
         return {"scale": self.scale, "best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from ``state_dict``."""
         self.scale = state["scale"]
         self.best = state["best"]
         self.waited = state["waited"]

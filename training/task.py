@@ -1,7 +1,7 @@
-"""What the trainer asks of a task: parameters, batches, losses, and what it shows and exports.
+"""The interface between the trainer and what is learnt.
 
-A task is one stage of a run. It holds the parts it was given, knows how to draw a batch and how to
-turn it into losses, and leaves the loop, its order and everything about files to the trainer.
+A task is one stage of a run: it loads batches, computes losses, validates, draws samples, exports.
+The loop, its order and all checkpoints are the trainer's.
 """
 
 import hashlib
@@ -17,56 +17,36 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Phase:
-    """One backward and step of an iteration.
+    """One backward pass and optimizer step of an iteration."""
 
-    Args:
-        name: what the phase is called in logs, such as "encoder" or "discriminator_r1".
-        optimizer: the optimizer it steps, a key of ``Task.parameters``.
-    """
-
-    name: str
-    optimizer: str
+    name: str  # in logs, such as "encoder" or "r1"
+    optimizer: str  # that steps, a key of `Task.parameters`
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a phase makes of one micro batch.
+    """Loss and terms of a phase on one micro batch."""
 
-    Args:
-        loss: scalar that is differentiated, a mean over the rows of the micro batch.
-        terms: named scalars for the log and for the guard against infinities and NaN.
-    """
-
-    loss: Tensor  # []
-    terms: Mapping[str, Tensor]  # name -> []
+    loss: Tensor  # [], a mean over the rows of the micro batch
+    terms: Mapping[str, Tensor]  # name -> [], logged and checked for infinities and NaN
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where the run is. Everything random derives from it, so that a resumed run repeats exactly.
-
-    Args:
-        step: iterations done before this one.
-        micro: index of the micro batch within the step on this rank.
-        num_micro: micro batches per step and rank.
-        rank: index of this process.
-        world_size: number of processes.
-        batch_size: rows of the whole step, over all ranks and micro batches.
-        total_steps: iterations of the stage.
-        seed: the seed of the stage.
+    """Position of a micro batch in the run; all randomness derives from it, so runs resume exactly.
 
     Raises:
-        ValueError: the batch does not divide into equal micro batches.
+        ValueError: if the batch does not divide into equal micro batches.
     """
 
-    step: int
-    micro: int
-    num_micro: int
+    step: int  # iterations done before this one
+    micro: int  # index of the micro batch within the step on this rank
+    num_micro: int  # micro batches per step and rank
     rank: int
     world_size: int
-    batch_size: int
-    total_steps: int
-    seed: int
+    batch_size: int  # rows of the whole step, over all ranks and micro batches
+    total_steps: int  # of the stage
+    seed: int  # of the stage
 
     def __post_init__(self) -> None:
         shares = self.world_size * self.num_micro
@@ -77,10 +57,10 @@ class StepContext:
             )
 
     def generator(self, stream: str) -> torch.Generator:
-        """A CPU generator for one purpose in this step, the same on every rank and micro batch.
+        """Returns a CPU generator for one purpose in this step, the same on every rank.
 
-        A task draws for the global batch and takes its ``rows``, so that a run does not depend on
-        how the batch is divided.
+        A task draws for the global batch and takes its `rows`, so that results do not depend on how
+        the batch is divided.
 
         Args:
             stream: the purpose, such as "z" or "flip"; other streams are independent.
@@ -94,40 +74,40 @@ class StepContext:
 
     @property
     def rows(self) -> slice:
-        """The rows of the global batch that this rank and micro batch owns."""
+        """Returns the rows of the global batch in this micro batch."""
         count = self.batch_size // (self.world_size * self.num_micro)
         start = (self.micro * self.world_size + self.rank) * count
         return slice(start, start + count)
 
     @property
     def samples(self) -> range:
-        """The numbers of these rows in the endless sequence of samples of the stage."""
+        """Returns the numbers of these rows in the endless sequence of samples of the stage."""
         rows = self.rows
         offset = self.step * self.batch_size
         return range(offset + rows.start, offset + rows.stop)
 
     @property
     def progress(self) -> float:
-        """The part of the stage that is done, in [0, 1)."""
+        """Returns the part of the stage that is done, in [0, 1)."""
         return self.step / self.total_steps
 
 
 class Task(ABC):
     """One stage of training; a subclass takes built parts, keyword-only.
 
-    The trainer switches ``requires_grad`` and the train mode of what it trains. A task does
-    neither, and does not select its parameters by ``requires_grad``.
+    The trainer switches `requires_grad` and the train mode. A task does neither, and does not
+    select its parameters by `requires_grad`.
     """
 
-    # The validation value that says which weights are best, and which way.
+    # The validation value by which the best weights are chosen, and whether lower or higher wins.
     monitor: tuple[str, Literal["min", "max"]] | None = None
 
     @abstractmethod
     def modules(self) -> Mapping[str, nn.Module]:
-        """Name -> module whose state a checkpoint must hold: the trained, not the frozen ones."""
+        """Returns name -> module of all that is trained, for checkpoints; no frozen ones."""
 
     def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Optimizer name -> the parameters that it trains; by default one for each module."""
+        """Returns optimizer name -> its parameters; by default one optimizer per module."""
         return {name: module.parameters() for name, module in self.modules().items()}
 
     def prepare(self) -> None:  # noqa: B027  (optional)
@@ -137,62 +117,50 @@ class Task(ABC):
         """
 
     def averaged(self) -> Mapping[str, nn.Module]:
-        """The part of ``modules`` of which a moving average is kept, validated and exported."""
+        """Returns those of `modules` whose moving average is kept, validated and exported."""
         return {}
 
     def phases(self, step: int) -> Sequence[Phase]:
-        """The phases of iteration ``step``, in order; by default one for each optimizer."""
+        """Returns the phases of an iteration, in order; by default one per optimizer."""
         return [Phase(name=name, optimizer=name) for name in self.parameters()]
 
     @abstractmethod
     def load_batch(self, context: StepContext) -> Any:
-        """The rows of ``context``, on the task's device.
+        """Loads the rows of `context` onto the task's device, without gradients.
 
-        Called without gradients, once for each micro batch of a step, whose phases share it.
+        All phases of a step share the batch.
         """
 
     @abstractmethod
     def loss(self, phase: Phase, batch: Any, context: StepContext) -> StepOutput:
-        """The loss of one phase on one micro batch, which it leaves unchanged.
+        """Computes the loss of one phase on one micro batch; leaves the batch unchanged.
 
         Only the parameters of the phase's optimizer require gradients meanwhile.
         """
 
     def validate(self) -> Mapping[str, float]:
-        """Validation values by name.
+        """Computes validation values, on every rank, with averaged weights and no gradients.
 
-        Called on every rank, with averaged weights and without gradients. The ranks average what
-        they return, so each may take the whole set, or an equal share of it.
+        The trainer averages them over the ranks, so each may take the whole set or an equal share.
         """
         return {}
 
     def samples(self) -> Tensor | None:
-        """A picture of how far the task is, [3, H, W] in [-1, 1], or None.
+        """Draws a picture [3, H, W] in [-1, 1] of the progress, or returns None.
 
-        Called on rank 0 alone, with averaged weights and without gradients.
+        Called on rank 0 alone, with averaged weights and no gradients.
         """
         return None
 
     def finish(self, folder: Path) -> Mapping[str, Any]:
-        """Writes what the stage exports into the run folder, after the last step.
+        """Exports the result into the run folder; returns a report of the stage, as JSON.
 
-        Called on rank 0 alone, with averaged weights and without gradients; again, where the run
-        was killed in the meantime.
-
-        Returns:
-            A report of the stage that JSON can hold.
+        Called on rank 0 alone, with averaged weights and no gradients; again after a killed run.
         """
         return {}
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed that depends on nothing but its arguments: the same in every process and version.
-
-    Args:
-        parts: what the seed stands for, such as ``(7, "noise", 1200)``.
-
-    Returns:
-        An integer in [0, 2**63), as ``torch.Generator.manual_seed`` takes it.
-    """
+    """Hashes names and counters to a seed in [0, 2**63), the same in every process and version."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
