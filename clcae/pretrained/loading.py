@@ -35,7 +35,7 @@ _VERBS = ("is ", "has ", "holds ", "does ", "its ")
 
 
 def load_generator(source: str | Path) -> Generator:
-    """Loads a frozen generator in evaluation mode, on the CPU.
+    """Loads a frozen StyleGAN2 generator in evaluation mode, on the CPU.
 
     Args:
         source: "portraits", a native .safetensors file, an official .pkl (its G_ema), or a .pt in
@@ -51,7 +51,10 @@ def load_generator(source: str | Path) -> Generator:
     path = _existing(source, "a generator")
     module = load(path) if is_native(path) else import_checkpoint(path).module
     if not isinstance(module, Generator):
-        raise ValueError(f"{path} holds a {type(module).__name__}, expected a generator")
+        raise ValueError(
+            f"{path} holds a {type(module).__name__}, expected a generator of StyleGAN2, the only "
+            "family that is supported"
+        )
     return module.eval().requires_grad_(False)
 
 

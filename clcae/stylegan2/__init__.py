@@ -1,4 +1,8 @@
-"""StyleGAN2: mapping network, skip synthesis, generator and discriminator."""
+"""StyleGAN2: mapping network, skip synthesis, generator and discriminator.
+
+The only family of generators that is supported. Methods, editing and training take `Generator`
+itself: its layers, RGB skip, noise maps and affine maps have no counterpart in other families.
+"""
 
 from clcae.stylegan2.discriminator import Discriminator
 from clcae.stylegan2.generator import Generator
