@@ -82,9 +82,8 @@ def _generator_group(
         operations=convolution_operations(*best),
         warmed=True,  # a ceiling should not depend on what ran before
     )
-    apart = {PROGRAM: "textbook"}
     variants = {
-        name: Variant(prepare=way, images=batch, operations=count, apart=apart.get(name))
+        name: Variant(prepare=way, images=batch, operations=count, apart=name == PROGRAM)
         for name, way in ways.items()
     }
     return Group(

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.memory import MIB, Peak
 from benchmarks.timing import MOST_ROUNDS, Call, interleaved, summary
+from benchmarks.workers import Worker
 
 Quantity = Literal[
     "seconds", "seconds an image", "seconds an operation", "peak memory", "peak memory in all"
@@ -24,7 +25,7 @@ class Variant:
     images: int | None = None  # of a call
     operations: float | None = None  # floating-point operations of a call
     moved: float | None = None  # bytes that a call has to read and write
-    apart: str | None = None  # variant to run in a process of its own instead of `prepare`
+    apart: bool = False  # runs in a process of its own, which does not keep freed memory
     warmed: bool = False  # whether it runs once, untimed, before each timing
 
 
@@ -63,7 +64,6 @@ def measure(
     limit: float,
     ceilings: Mapping[str, float],
     peak: Callable[[str], Peak | None],
-    run_apart: Callable[[str], Call],
 ) -> Record:
     """Measures a group: every variant, and every ratio with its spread over the rounds.
 
@@ -73,11 +73,10 @@ def measure(
         limit: seconds for the rounds.
         ceilings: what the machine reaches at most; see `ceilings.measure_ceilings`.
         peak: measures the peak memory of a variant; None if that failed.
-        run_apart: makes a variant's call, to run in a process of its own.
     """
-    calls = {
-        name: variant.prepare() if variant.apart is None else run_apart(variant.apart)
-        for name, variant in group.variants.items()
+    calls: dict[str, Call] = {
+        name: Worker(each.prepare, memory_kept=False) if each.apart else each.prepare()
+        for name, each in group.variants.items()
     }
     # A process of its own sleeps between calls, and its memory has gone elsewhere meanwhile.
     warmed = {name for name, each in group.variants.items() if each.warmed or each.apart}

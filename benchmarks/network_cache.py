@@ -39,6 +39,9 @@ class NetworkCache:
         self.memory_kept = memory_kept
         self._built: dict[tuple[object, ...], Any] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_built": {}}  # another process builds its own
+
     def clear(self) -> None:
         """Forgets all networks."""
         self._built.clear()

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.memory import Peak, peak_of
 from benchmarks.timing import Call
+from clcae.ops.memory import keep_freed_memory
 
 _call: Call | None = None  # in a worker: what it runs
 
@@ -24,11 +25,12 @@ class Worker:
 
     Args:
         prepare: makes the call, in the new process; must be picklable.
+        memory_kept: whether the process keeps the memory that it frees.
     """
 
-    def __init__(self, prepare: Callable[[], Call]) -> None:
+    def __init__(self, prepare: Callable[[], Call], *, memory_kept: bool) -> None:
         self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        self._pool.submit(_prepare, prepare).result()
+        self._pool.submit(_prepare, prepare, memory_kept, torch.get_num_threads()).result()
 
     def __call__(self) -> None:
         self._pool.submit(_run).result()
@@ -38,8 +40,11 @@ class Worker:
         return self._pool.submit(_peak, device).result()
 
 
-def _prepare(prepare: Callable[[], Call]) -> None:
+def _prepare(prepare: Callable[[], Call], memory_kept: bool, threads: int) -> None:
     global _call
+    if memory_kept:
+        keep_freed_memory()
+    torch.set_num_threads(threads)
     _call = prepare()
 
 

@@ -18,12 +18,13 @@ from benchmarks.measurement import Group, Record, measure
 from benchmarks.memory import Peak, available, peak_of, release
 from benchmarks.network_cache import NetworkCache
 from benchmarks.report import SCHEMA, markdown, ratio_text, write
-from benchmarks.sections import DEFAULT, SECTIONS, VariantAddress, groups
+from benchmarks.sections import SECTIONS
 from benchmarks.workers import Worker
 from clcae.device import pick_device
 from clcae.ops.memory import keep_freed_memory
 
 NAME = "benchmark.py"
+DEFAULT = [name for name in SECTIONS if name != "training-1024"]
 LIMIT, QUICK_LIMIT = 20.0, 1.5  # seconds
 GIB = 1 << 30
 EXAMPLES = """
@@ -104,7 +105,8 @@ class Run:
 
     def section(self, section: str, ceilings: dict[str, float]) -> Iterator[Record]:
         """Yields the records of a section, one for every group that could be measured."""
-        for group in groups(section, self.networks, quick=self.options.quick):
+        _, groups = SECTIONS[section]
+        for group in groups(self.networks, quick=self.options.quick):
             where = f"{section}, {group.name}"
             self.say(where)
             release()  # memory of the group before
@@ -119,8 +121,7 @@ class Run:
                     device=self.device,
                     limit=self.limit,
                     ceilings=ceilings,
-                    peak=partial(self._peak, section, group),
-                    run_apart=partial(self._worker, section, group.name, memory_kept=False),
+                    peak=partial(self._peak, where, group),
                 )
             except (RuntimeError, MemoryError) as error:  # one that fails costs no other
                 self.failed = True
@@ -135,30 +136,17 @@ class Run:
         """Prints a line of progress, with the seconds since the start."""
         print(f"{time.perf_counter() - self.begun:5.0f} s  {text}", file=sys.stderr, flush=True)
 
-    def _peak(self, section: str, group: Group, variant: str) -> Peak | None:
+    def _peak(self, where: str, group: Group, variant: str) -> Peak | None:
         """Measures peak memory, on a CPU in a process of its own."""
+        prepare = group.variants[variant].prepare
         try:
             if self.device.type == "cuda":
-                return peak_of(group.variants[variant].prepare(), self.device)
-            return self._worker(section, group.name, variant).peak(self.device)
+                return peak_of(prepare(), self.device)
+            return Worker(prepare, memory_kept=True).peak(self.device)
         except (RuntimeError, MemoryError) as error:
             said = " ".join(str(error).split())[:200]
-            self._leave_out(f"peak memory of {section}, {group.name}, {variant}: {said}")
+            self._leave_out(f"peak memory of {where}, {variant}: {said}")
             return None
-
-    def _worker(
-        self, section: str, group: str, variant: str, *, memory_kept: bool = True
-    ) -> Worker:
-        address = VariantAddress(
-            section=section,
-            group=group,
-            variant=variant,
-            device=self.device,
-            threads=torch.get_num_threads(),
-            quick=self.options.quick,
-            memory_kept=memory_kept,
-        )
-        return Worker(address.prepare)
 
     def _leave_out(self, text: str) -> None:
         self.say(f"left out: {text}")

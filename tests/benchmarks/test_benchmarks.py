@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -26,10 +27,6 @@ from clcae.stylegan2 import Generator
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def not_apart(variant: str) -> Call:
-    raise AssertionError(variant)
 
 
 def test_calls_take_turns_after_a_round_that_does_not_count(
@@ -98,7 +95,6 @@ def test_ratios_and_shares_follow_from_what_was_measured(monkeypatch: pytest.Mon
         limit=1.0,
         ceilings={"convolution": 8.0, "product": 1.0, "copy": 2.0},
         peak=peaks.get,
-        run_apart=not_apart,
     )
     values = [(ratio["value"], ratio["low"], ratio["high"]) for ratio in record["ratios"]]
     times = [(3.0, 3.0, 5.0), (4.0, 4.0, 6.0), (0.75, 0.75, 1.25), (12.0, 12.0, 20.0)]
@@ -122,7 +118,7 @@ def calls_held() -> Call:
 
 def test_a_peak_is_what_a_call_needs() -> None:
     """Not what was there before, nor what is over already."""
-    peak = Worker(calls_held).peak(CPU)
+    peak = Worker(calls_held, memory_kept=True).peak(CPU)
     assert peak.above / MIB == pytest.approx(400, abs=25)
     assert 500 * MIB < peak.whole < 1350 * MIB  # of which the interpreter holds some hundred
 
@@ -133,7 +129,7 @@ def writing(path: Path) -> Call:
 
 def test_a_worker_runs_its_call_whenever_it_is_asked(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    worker = Worker(partial(writing, log))
+    worker = Worker(partial(writing, log), memory_kept=False)
     assert not log.exists()
     worker()
     worker()
@@ -157,32 +153,33 @@ def dying() -> Call:
 
 def test_a_worker_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match="no textbook"):
-        Worker(failing)
+        Worker(failing, memory_kept=False)
     with pytest.raises(RuntimeError, match="terminated abruptly"):
-        Worker(dying)()
+        Worker(dying, memory_kept=False)()
 
 
-def test_a_variant_that_runs_apart_is_not_built_here() -> None:
-    asked: list[str] = []
-
-    def unbuilt() -> Call:
-        raise AssertionError
-
-    ways = {"here": Variant(prepare=lambda: int), "apart": Variant(prepare=unbuilt, apart="here")}
-
-    def run_apart(variant: str) -> Call:
-        asked.append(variant)
-        return int
-
+def test_a_variant_that_runs_apart_is_not_built_here(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    ways = {
+        "here": Variant(prepare=lambda: int),
+        "apart": Variant(prepare=partial(writing, log), apart=True),
+    }
     record = measure(
         Group(name="group", variants=ways, ratios=[Ratio(["apart"], ["here"])]),
         device=CPU,
         limit=0.01,
         ceilings={},
         peak=lambda name: None,
-        run_apart=run_apart,
     )
-    assert asked == ["here"] and record["ratios"][0]["value"] > 0.0
+    assert set(log.read_text().splitlines()) - {str(os.getpid())}
+    assert record["ratios"][0]["value"] > 0.0
+
+
+def test_what_is_sent_to_another_process_has_no_networks() -> None:
+    networks = NetworkCache(device=CPU)
+    group = next(generator.generator_groups(networks, quick=True))
+    networks.generator(64)
+    assert len(pickle.dumps(group.variants["textbook"].prepare)) < 10_000
 
 
 @pytest.mark.parametrize("resolution", [64, 256])
@@ -239,7 +236,6 @@ def report_of(machine: dict[str, object], **left: object) -> dict[str, object]:
         limit=0.01,
         ceilings=ceilings,
         peak=lambda name: None,
-        run_apart=not_apart,
     )
     report = {"schema": SCHEMA, "date": "2026-11-21", "machine": machine, "ceilings": ceilings}
     settings = {"memory": "returned"}
