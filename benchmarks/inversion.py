@@ -22,7 +22,7 @@ Part = Callable[[NetworkCache, int, int], Call]  # of a resolution and a batch s
 def encoder_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
     """Compares the encoder as it is with the encoder whose normalisation is folded."""
     resolution = PORTRAITS if quick else RESOLUTION
-    count = count_operations(encoding(networks, resolution, 1)).total
+    count = count_operations(encoding(networks, resolution, 1))
     for batch in (1,) if quick else (1, 4):
         yield Group(
             name=f"CLCAE {resolution} px, batch {batch}",

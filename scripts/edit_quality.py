@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,11 @@ from tqdm import tqdm
 
 from clcae import load_method
 from clcae.command import make_parser, numbers, positive, run_command
-from clcae.evaluation.edit_quality import EditRow, measure_edits
+from clcae.evaluation.edit_quality import PROTOCOL, EditRow, Judgement, measure_edits
 from clcae.evaluation.rows import software_versions
 from clcae.files import replacing, write_text
 from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import InversionMethod, Move
-from clcae.metrics.editing import PROTOCOL, Judgement
 from clcae.ops.memory import keep_freed_memory
 from clcae.portraits import ATTRIBUTES, PortraitImages
 from clcae.pretrained.assets import portraits_judges
@@ -113,7 +113,7 @@ def _write(rows: list[EditRow], options: argparse.Namespace) -> None:
         | {"pictures": f"the first {options.num_images} portraits of the test split"},
         "attributes": list(ATTRIBUTES),
         "versions": software_versions(),
-        "rows": [row.as_dict() for row in rows],
+        "rows": [asdict(row) for row in rows],
     }
     text = json.dumps(contents, indent=1).replace("NaN", "null")
     write_text(options.out / "edits.json", text + "\n")
@@ -125,9 +125,7 @@ def _write(rows: list[EditRow], options: argparse.Namespace) -> None:
 def _table(rows: list[EditRow]) -> str:
     """Tabulates one unit of every direction in Markdown."""
     plain = {
-        (row.method, row.direction): row.effect.identity_with_input
-        for row in rows
-        if row.strength == 0
+        (row.method, row.direction): row.identity_with_input for row in rows if row.strength == 0
     }
     lines = [
         "| space and rule | direction | change, σ | right way | leakage, σ | identity | kept |",
@@ -136,11 +134,11 @@ def _table(rows: list[EditRow]) -> str:
     for row in rows:
         if row.strength != 1:
             continue
-        effect, still = row.effect, plain.get((row.method, row.direction), math.nan)
+        still = plain.get((row.method, row.direction), math.nan)
         lines.append(
-            f"| {row.method} | {row.direction} +1 | {effect.change:+.2f} | "
-            f"{effect.right_way:.1%} | {effect.leakage:.2f} | {effect.identity:.3f} | "
-            f"{effect.identity_with_input / still:.3f} |"
+            f"| {row.method} | {row.direction} +1 | {row.change:+.2f} | "
+            f"{row.right_way:.1%} | {row.leakage:.2f} | {row.identity:.3f} | "
+            f"{row.identity_with_input / still:.3f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -162,8 +160,8 @@ def _draw(rows: list[EditRow], path: Path) -> None:
             found = [row for row in rows if (row.method, row.direction) == (method, direction)]
             found.sort(key=lambda row: row.strength)
             panel.plot(
-                [row.effect.change for row in found],
-                [row.effect.identity for row in found],
+                [row.change for row in found],
+                [row.identity for row in found],
                 marker=MARKERS[index % len(MARKERS)],
                 markersize=4,
                 label=method,

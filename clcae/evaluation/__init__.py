@@ -1,1 +1,1 @@
-"""From images and metrics to rows, files of results, and tables."""
+"""Evaluation: a method and a protocol to rows of results."""

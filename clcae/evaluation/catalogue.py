@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from clcae.evaluation.labels import Label
 from clcae.evaluation.networks import Answer
-from clcae.metrics.consistency import EditingConsistency
-from clcae.metrics.editing import AttributeChange
+from clcae.metrics.editing import AttributeChange, EditingConsistency
 from clcae.metrics.frechet import EditingFrechetDistance, FrechetDistance
 from clcae.metrics.identity import IdentitySimilarity
 from clcae.metrics.kernel import KernelDistance, SubsetKernelDistance

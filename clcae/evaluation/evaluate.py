@@ -206,7 +206,7 @@ class Evaluation:
         timed = {}
         for space, row in rows.items():
             reconstruct = partial(method.reconstruct, output=space)
-            operations = count_operations(reconstruct, inputs[:1]).total
+            operations = count_operations(reconstruct, inputs[:1])
             with torch.inference_mode():
                 milliseconds = time_per_image(reconstruct, inputs)
             costs = {

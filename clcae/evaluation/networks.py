@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clcae.faces import mtcnn_detector
 from clcae.frozen.face_embedders import FaceEmbedder
-from clcae.frozen.inception import FACE_SIZE, FaceNet, TFInception, TorchvisionInception
+from clcae.frozen.inception import FaceNet, TFInception, TorchvisionInception
 from clcae.metrics.identity import DetectedFaceEmbedder, FaceCrop, box_crop, landmark_crop
 from clcae.pretrained.assets import portraits_judges
 from clcae.pretrained.frozen import (
@@ -176,29 +176,20 @@ def _lpips(classifier: str) -> Callable[[WeightPath, torch.device], JudgingNetwo
 
 
 def _detected(
-    network: FaceEmbedder | FaceNet, crop: FaceCrop, device: torch.device
-) -> JudgingNetwork:
-    network = network.to(device)
-    embedder = DetectedFaceEmbedder(
-        detector=mtcnn_detector(device=device),
-        network=network,
-        dimension=network.embedding_dim,
-        crop=crop,
-        name=type(network).__name__,
-    )
-    return JudgingNetwork(network, {"embed": Answer(Cached(embedder))})
+    load: Callable[[WeightPath], FaceEmbedder | FaceNet], crop: FaceCrop
+) -> Callable[[WeightPath, torch.device], JudgingNetwork]:
+    def loaded(path: WeightPath, device: torch.device) -> JudgingNetwork:
+        network = load(path).to(device)
+        embedder = DetectedFaceEmbedder(
+            detector=mtcnn_detector(device=device),
+            network=network,
+            dimension=network.embedding_dim,
+            crop=crop,
+            name=type(network).__name__,
+        )
+        return JudgingNetwork(network, {"embed": Answer(Cached(embedder))})
 
-
-def _curricularface(path: WeightPath, device: torch.device) -> JudgingNetwork:
-    return _detected(load_curricularface(_given(path)), landmark_crop(112), device)
-
-
-def _arcface(path: WeightPath, device: torch.device) -> JudgingNetwork:
-    return _detected(load_arcface(_given(path)), landmark_crop(112), device)
-
-
-def _facenet(path: WeightPath, device: torch.device) -> JudgingNetwork:
-    return _detected(load_facenet(path), box_crop(FACE_SIZE), device)
+    return loaded
 
 
 def _inception(
@@ -254,10 +245,17 @@ NETWORKS: Mapping[str, NetworkKind] = {
     "lpips_alex": NetworkKind(_lpips("alex"), {"distance": "LPIPS v0.1 (alex)"}),
     "lpips_vgg": NetworkKind(_lpips("vgg"), {"distance": "LPIPS v0.1 (vgg)"}),
     "curricularface": NetworkKind(
-        _curricularface, {"embed": "CurricularFace IR-101, MTCNN alignment to 112"}
+        _detected(lambda path: load_curricularface(_given(path)), landmark_crop),
+        {"embed": "CurricularFace IR-101, MTCNN alignment to 112"},
     ),
-    "arcface": NetworkKind(_arcface, {"embed": "ArcFace IR-SE50, MTCNN alignment to 112"}),
-    "facenet": NetworkKind(_facenet, {"embed": "InceptionResnetV1 (VGGFace2), MTCNN box to 160"}),
+    "arcface": NetworkKind(
+        _detected(lambda path: load_arcface(_given(path)), landmark_crop),
+        {"embed": "ArcFace IR-SE50, MTCNN alignment to 112"},
+    ),
+    "facenet": NetworkKind(
+        _detected(load_facenet, box_crop),
+        {"embed": "InceptionResnetV1 (VGGFace2), MTCNN box to 160"},
+    ),
     "inception": NetworkKind(
         _inception(load_tf_inception), {"pooled": "Inception-v3, the weights of FID"}
     ),

@@ -30,19 +30,18 @@ PACKAGES = ("numpy", "torchvision", "pillow", "torch-fidelity", "lpips", "facene
 
 @dataclass(frozen=True)
 class Row:
-    """What one method scores in one space.
+    """The values of one method in one space.
 
     Args:
-        method: Name of the method.
-        space: What the images were synthesized from: "W", "W+", "F", ...
-        metrics: Value of each metric; NaN where no image could be judged.
-        protocol: For each metric everything that would change its value, in words, with its
+        method: its name.
+        space: what the images were synthesized from: "W", "W+", "F", ...
+        metrics: value of each metric; NaN where no image could be judged.
+        protocol: for each metric every setting that affects its value, in words, with its
             direction and range.
-        num_images: Number of images put in.
-        skipped: For each metric the names of images it could not judge; metrics that judged all
-            are left out.
-        versions: Versions of the software.
-        extra: Anything else worth keeping: the images, why they were skipped or a value is missing,
+        num_images: number of images put in.
+        skipped: for each metric the names of images it could not judge, if any.
+        versions: of the software.
+        extra: anything else worth keeping: the images, why they were skipped or a value is missing,
             sha256 of the weights, commit, configuration.
     """
 
@@ -57,7 +56,7 @@ class Row:
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a value may depend on, where installed."""
+    """Returns the versions of Python and of the installed libraries that a value may depend on."""
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     for package in PACKAGES:
         try:
@@ -68,7 +67,7 @@ def software_versions() -> dict[str, str]:
 
 
 def source_commit() -> str | None:
-    """The commit of this source, marked where it was changed since; None outside a checkout."""
+    """Reads the commit of this source, marked if changed since; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():  # a folder above may be the checkout of something else
         return None
@@ -83,14 +82,10 @@ def source_commit() -> str | None:
 
 
 def write_rows(rows: Sequence[Row], path: str | Path) -> None:
-    """Write rows to a file, which appears complete or not at all; an older one is replaced.
-
-    Args:
-        rows: Rows, in the order they are to have.
-        path: The file: lines for `.jsonl`, a list otherwise.
+    """Writes a file of rows: lines for `.jsonl`, a list otherwise; replaces an older one whole.
 
     Raises:
-        ValueError: If a row holds what JSON cannot.
+        ValueError: if a row holds what JSON cannot.
     """
     path = Path(path)
     text = _text(rows, path)
@@ -99,17 +94,12 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> None:
 
 
 def append_rows(rows: Sequence[Row], path: str | Path) -> None:
-    """Add rows to the end of a file, or begin it; an interruption leaves it as it was.
+    """Appends rows to a file of rows, or begins one; an interruption leaves it as it was.
 
-    Of several processes that do so at once each has its rows in the file. Lines that are there stay
-    as they are, byte for byte.
-
-    Args:
-        rows: Rows to add.
-        path: The file, of the format of `write_rows`.
+    Several processes may append at once. Lines that are there stay as they are, byte for byte.
 
     Raises:
-        ValueError: If the file there is damaged, or a row holds what JSON cannot.
+        ValueError: if the file there is damaged, or a row holds what JSON cannot.
     """
     path = Path(path)
     with _locked(path):
@@ -126,17 +116,11 @@ def append_rows(rows: Sequence[Row], path: str | Path) -> None:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Read rows from a file.
-
-    Args:
-        path: A file of `write_rows`.
-
-    Returns:
-        The rows, in the order of the file.
+    """Reads a file of rows.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, or its rows have other fields.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or its rows have other fields.
     """
     path = Path(path)
     if not path.is_file():
@@ -154,9 +138,9 @@ def read_rows(path: str | Path) -> list[Row]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keeps other processes from adding to a file; they lock its folder, as a rename replaces it.
+    """Locks a file against other processes: its folder, as a rename replaces the file itself.
 
-    Where the system has no such locks, or the folder's disk, nothing is kept.
+    Does nothing where the system, or the folder's disk, has no such locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
@@ -172,7 +156,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _text(rows: Sequence[Row], path: Path) -> str:
-    """Rows in the format of a file. Raises ValueError for what JSON cannot hold."""
+    """Converts rows to the format of a file. Raises ValueError for what JSON cannot hold."""
     try:
         objects = [_without_nan(asdict(row)) for row in rows]
         if path.suffix == ".jsonl":
@@ -194,7 +178,7 @@ def _row(values: Mapping[str, Any]) -> Row:
 
 
 def _without_nan(value: Any) -> Any:
-    """The same value with null for every number that is not finite."""
+    """Replaces every number that is not finite by None, at any depth."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

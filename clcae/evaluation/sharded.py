@@ -60,7 +60,7 @@ class Part:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def join(self, other: "Part") -> None:
-        """Takes in another part."""
+        """Merges another part."""
         tally = other.tally
         self.tally.take(tally.states(), tally.skipped, tally.shapes)
         self.batches += other.batches

@@ -80,7 +80,7 @@ class Tally:
 
     @torch.no_grad()
     def update(self, observations: Observations, names: Sequence[str]) -> None:
-        """Takes in a batch.
+        """Accumulates a batch.
 
         Args:
             observations: for each space and stream a pair. Pictures are clamped to [-1, 1], as a
@@ -126,7 +126,7 @@ class Tally:
         skipped: Mapping[str, Mapping[str, Sequence[str]]],
         shapes: Mapping[str, Size],
     ) -> None:
-        """Takes in what another tally has taken in: its `states`, `skipped` and `shapes`."""
+        """Merges another tally: its `states`, `skipped` and `shapes`."""
         if not self.metrics:
             self._begin(states)
         for space, of_space in states.items():
@@ -161,26 +161,38 @@ class Tally:
             source: height and width of the smallest file; None is that of what was observed.
             extra: for every row.
         """
-        return {
-            space: self._row(space, method, num_images, source, extra or {})
-            for space in self.metrics
-        }
+        rows = {}
+        for space, metrics in self.metrics.items():
+            values, without = self._values(space)
+            skipped = {name: names for name, names in self.skipped[space].items() if names}
+            found: dict[str, Any] = {
+                "num_counted": {name: metric.num_counted for name, metric in metrics.items()}
+            }
+            if skipped:
+                found["reasons"] = {name: self.measures[name].reason for name in skipped}
+            if without:
+                found["without_value"] = without
+            rows[space] = Row(
+                method=method,
+                space=space,
+                metrics=values,
+                protocol={name: self._protocol(name, metrics[name], source) for name in metrics},
+                num_images=num_images,
+                skipped=skipped,
+                versions=software_versions(),
+                extra={**found, **(extra or {})},
+            )
+        return rows
 
     def _begin(self, spaces: Mapping[str, Any]) -> None:
         for space in spaces:
             self.metrics[space] = {name: each.make() for name, each in self.measures.items()}
             self.skipped[space] = {name: [] for name in self.measures}
 
-    def _row(
-        self,
-        space: str,
-        method: str,
-        num_images: int,
-        source: Size | None,
-        extra: Mapping[str, Any],
-    ) -> Row:
-        metrics, values, without = self.metrics[space], {}, {}
-        for name, metric in metrics.items():
+    def _values(self, space: str) -> tuple[dict[str, float], dict[str, str]]:
+        """Computes the metrics of a space, and says why some have no value."""
+        values, without = {}, {}
+        for name, metric in self.metrics[space].items():
             try:
                 # NaN where no image could be judged, which the row then says image by image.
                 values[name] = metric.compute() if metric.num_counted else math.nan
@@ -188,24 +200,7 @@ class Tally:
                 values[name], without[name] = math.nan, " ".join(str(error).split())
             if name not in without and not metric.num_counted:
                 without[name] = f"no image counts: {self.measures[name].reason}"
-        skipped = {name: names for name, names in self.skipped[space].items() if names}
-        found: dict[str, Any] = {
-            "num_counted": {name: metric.num_counted for name, metric in metrics.items()}
-        }
-        if skipped:
-            found["reasons"] = {name: self.measures[name].reason for name in skipped}
-        if without:
-            found["without_value"] = without
-        return Row(
-            method=method,
-            space=space,
-            metrics=values,
-            protocol={name: self._protocol(name, metrics[name], source) for name in metrics},
-            num_images=num_images,
-            skipped=skipped,
-            versions=software_versions(),
-            extra={**found, **extra},
-        )
+        return values, without
 
     def _protocol(self, name: str, metric: Metric, source: Size | None) -> dict[str, str]:
         measure = self.measures[name]

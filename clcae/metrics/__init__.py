@@ -1,1 +1,1 @@
-"""What results are judged by: pure functions, and accumulators that state their protocol."""
+"""Metrics: pure functions, and accumulators that state their protocol."""

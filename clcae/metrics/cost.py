@@ -10,8 +10,7 @@ field, many of which count a multiplication with its addition as 1: halve before
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,39 +20,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from clcae.ops import kernels, winograd
 
 
-@dataclass(frozen=True)
-class OperationCount:
-    """Floating-point operations of one call."""
-
-    total: int
-    by_operator: Mapping[str, int] = field(default_factory=dict)  # "convolution": ..., "mm": ...
-
-
 def count_parameters(module: nn.Module) -> int:
     """Counts the parameters of a module; a shared one counts once, a borrowed one as its own."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 @torch.no_grad()
-def count_operations(function: Callable[..., Any], *inputs: Any) -> OperationCount:
-    """Counts the floating-point operations of a call, whose result is thrown away.
+def count_operations(function: Callable[..., Any], *inputs: Any) -> int:
+    """Counts the floating-point operations of the forward pass of a call.
 
     Args:
         function: what is called: a module, or a method's invert and synthesize in one.
         inputs: its arguments. For operations per image hand it one image: those of a batch of N
             are not always N times as many.
-
-    Returns:
-        Operations of the forward pass, in total and by operator of ATen.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_own_operators())
     with counter, winograd.disabled():
         function(*inputs)
-    by_operator = {
-        str(operator).removeprefix("aten.").removeprefix("clcae."): int(count)
-        for operator, count in counter.get_flop_counts().get("Global", {}).items()
-    }
-    return OperationCount(total=int(counter.get_total_flops()), by_operator=by_operator)
+    return int(counter.get_total_flops())
 
 
 def time_per_image(

@@ -31,7 +31,7 @@ class SetMetric(Metric):
         self.features_name = features_name
 
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Takes in a batch of both sets; every image counts, [N] bool.
+        """Accumulates a batch of both sets; every image counts, [N] bool.
 
         Raises:
             ValueError: if the images are not in the range, or features are not finite.
@@ -45,23 +45,23 @@ class SetMetric(Metric):
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> None:
-        """Takes in images of the set that is judged. Raises ValueError as `update`."""
+        """Accumulates images of the set that is judged. Raises ValueError as `update`."""
         self.take_outputs(self._features_of(images))
 
     def update_targets(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]
     ) -> None:
-        """Takes in images of the set it is compared with. Raises ValueError as `update`."""
+        """Accumulates images of the set it is compared with. Raises ValueError as `update`."""
         self.take_targets(self._features_of(images))
 
     @abstractmethod
     def take_outputs(self, features: Tensor) -> None:
-        """Takes in features [N, D] of outputs."""
+        """Accumulates features [N, D] of outputs."""
 
     @abstractmethod
     def take_targets(self, features: Tensor) -> None:
-        """Takes in features [N, D] of targets."""
+        """Accumulates features [N, D] of targets."""
 
     @torch.no_grad()
     def _features_of(self, images: Tensor) -> Tensor:

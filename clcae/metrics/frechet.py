@@ -48,7 +48,7 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 
 
 class _MomentsInBlocks:
-    """Buffers vectors and adds 512 at once to moments: at 2048 dimensions one costs as much."""
+    """Buffers vectors and adds 512 of them to moments at once, at the cost of one (2048-D)."""
 
     block = 512
 
@@ -66,7 +66,7 @@ class _MomentsInBlocks:
             self.moments()
 
     def moments(self) -> Moments:
-        """Returns the moments of everything taken in."""
+        """Returns the moments of everything accumulated."""
         if self._waiting:
             self._moments.update(torch.cat(self._waiting))
             self._waiting = []
@@ -75,9 +75,6 @@ class _MomentsInBlocks:
 
 class FrechetDistance(SetMetric):
     """Computes the Frechet distance between the features of all outputs and of all targets.
-
-    The two sets need not be paired: `update_outputs` and `update_targets` take them separately, as
-    an editing FID does.
 
     Args:
         features: images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
@@ -100,16 +97,8 @@ class FrechetDistance(SetMetric):
 
     @property
     def targets(self) -> Moments:
-        """Returns the moments of the features of targets; a known set's may be assigned."""
+        """Returns the moments of the features of targets; those of a known set may be merged."""
         return self._targets.moments()
-
-    @targets.setter
-    def targets(self, moments: Moments) -> None:
-        if moments.mean.shape != self.outputs.mean.shape:
-            raise ValueError(
-                f"moments of {len(moments.mean)} dimensions: expected {len(self.outputs.mean)}"
-            )
-        self._targets = _MomentsInBlocks(moments)
 
     @property
     def protocol(self) -> Mapping[str, str]:
@@ -182,7 +171,7 @@ class EditingFrechetDistance(FrechetDistance, LabelledMetric):
         }
 
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Takes in edited pictures and inputs that `labels` judges; unknown ones do not count."""
+        """Accumulates a batch that `labels` judges; unknown ones do not count, [N] bool."""
         assert self.labels is not None
         return self.update_labelled(outputs, targets, self.labels(targets))
 
@@ -192,7 +181,7 @@ class EditingFrechetDistance(FrechetDistance, LabelledMetric):
         targets: Tensor,  # [N, 3, H, W], in [-1, 1]
         labels: Tensor,  # [N]
     ) -> Tensor:
-        """Takes in edited pictures and their inputs, whose labels are known.
+        """Accumulates edited pictures and their inputs, whose labels are known.
 
         Args:
             outputs: every input edited; edits of inputs with the attribute are not looked at.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clcae.faces import Detector, Face, choose, recognition_crop
+from clcae.frozen.inception import FACE_SIZE
 from clcae.metrics.metric import MeanMetric, check_image_set, check_images
 
 Embedder = Callable[[Tensor], Tensor]
@@ -75,31 +76,23 @@ class IdentitySimilarity(MeanMetric):
         return cosine_similarity(self.embedder(outputs), self.embedder(targets))
 
 
-def landmark_crop(size: int = 112) -> FaceCrop:
-    """Returns a crop that warps faces to the ArcFace landmark template, scaled to `size`."""
-
-    def crop(image: Tensor, face: Face) -> Tensor:
-        return recognition_crop(image, face.landmarks, size=size)
-
-    return crop
+def landmark_crop(image: Tensor, face: Face) -> Tensor:
+    """Warps a face to the ArcFace landmark template of 112 pixels."""
+    return recognition_crop(image, face.landmarks, size=112)
 
 
-def box_crop(size: int = 160) -> FaceCrop:
-    """Returns a crop that squeezes the detected box to a square, as facenet-pytorch does.
+def box_crop(image: Tensor, face: Face) -> Tensor:
+    """Squeezes the detected box to a square of 160 pixels, as facenet-pytorch does.
 
     The box is cut to whole pixels within the picture and averaged to the size, as `extract_face`
     does with tensors and no margin.
     """
-
-    def crop(image: Tensor, face: Face) -> Tensor:
-        height, width = image.shape[-2:]
-        left, top, right, bottom = face.box.tolist()
-        left, top = int(max(left, 0)), int(max(top, 0))
-        right, bottom = int(min(right, width)), int(min(bottom, height))
-        part = image[None, :, top : max(bottom, top + 1), left : max(right, left + 1)]
-        return F.interpolate(part, size=(size, size), mode="area")[0]
-
-    return crop
+    height, width = image.shape[-2:]
+    left, top, right, bottom = face.box.tolist()
+    left, top = int(max(left, 0)), int(max(top, 0))
+    right, bottom = int(min(right, width)), int(min(bottom, height))
+    part = image[None, :, top : max(bottom, top + 1), left : max(right, left + 1)]
+    return F.interpolate(part, size=(FACE_SIZE, FACE_SIZE), mode="area")[0]
 
 
 class DetectedFaceEmbedder:

@@ -9,35 +9,12 @@ that the subsets do not depend on it.
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from clcae.metrics.feature_sets import Features, ReservoirMetric, row_blocks
-
-
-@dataclass(frozen=True)
-class Subsets:
-    """Settings of an estimate over random subsets, as published numbers have it.
-
-    Args:
-        number: how many subsets.
-        size: features of each set in a subset, drawn without replacement.
-        seed: of NumPy's generator.
-    """
-
-    number: int = 100
-    size: int = 1000
-    seed: int = 2020  # torch-fidelity's
-
-    def __post_init__(self) -> None:
-        if self.number < 1 or self.size < 2:
-            raise ValueError(f"{self.number} subsets of {self.size}: expected 1 or more of 2 or up")
-
-    def __str__(self) -> str:
-        return f"mean over {self.number} subsets of {self.size}, seed {self.seed}"
 
 
 def kernel_distance(
@@ -96,7 +73,9 @@ class SubsetKernelDistance(KernelDistance):
         features: as of `ReservoirMetric`, and the two below.
         features_name: likewise.
         dimension: likewise.
-        subsets: how many, of what size, and the seed.
+        number: how many subsets.
+        size: features of each set in a subset, drawn without replacement.
+        seed: of NumPy's generator.
     """
 
     def __init__(
@@ -105,24 +84,27 @@ class SubsetKernelDistance(KernelDistance):
         features: Features,
         features_name: str,
         dimension: int,
-        subsets: Subsets = Subsets(),
+        number: int = 100,
+        size: int = 1000,
+        seed: int = 2020,  # torch-fidelity's
     ) -> None:
         super().__init__(features=features, features_name=features_name, dimension=dimension)
-        self.subsets = subsets
+        self.number, self.size, self.seed = number, size, seed
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        return {**super().protocol, "estimate": f"unbiased squared MMD, {self.subsets}"}
+        subsets = f"mean over {self.number} subsets of {self.size}, seed {self.seed}"
+        return {**super().protocol, "estimate": f"unbiased squared MMD, {subsets}"}
 
     def compute(self) -> float:
         """Computes the mean. Raises ValueError if a set has fewer images than a subset."""
-        outputs, targets = self.kept(least=self.subsets.size)
-        generator = np.random.RandomState(self.subsets.seed)
+        sets = self.kept(least=self.size)
+        generator = np.random.RandomState(self.seed)
         values = []
-        for _ in range(self.subsets.number):
+        for _ in range(self.number):
             drawn = [
-                vectors[generator.choice(len(vectors), self.subsets.size, replace=False)]
-                for vectors in (outputs, targets)
+                vectors[generator.choice(len(vectors), self.size, replace=False)]
+                for vectors in sets
             ]
             values.append(kernel_distance(*drawn))
         return statistics.fmean(values)

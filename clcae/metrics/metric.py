@@ -8,7 +8,7 @@ type of the images, and parts merge into the whole.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Metric(ABC):
 
     @abstractmethod
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Takes in a batch.
+        """Accumulates a batch.
 
         Args:
             outputs: what is judged, [N, ...].
@@ -53,32 +53,19 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> float:
-        """Computes the value over everything taken in, without changing it.
+        """Computes the value over everything accumulated, without changing it.
 
         Raises:
-            ValueError: if too little was taken in for a value.
+            ValueError: if too little was accumulated for a value.
         """
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Returns what was taken in: small, without networks, fit for another process."""
+        """Returns what was accumulated: small, without networks, fit for another process."""
 
     @abstractmethod
     def merge_state(self, state: Mapping[str, Any]) -> None:
-        """Takes in the `state` of a part; sender and receiver must be of one protocol."""
-
-    def merge(self, other: Self) -> None:
-        """Takes in what another accumulator has taken in; the other is not changed.
-
-        Raises:
-            ValueError: if the other metric is of another class or protocol.
-        """
-        if type(self) is not type(other) or self.protocol != other.protocol:
-            raise ValueError(
-                f"cannot merge {type(self).__name__} {dict(self.protocol)} with "
-                f"{type(other).__name__} {dict(other.protocol)}"
-            )
-        self.merge_state(other.state())
+        """Merges the `state` of a part; sender and receiver must be of one protocol."""
 
 
 class LabelledMetric(Metric):
@@ -86,7 +73,7 @@ class LabelledMetric(Metric):
 
     @abstractmethod
     def update_labelled(self, outputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-        """Takes in a batch with its labels [N]; returns [N] bool as `update`."""
+        """Accumulates a batch with its labels [N]; returns [N] bool as `update`."""
 
 
 class MeanMetric(Metric):
@@ -110,7 +97,7 @@ class MeanMetric(Metric):
 
     @torch.no_grad()
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Takes in a batch; returns which of its items count, [N] bool.
+        """Accumulates a batch; returns which of its items count, [N] bool.
 
         Raises:
             ValueError: if a value is infinite.

@@ -24,7 +24,7 @@ class Moments:
         self,
         vectors: Tensor,  # [N, D]
     ) -> None:
-        """Takes in a batch.
+        """Accumulates a batch.
 
         Args:
             vectors: of any floating-point type on any device; N may be 0.
@@ -44,7 +44,7 @@ class Moments:
         self._add(len(vectors), mean, centred.T @ centred)
 
     def merge(self, other: "Moments") -> None:
-        """Takes in what another has taken in; the other is not changed.
+        """Merges other moments, which are not changed.
 
         Raises:
             ValueError: if the lengths differ.

@@ -64,7 +64,7 @@ class Reservoir:
         self,
         vectors: Tensor,  # [N, D]
     ) -> None:
-        """Takes in a batch.
+        """Accumulates a batch.
 
         Args:
             vectors: half precision is kept as float32, anything else as it is.
@@ -84,7 +84,7 @@ class Reservoir:
             self._add(self._ordered(vectors))
 
     def merge(self, other: "Reservoir") -> None:
-        """Takes in what another has taken in.
+        """Merges another reservoir.
 
         Raises:
             ValueError: if lengths or maxima differ.

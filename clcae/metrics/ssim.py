@@ -109,18 +109,9 @@ def multiscale_similarity(
         ValueError: if shapes differ, a value is NaN or outside the range, or a side is shorter
             than 176 pixels.
     """
-    check_images(outputs, targets)
-    _check_size(outputs, SMALLEST)
+    _check_pairs(outputs, targets, SMALLEST)
     x, y = (exact(outputs) + 1) / 2, (exact(targets) + 1) / 2
-    weights, factors = _window_weights(GAUSSIAN_11), []
-    for scale, exponent in enumerate(EXPONENTS):
-        if scale > 0:
-            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
-        luminance, structure = _similarity_maps(x, y, weights=weights, span=1.0)
-        last = scale == len(EXPONENTS) - 1
-        factor = (luminance * structure if last else structure).mean(dim=(2, 3))  # [N, 3]
-        factors.append(factor.clamp(min=0) ** exponent)
-    return torch.stack(factors).prod(dim=0).mean(dim=1)
+    return _product_over_scales(x, y, span=1.0, averaged=(2, 3)).mean(dim=1)
 
 
 def ported_multiscale_similarity(
@@ -142,20 +133,10 @@ def ported_multiscale_similarity(
         ValueError: if shapes differ, a value is NaN or outside the range, or a side is shorter
             than 16 pixels.
     """
-    check_images(outputs, targets)
-    _check_size(outputs, SMALLEST_PORTED)
+    _check_pairs(outputs, targets, SMALLEST_PORTED)
     x, y = exact(outputs), exact(targets)
     span = torch.where(x.amin(dim=(1, 2, 3), keepdim=True) < -0.5, 2.0, 1.0).to(x)
-    factors = []
-    for scale, exponent in enumerate(EXPONENTS):
-        if scale > 0:
-            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
-        weights = _gaussian_weights(size=min(GAUSSIAN_11.size, *x.shape[-2:]), sigma=1.5)
-        luminance, structure = _similarity_maps(x, y, weights=weights, span=span)
-        last = scale == len(EXPONENTS) - 1
-        factor = (luminance * structure if last else structure).mean(dim=(1, 2, 3))  # [N]
-        factors.append(factor.clamp(min=0) ** exponent)
-    return torch.stack(factors).prod(dim=0)
+    return _product_over_scales(x, y, span=span, averaged=(1, 2, 3))
 
 
 class StructuralSimilarity(MeanMetric):
@@ -226,6 +207,26 @@ class PortedMultiscaleSimilarity(MeanMetric):
         return ported_multiscale_similarity(outputs, targets)
 
 
+def _product_over_scales(
+    x: Tensor,  # [N, 3, H, W], float64
+    y: Tensor,  # [N, 3, H, W]
+    *,
+    span: float | Tensor,
+    averaged: tuple[int, ...],  # the axes over which a factor is the mean
+) -> Tensor:
+    """Multiplies the factors of five scales, each to its exponent."""
+    factors = []
+    for scale, exponent in enumerate(EXPONENTS):
+        if scale > 0:
+            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+        weights = _gaussian_weights(size=min(GAUSSIAN_11.size, *x.shape[-2:]), sigma=1.5)
+        luminance, structure = _similarity_maps(x, y, weights=weights, span=span)
+        last = scale == len(EXPONENTS) - 1
+        factor = (luminance * structure if last else structure).mean(dim=averaged)
+        factors.append(factor.clamp(min=0) ** exponent)
+    return torch.stack(factors).prod(dim=0)
+
+
 def _similarity_maps(
     x: Tensor,  # [N, C, H, W] at any scale, float64
     y: Tensor,  # [N, C, H, W]
@@ -276,9 +277,10 @@ def _blur(images: Tensor, weights: Tensor) -> Tensor:
     return images
 
 
-def _check_size(images: Tensor, smallest: int) -> None:
-    if min(images.shape[-2:]) < smallest:
+def _check_pairs(outputs: Tensor, targets: Tensor, smallest: int) -> None:
+    check_images(outputs, targets)
+    if min(outputs.shape[-2:]) < smallest:
         raise ValueError(
-            f"images are {tuple(images.shape[-2:])}: MS-SSIM over {len(EXPONENTS)} scales needs "
+            f"images are {tuple(outputs.shape[-2:])}: MS-SSIM over {len(EXPONENTS)} scales needs "
             f"{smallest} pixels or more"
         )

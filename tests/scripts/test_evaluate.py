@@ -12,33 +12,26 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from evaluations import PIXELS, SCRIPT, command, config_of, rows_of, write_portraits
 from PIL import Image
 from small_methods import SIDE, small_clcae, small_e4e, write_method
 
 import clcae
-from clcae.evaluation.protocol import read_protocol
 from clcae.evaluation.rows import Row, read_rows
 from clcae.images import read_image, to_uint8
 from clcae.methods.projection import Projection
-from clcae.metrics.consistency import editing_distance
 from clcae.metrics.cost import count_operations
+from clcae.metrics.editing import editing_distance
 from clcae.metrics.reconstruction import mean_squared_error
 from clcae.portraits import ATTRIBUTES, PortraitImages
 from clcae.pretrained.assets import portraits_judges
 from clcae.weight_file import weights_digest
 from editing import load_directions, move_of
-from scripts.evaluate import CONFIGS, FOLDER, evaluate, report, run
-from training.commandline import composed, run_program
+from scripts.evaluate import CONFIGS, evaluate, report
 from training.errors import UsageError
 from training.report import InversionReport
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = str(ROOT / "scripts" / "evaluate.py")
-NETWORKS = ("perceptual", "identity", "FD", "KD", "precision", "recall")
 MSE = "clcae.metrics.reconstruction.MeanSquaredError"
-PIXELS = ["protocol.edits=null", *(f"protocol.measures.{name}=null" for name in NETWORKS)]
 
 
 @pytest.fixture(scope="module")
@@ -54,31 +47,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def config_of(*overrides: str) -> Any:
-    cfg = composed(CONFIGS, "evaluate", overrides)
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-
-
-def rows_of(*overrides: str, data: str = "portraits_test") -> list[Row]:
-    """In this process, as the command does."""
-    config = config_of(f"data={data}", *overrides)
-    folder = config["data"]["_target_"] == FOLDER
-    if folder and not any("data.size" in each for each in overrides):
-        config["data"]["size"] = None
-    return evaluate(config, data="folder" if folder else data)
-
-
-def command(*arguments: str) -> int:
-    """The command in this process; its exit status."""
-    GlobalHydra.instance().clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HYDRA_FULL_ERROR", "")
-        patch.setattr(sys, "argv", [SCRIPT, *arguments])
-        with pytest.raises(SystemExit) as ended:
-            run_program(run, name="scripts/evaluate.py", configs=CONFIGS, primary="evaluate")
-    return int(ended.value.code or 0)
-
-
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """As torchrun gives every process; with more the last digits are others."""
@@ -86,14 +54,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def write_portraits(folder: Path, count: int, size: int = SIDE) -> Path:
-    folder.mkdir(parents=True)
-    images = PortraitImages(split="test", size=size).batch(list(range(count))).images
-    for index, image in enumerate(to_uint8(images).permute(0, 2, 3, 1).numpy()):
-        Image.fromarray(image).save(folder / f"{index:03d}.png")
-    return folder
 
 
 def values(row: Row) -> dict[str, float]:
@@ -130,7 +90,7 @@ def test_rows_say_what_was_measured_and_how(here: Path) -> None:
     assert row.metrics["ms"] > 0 and row.protocol["ms"]["batch"] == "1"
     count = sum(parameter.numel() for parameter in method.parameters())
     assert row.metrics["M parameters"] == pytest.approx(count / 1e6)
-    operations = count_operations(lambda x: method.reconstruct(x, "F"), images[:1]).total
+    operations = count_operations(lambda x: method.reconstruct(x, "F"), images[:1])
     assert 0.1 < row.metrics["GFLOP"] == pytest.approx(operations / 1e9)
     assert row.protocol["FD smile+"]["edit"] == "smile+"
     assert row.protocol["LEC smile+"]["strength"] == "+1 units of smile, directions portraits"
@@ -162,16 +122,6 @@ def test_rows_say_the_same_as_those_of_a_run(here: Path) -> None:
             assert row.protocol[name] == run[row.space].protocol[name]
             assert name == "ms" or row.metrics[name] == pytest.approx(value, rel=1e-6)
         assert {"MSE", "PSNR", "SSIM", "perceptual", "identity", "ms"} == {*run[row.space].metrics}
-
-
-def test_every_choice_composes() -> None:
-    choices = sorted(path.stem for path in (CONFIGS / "data").glob("*_t*.yaml"))
-    assert len(choices) == 6
-    for data in choices:
-        for protocol in ("clcae", "e4e", "portraits", "sfe", "styleres"):
-            config = config_of(f"data={data}", f"protocol={protocol}")
-            assert read_protocol(config["protocol"]).measures
-            assert config["weights"]["arcface"] == "weights/model_ir_se50.pth"
 
 
 def test_what_is_in_the_results_is_not_measured_again(method_file: Path, here: Path) -> None:
@@ -301,63 +251,6 @@ def test_a_method_without_a_file_is_built_around_the_generator(here: Path) -> No
         evaluate({**config_of(*given), "method": {"_target_": MSE}}, data="portraits_test")
 
 
-def test_annotations_say_who_has_an_attribute(here: Path) -> None:
-    photos = write_portraits(here / "photos", 24, size=64)
-    lines = [f"{index:03d}.jpg {1 if index % 3 else -1} 1" for index in range(23)]  # one is unknown
-    (here / "labels.txt").write_text("\n".join(["23", "Smiling Young", *lines]) + "\n")
-    entry = {"direction": "smile", "strength": -1.0, "attribute": "Smiling"}
-    config = config_of(f"data={photos}", "outputs=F")
-    config["protocol"] |= {
-        "edits": {"smile-": entry, "lost": {**entry, "direction": "hat"}},
-        "labels": "labels.txt",
-        "measures": {
-            "FD smile-": {"measure": "editing_frechet", "network": "portraits", "edit": "smile-"},
-            "FD lost": {"measure": "editing_frechet", "network": "portraits", "edit": "lost"},
-        },
-    }
-    row = evaluate(config, data="folder")[0]
-    images = PortraitImages(split="test", size=64).batch(list(range(23))).images
-    images = to_uint8(images).float() / 127.5 - 1
-    method, judges = clcae.load_method("portraits/clcae"), portraits_judges()
-    smile = load_directions("portraits")["smile"]
-    smiling = torch.arange(23) % 3 != 0
-    with torch.inference_mode():
-        inversion = method.invert(images)
-        edited = method.synthesize(method.edit(inversion, move_of([(smile, -1.0)]))).clamp(-1, 1)
-        sets = [judges.pooled(edited[smiling]), judges.pooled(images[~smiling])]
-    mean, covariance = zip(*((x.double().mean(0), x.double().T.cov()) for x in sets), strict=True)
-    root = torch.linalg.eigvals(covariance[0] @ covariance[1]).real.clamp(min=0).sqrt().sum()
-    trace = covariance[0].trace() + covariance[1].trace()
-    expected = (mean[0] - mean[1]).square().sum() + trace - 2 * root
-    assert row.metrics["FD smile-"] == pytest.approx(float(expected), rel=1e-3)
-    assert row.protocol["FD smile-"]["attribute"] == "without Smiling in labels.txt"
-    assert row.skipped["FD smile-"] == ["023.png"]
-    assert "no direction is called 'hat'" in row.extra["without_value"]["FD lost"]
-    assert len(row.extra["weights"]["labels.txt"]) == 64
-
-
-def test_what_the_edits_of_faces_lack_is_said(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    photos = write_portraits(here / "photos", 3, size=64)
-    given = ["protocol=sfe", f"data={photos}", "enlarge=true"]
-    nulls = ["protocol.measures.MS-SSIM=null", "outputs=W"]
-    assert command(*given, *nulls) == 0
-    err = capsys.readouterr().err
-    assert "without FID smile-, FID glasses+, FID age+: no directions of this generator" in err
-    assert command(*given, *nulls, "protocol.directions=portraits") == 0
-    err = capsys.readouterr().err
-    assert "without FID smile-: nothing says who has 'Smiling': protocol.labels=FILE" in err
-    assert "without FID glasses+: no direction is called 'eyeglasses': " in err
-
-
-def test_edits_of_another_generator_leave_the_rest(method_file: Path, here: Path) -> None:
-    nulls = [each for each in PIXELS if "edits" not in each]
-    rows = rows_of(f"method={method_file}", *nulls, "+data.size=32", "data.num_people=3")
-    assert math.isfinite(rows[0].metrics["MSE"]) and math.isnan(rows[0].metrics["LEC smile+"])
-    assert "found for another generator" in rows[0].extra["without_value"]["LEC smile+"]
-
-
 def test_missing_weights_are_said_once_and_the_rest_goes_on(
     method_file: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -383,28 +276,6 @@ def test_one_image_has_no_distance_of_sets(here: Path, capsys: pytest.CaptureFix
     assert math.isnan(rows[0].metrics["FD"]) and math.isfinite(rows[0].metrics["MSE"])
     said = capsys.readouterr().err
     assert "no value of FD: " in said and "two or more of each" in said
-
-
-def test_folders_that_do_not_match(here: Path) -> None:
-    made = write_portraits(here / "made", 4)
-    given = write_portraits(here / "given", 4)
-    folders = ["reconstructions=made", "originals=given", *PIXELS]
-    assert rows_of(*folders)[0].metrics["MSE"] == 0
-    (made / "001.png").rename(made / "other.png")
-    with pytest.raises(ValueError, match=r"1 of 4 in made .*other.*; 1 of 4 in given .*001"):
-        rows_of(*folders)
-    (made / "other.png").rename(made / "001.png")
-    Image.new("RGB", (8, 8)).save(made / "002.png")
-    with pytest.raises(
-        ValueError, match=r"002: made/002\.png is 8 x 8 and given/002\.png is 32 x 32"
-    ):
-        rows_of(*folders)
-    Image.new("RGB", (8, 8)).save(given / "002.png")
-    with pytest.raises(ValueError, match="pictures are 32 x 32, 8 x 8: expected one size"):
-        rows_of(*folders)
-    (here / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="empty"):
-        rows_of("reconstructions=empty", "originals=given", *PIXELS)
 
 
 @pytest.mark.parametrize(

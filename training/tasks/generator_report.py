@@ -98,7 +98,7 @@ class GeneratorReport:
                 images = self.held_out_images.images(part).to(generator.w_average.device)
                 self._targets.update_targets(images)
         distance = self._empty()
-        distance.targets = self._targets.targets
+        distance.targets.merge(self._targets.targets)
         rng = torch.Generator().manual_seed(1)
         for part in torch.arange(self.num_samples).split(BATCH):
             z = torch.randn(len(part), generator.z_dim, generator=rng)

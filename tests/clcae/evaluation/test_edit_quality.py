@@ -1,15 +1,16 @@
 """The loop over edits: rows in order, values that do not depend on the batches."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from clcae.evaluation.edit_quality import EditRow, measure_edits
+from clcae.evaluation.edit_quality import EditRow, Judgement, measure_edits
 from clcae.methods.interface import Move
-from clcae.metrics.editing import Judgement
 from clcae.portraits import PortraitImages
 from clcae.pretrained.assets import portraits_judges
 
+DIMMED = 0.9
 ATTRIBUTES = ("bright", "red", "contrast")
 
 
@@ -33,8 +34,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> PortraitImages:
     return PortraitImages(split="test", cache=cache, num_people=6)
 
 
+def cosine(first: Judgement, second: Judgement) -> float:
+    a, b = first.embeddings.numpy(), second.embeddings.numpy()
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / norms).mean())
+
+
 class Paint(torch.nn.Module):
-    """An inversion whose codes are the pixels: the effect of a move is known."""
+    """An inversion whose codes are the pixels, shown dimmed: the effect of a move is known."""
 
     def invert(self, images: Tensor) -> Tensor:
         return images
@@ -43,7 +50,7 @@ class Paint(torch.nn.Module):
         return move(inversion)
 
     def synthesize(self, inversion: Tensor) -> Tensor:
-        return inversion
+        return inversion * DIMMED
 
 
 def measured(source: PortraitImages, batch_size: int) -> list[EditRow]:
@@ -65,15 +72,22 @@ def test_rows_and_values(source: PortraitImages) -> None:
         ("paint", "bright", 0.0),
         ("paint", "bright", 0.1),
     ]
-    bright = judge(source.images(range(6))).attributes[:, 0].double()
-    assert rows[2].effect.change == pytest.approx(0.1 / float(bright.std(correction=0)), rel=1e-4)
-    assert rows[0].effect.right_way == rows[2].effect.right_way == 1.0
-    assert rows[2].effect.shifts[2] == pytest.approx(0.0, abs=1e-5)
-    assert rows[1].effect.identity == pytest.approx(1.0, abs=1e-6)
-    assert rows[1].as_dict()["count"] == 6 and "effect" not in rows[1].as_dict()
+    images = source.images(range(6))
+    inputs, plain, edited = (judge(x) for x in (images, images * DIMMED, (images + 0.1) * DIMMED))
+    deviations = inputs.attributes.double().numpy().std(axis=0)
+    assert rows[2].change == pytest.approx(0.1 * DIMMED / deviations[0], rel=1e-4)
+    assert rows[2].leakage == pytest.approx(0.1 * DIMMED / deviations[1] / 2, rel=1e-4)
+    assert rows[2].shifts[1] == pytest.approx(0.1 * DIMMED / deviations[1], rel=1e-4)
+    assert rows[2].identity == pytest.approx(cosine(edited, plain), abs=1e-6)
+    assert rows[2].identity_with_input == pytest.approx(cosine(edited, inputs), abs=1e-6)
+    assert np.isnan(rows[1].right_way) and rows[1].change == rows[1].leakage == 0
+    assert rows[0].right_way == rows[2].right_way == 1.0
+    assert rows[2].shifts[2] == pytest.approx(0.0, abs=1e-5)
+    assert rows[1].identity == pytest.approx(1.0, abs=1e-6)
+    assert rows[1].count == 6
     for row, other in zip(rows, measured(source, 4), strict=True):
-        assert other.effect.leakage == pytest.approx(row.effect.leakage, rel=1e-5, abs=1e-7)
-        assert other.effect.identity == pytest.approx(row.effect.identity, rel=1e-5)
+        assert other.leakage == pytest.approx(row.leakage, rel=1e-5, abs=1e-7)
+        assert other.identity == pytest.approx(row.identity, rel=1e-5)
 
 
 def test_directions_are_judged_attributes(source: PortraitImages) -> None:
@@ -85,3 +99,22 @@ def test_directions_are_judged_attributes(source: PortraitImages) -> None:
         measure_edits(
             {}, source, directions={"red": add}, strengths=[1], judge=judge, attributes=ATTRIBUTES
         )
+
+
+def test_what_cannot_be_measured_is_refused(source: PortraitImages) -> None:
+    def constant(images: Tensor) -> Judgement:
+        return Judgement(torch.ones(len(images), 3), judge(images).embeddings)
+
+    def broken(images: Tensor) -> Judgement:
+        return Judgement(judge(images).attributes * torch.nan, judge(images).embeddings)
+
+    for judged, said in ((constant, "expected > 0"), (broken, "not finite")):
+        with pytest.raises(ValueError, match=said):
+            measure_edits(
+                {"paint": Paint()},  # type: ignore[dict-item]
+                source,
+                directions={"red": add},
+                strengths=[1],
+                judge=judged,
+                attributes=ATTRIBUTES,
+            )

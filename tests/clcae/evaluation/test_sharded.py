@@ -14,7 +14,7 @@ from clcae.data.sources import TensorImages
 from clcae.evaluation.sharded import EvaluationPass, Part, evaluate, read_part, write_part
 from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally
 from clcae.images import read_image
-from clcae.metrics.consistency import EditingConsistency
+from clcae.metrics.editing import EditingConsistency
 from clcae.metrics.frechet import EditingFrechetDistance, FrechetDistance
 from clcae.metrics.identity import IdentitySimilarity
 from clcae.metrics.kernel import KernelDistance

@@ -43,7 +43,7 @@ def embedder(detector: Detector) -> DetectedFaceEmbedder:
         detector=detector,
         network=network.eval(),
         dimension=16,
-        crop=landmark_crop(112),
+        crop=landmark_crop,
         name="small embedder on MTCNN 112 crops",
     )
 
@@ -91,7 +91,7 @@ def test_the_largest_face_counts(photograph: Tensor, detector: Detector) -> None
 def test_box_crop_is_facenets(photograph: Tensor, face: Face) -> None:
     pixels = ((photograph + 1) * 127.5).permute(1, 2, 0)
     expected = extract_face(pixels, face.box.numpy(), image_size=160)  # truncated to whole levels
-    ours = (box_crop(160)(photograph, face) + 1) * 127.5
+    ours = (box_crop(photograph, face) + 1) * 127.5
     assert ours.shape == (3, 160, 160)
     assert float((ours - expected).abs().max()) <= 1.001
 

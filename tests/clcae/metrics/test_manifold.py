@@ -42,7 +42,7 @@ def test_accumulators_agree_with_torch_fidelity_and_merge() -> None:
         first.update_targets(targets[50:])
         second.update_outputs(outputs[9:])
         second.update_targets(targets[:50])
-        first.merge(second)
+        first.merge_state(second.state())
         assert first.compute() == whole.compute() == pytest.approx(value, rel=1e-6)
         assert first.protocol["neighbours"] == "3"
 
@@ -72,6 +72,3 @@ def test_refusals() -> None:
         share_inside(torch.rand(3, 2), torch.rand(3, 2))
     with pytest.raises(ValueError, match=r"expected \[M, D\], \[K, D\]"):
         share_inside(torch.rand(5, 2), torch.rand(5, 3))
-    first, _ = metrics(maximum=10)
-    with pytest.raises(ValueError, match="cannot merge"):
-        first.merge(metrics()[0])

@@ -18,7 +18,7 @@ from clcae.frozen.portraits import PortraitJudges
 from clcae.images import to_uint8
 from clcae.metrics.frechet import FrechetDistance
 from clcae.metrics.identity import IdentitySimilarity
-from clcae.metrics.kernel import KernelDistance, SubsetKernelDistance, Subsets
+from clcae.metrics.kernel import KernelDistance, SubsetKernelDistance
 from clcae.metrics.manifold import Precision, Recall
 from clcae.metrics.metric import Metric
 from clcae.metrics.reconstruction import (
@@ -64,7 +64,6 @@ def metrics_of(judges: PortraitJudges) -> dict[str, Callable[[], Metric]]:
         "features_name": "portraits identity embedder, pooled",
         "dimension": judges.pooled_dim,
     }
-    subsets = Subsets(number=5, size=20)
     return {
         "MSE": MeanSquaredError,
         "PSNR": PeakSignalToNoiseRatio,
@@ -81,7 +80,7 @@ def metrics_of(judges: PortraitJudges) -> dict[str, Callable[[], Metric]]:
         ),
         "FD": lambda: FrechetDistance(**pooled),
         "KD": lambda: KernelDistance(**pooled),
-        "KD subsets": lambda: SubsetKernelDistance(**pooled, subsets=subsets),
+        "KD subsets": lambda: SubsetKernelDistance(**pooled, number=5, size=20),
         "precision": lambda: Precision(**pooled),
         "recall": lambda: Recall(**pooled),
     }

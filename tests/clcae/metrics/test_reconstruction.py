@@ -59,7 +59,7 @@ def test_merge_equals_whole(make: type[MeanMetric], pair: tuple[Tensor, Tensor])
     whole.update(*pair)
     first.update(pair[0][:1], pair[1][:1])
     second.update(pair[0][1:], pair[1][1:])
-    first.merge(second)
+    first.merge_state(second.state())
     assert first.num_counted == whole.num_counted == 4
     assert first.compute() == pytest.approx(whole.compute(), rel=1e-12)
     assert make.range[0] <= whole.compute() <= make.range[1]
