@@ -13,7 +13,7 @@ from clcae.evaluation.preparation import Preparation
 from clcae.evaluation.rows import Row, write_rows
 from clcae.evaluation.sharded import evaluate
 from clcae.evaluation.tally import Measure
-from clcae.files import replacing
+from clcae.files import write_text
 from clcae.frozen.judges import Judges
 from clcae.images import write_png
 from clcae.methods.interface import InversionMethod
@@ -53,8 +53,7 @@ class InversionReport:
         rows = list(self.rows().values())
         write_rows(rows, folder / "table.json")
         table = markdown_table(rows_sheet(rows, metrics=list(COLUMNS), decimals=COLUMNS))
-        with replacing(folder / "table.md") as unfinished:
-            unfinished.write_text(table)
+        write_text(folder / "table.md", table)
         write_png(reconstruction_grid(self.method, self.test_images), folder / "grid.png")
         print(f"\n{len(self.test_images)} held-out images\n\n{table}\n{folder / 'grid.png'}")
         return {row.space: dict(row.metrics) for row in rows}

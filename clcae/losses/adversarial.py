@@ -13,12 +13,12 @@ from torch import Tensor
 
 
 def logistic_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """softplus(-real) + softplus(fake), means over the batch."""
+    """Computes softplus(-real) + softplus(fake), means over the batch."""
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
 def logistic_generator(fake_logits: Tensor) -> Tensor:
-    """softplus(-fake), mean over the batch: the non-saturating loss."""
+    """Computes the non-saturating loss, softplus(-fake), mean over the batch."""
     return F.softplus(-fake_logits).mean()
 
 
@@ -26,7 +26,7 @@ def r1_penalty(
     real_logits: Tensor,  # [N, 1]
     inputs: Tensor,  # [N, ...], requires grad
 ) -> Tensor:
-    """Mean squared norm of the gradient of the logits; the loss is gamma / 2 of it."""
+    """Computes the mean squared norm of the gradient of the logits; the loss is gamma / 2 of it."""
     (gradient,) = torch.autograd.grad(real_logits.sum(), inputs, create_graph=True)
     return gradient.square().flatten(1).sum(dim=1).mean()
 
@@ -36,7 +36,7 @@ def path_lengths(
     codes: Tensor,  # [N, L, D], requires grad
     noise: Tensor,  # [N, 3, H, W], standard normal
 ) -> Tensor:
-    """|J^T y| of every picture, averaged over the rows: [N]; differentiable."""
+    """Computes |J^T y| of every picture, averaged over the rows, [N]; differentiable."""
     scaled = noise / math.sqrt(images.shape[2] * images.shape[3])
     (gradient,) = torch.autograd.grad((images * scaled).sum(), codes, create_graph=True)
     return gradient.square().sum(dim=2).mean(dim=1).sqrt()

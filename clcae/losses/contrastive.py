@@ -1,4 +1,4 @@
-"""Symmetric InfoNCE, the loss of the aligner, and the retrieval accuracy that says it works.
+"""Symmetric InfoNCE, the loss of the aligner, and the retrieval accuracy it is monitored by.
 
 CLCAE, stage 1: L = mean(lambda L(I -> w) + (1 - lambda) L(w -> I)), lambda = 0.5; `ClipLoss` of the
 official code. Deviation: negatives of every rank carry gradients (the official gather does not).
@@ -16,7 +16,7 @@ def info_nce(
     *,
     image_weight: float = 0.5,  # lambda; CLCAE section 3.2
 ) -> Tensor:
-    """Cross-entropy of finding the partner among the batch, both ways."""
+    """Computes the cross-entropy of finding the partner among the batch, both ways, []."""
     logits = scale * image_embeddings @ latent_embeddings.T
     labels = torch.arange(len(logits), device=logits.device)
     from_images = F.cross_entropy(logits, labels)
@@ -28,7 +28,7 @@ def retrieval_accuracy(
     image_embeddings: Tensor,  # [N, D]
     latent_embeddings: Tensor,  # [N, D]
 ) -> tuple[Tensor, Tensor]:
-    """Top-1 accuracy of image -> latent and of latent -> image, each []."""
+    """Computes the top-1 accuracy of image -> latent and of latent -> image, each []."""
     similarity = image_embeddings @ latent_embeddings.T
     labels = torch.arange(len(similarity), device=similarity.device)
     from_images = (similarity.argmax(dim=1) == labels).float().mean()

@@ -1,4 +1,4 @@
-"""The losses of an inversion encoder on several outputs, and CLCAE's two of its own.
+"""Reconstruction losses of any inversion encoder, and the two of CLCAE.
 
 CLCAE section 3.3 and the official stage 2: squared error, perceptual and identity terms on G(w),
 G(w+) and G(w+, f), feature regularisation MSE(f, G(w+)), alignment under the frozen aligner. The
@@ -50,7 +50,7 @@ def alignment_term(
     w: Tensor,  # [N, w_dim]
     aligner: Aligner,
 ) -> Tensor:
-    """InfoNCE of codes and images over the batch of all ranks, under a frozen aligner, [].
+    """Computes InfoNCE of codes and images over all ranks, under a frozen aligner, [].
 
     Deviation: the official code compares within one process, and with two images there chance is
     log 2.
@@ -61,5 +61,5 @@ def alignment_term(
 
 
 def feature_term(feature: Tensor, own: Tensor) -> Tensor:
-    """Mean squared distance of f from the generator's own feature, which gets no gradient, []."""
+    """Computes the MSE between F and the generator's own feature, which is detached, []."""
     return (feature - own.detach()).square().mean()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class AngularMargin(nn.Module):
-    """Cross-entropy over people with the angle to one's own centre widened by the margin."""
+    """Computes the cross-entropy over people, the angle to the own centre widened by the margin."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class AngularMargin(nn.Module):
         embeddings: Tensor,  # [N, D], unit length
         people: Tensor,  # [N], int64
     ) -> Tensor:
-        """The mean loss, []."""
+        """Computes the mean loss, []."""
         cosine = F.linear(embeddings, F.normalize(self.centres, dim=1))
         own = cosine.gather(1, people[:, None]).clamp(-1.0 + 1e-6, 1.0 - 1e-6)
         widened = torch.cos(torch.acos(own) + self.margin)

@@ -10,10 +10,10 @@ def weighted_sum(
     terms: Mapping[str, Tensor],  # each []
     weights: Mapping[str, float],
 ) -> Tensor:
-    """sum of weights[name] * terms[name].
+    """Sums weights[name] * terms[name].
 
     Raises:
-        ValueError: a term without a weight, or a weight other than zero without its term.
+        ValueError: if a term lacks a weight, or a weight other than zero its term.
     """
     unknown = sorted(set(terms) - set(weights))
     absent = sorted(name for name, weight in weights.items() if weight and name not in terms)

@@ -66,19 +66,6 @@ def test_rows_of_cars_are_those_of_the_official_crop() -> None:
     assert rows.tolist() == list(range(32, 224))
 
 
-def test_a_move_of_nothing_changes_nothing_and_moves_add_up(method: Method) -> None:
-    inversion = method.invert(IMAGES)
-    picture = method.synthesize(inversion)
-    still = method.edit(inversion, lambda codes: codes + 0.0)
-    assert torch.equal(still.codes, inversion.codes)
-    assert torch.equal(method.synthesize(still), picture)
-    direction = torch.randn(20, generator=torch.Generator().manual_seed(2))
-    there = method.edit(inversion, lambda codes: codes + direction)
-    assert not torch.allclose(method.synthesize(there), picture, atol=1e-3)
-    back = method.edit(there, lambda codes: codes - direction)
-    torch.testing.assert_close(back.codes, inversion.codes, rtol=0, atol=1e-5)
-
-
 def test_stages_free_one_row_after_the_other() -> None:
     method = build(E4E)
     assert isinstance(method, E4E)
