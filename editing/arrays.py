@@ -1,7 +1,6 @@
 """Numpy's .npy and .npz files, read as plain numbers: never a pickle, never more than is there."""
 
 import io
-import math
 import struct
 import tokenize
 import zipfile
@@ -9,10 +8,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 MAX_HEADER = 4096  # bytes
@@ -25,9 +23,8 @@ _DAMAGE = (
     KeyError,
     RuntimeError,
     MemoryError,
-    RecursionError,
-    UnicodeError,
     NotImplementedError,
+    OverflowError,
     struct.error,
     tokenize.TokenError,
     zipfile.BadZipFile,
@@ -43,12 +40,11 @@ def read_npy(path: str | Path) -> NDArray:
         ValueError: if it is no .npy file, holds objects, or its size differs from its header.
     """
     with _opened(path) as file:
-        there = Path(path).stat().st_size
-        dtype, shape, order = _header(file, there)
-        if not math.prod(shape):
-            return np.zeros(shape, dtype)
-        start = file.tell()
-        return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape, order=order)
+        if file.read(6) != b"\x93NUMPY":
+            raise ValueError("no .npy file")
+        array = np.load(path, mmap_mode="r", allow_pickle=False, max_header_size=MAX_HEADER)
+        _check(array, array.offset, Path(path).stat().st_size)
+        return array
 
 
 def read_npz(path: str | Path, *, wanted: Sequence[str]) -> dict[str, NDArray]:
@@ -68,9 +64,9 @@ def read_npz(path: str | Path, *, wanted: Sequence[str]) -> dict[str, NDArray]:
                 raise ValueError(f"{path}: {name} is there twice, or larger than {MAX_MEMBER}")
             with archive.open(entries[0]) as member:
                 data = io.BytesIO(member.read(MAX_MEMBER + 1))
-            dtype, shape, order = _header(data, data.getbuffer().nbytes)
-            array = np.frombuffer(data.getbuffer(), dtype, offset=data.tell())
-            found[name] = array.reshape(shape, order=order)
+            array = np.lib.format.read_array(data, False, max_header_size=MAX_HEADER)
+            _check(array, data.tell() - array.nbytes, len(data.getbuffer()))
+            found[name] = array
     return found
 
 
@@ -91,15 +87,8 @@ def _opened(path: str | Path) -> Iterator[BinaryIO]:
         raise ValueError(line if line.startswith(str(path)) else f"{path}: {line}") from error
 
 
-def _header(file: BinaryIO, there: int) -> tuple[np.dtype, tuple[int, ...], Literal["C", "F"]]:
-    """Reads a .npy header and compares it with the number of bytes in the file."""
-    magic = file.read(8)
-    if magic not in (npy.magic(1, 0), npy.magic(2, 0)):
-        raise ValueError("no .npy file of version 1 or 2")
-    read = npy.read_array_header_1_0 if magic[6] == 1 else npy.read_array_header_2_0
-    shape, columns, dtype = read(file, max_header_size=MAX_HEADER)
-    if dtype.kind not in "fiub":
-        raise ValueError(f"holds {str(dtype)[:40]}, expected plain numbers")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != there - file.tell():
-        raise ValueError(f"holds {there - file.tell()} bytes for an array {shape} of {dtype}")
-    return dtype, shape, "F" if columns else "C"
+def _check(array: NDArray, start: int, size: int) -> None:
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"holds {str(array.dtype)[:40]}, expected plain numbers")
+    if start + array.nbytes != size:
+        raise ValueError(f"holds {size - start} bytes for {array.shape} of {array.dtype}")

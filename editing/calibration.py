@@ -5,7 +5,7 @@ The unit becomes the length that changes the attribute by one standard deviation
 where the attribute still responds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from clcae.stylegan2 import Generator
 from editing.directions import Direction
 from editing.editor import moved_pictures
 from editing.samples import Attribute, Judge, Samples
+
+Scores = Callable[[Direction, Sequence[float]], Tensor]  # of an attribute, [S, N]
 
 CROSSED = 0.95  # share of the pictures that a unit of a binary attribute carries over
 FARTHEST = 3.0  # limit of a range, in standard deviations of the latent distribution
@@ -56,12 +58,13 @@ def calibrated(
     Raises:
         ValueError: if the attribute does not respond to the direction.
     """
-    lengths = torch.linspace(0, 6 * width, _SCAN + 1)[1:].tolist()
-    raw = replace(direction, unit=1.0)
-    unit = _unit(raw, attribute, lengths, codes, judge, generator)
+
+    def scores(direction: Direction, strengths: Sequence[float]) -> Tensor:
+        return judged(generator, direction, codes, strengths, judge)[..., attribute.column]
+
+    unit = _unit(replace(direction, unit=1.0), attribute, width, scores)
     scaled = replace(direction, unit=unit, default=1.0)
-    limit = min(LARGEST, FARTHEST * width / unit)
-    strengths = _range(scaled, attribute, limit, codes, judge, generator)
+    strengths = _range(scaled, attribute, min(LARGEST, FARTHEST * width / unit), scores)
     meaning = (
         f"carries {CROSSED:.0%} of the pictures to the other side of {attribute.name}"
         if attribute.binary
@@ -70,20 +73,13 @@ def calibrated(
     return replace(scaled, strengths=strengths, default=min(1.0, strengths[1]), meaning=meaning)
 
 
-def _unit(
-    raw: Direction,
-    attribute: Attribute,
-    lengths: Sequence[float],
-    codes: Tensor,
-    judge: Judge,
-    generator: Generator,
-) -> float:
+def _unit(raw: Direction, attribute: Attribute, width: float, scores: Scores) -> float:
     """Finds the shortest length, by linear interpolation, that has the effect of one unit."""
     wanted = CROSSED if attribute.binary else attribute.deviation
     before, last = 0.0, 0.0
-    start = judged(generator, raw, codes, [0.0], judge)[0, :, attribute.column]
-    for length in lengths:
-        down, up = judged(generator, raw, codes, [-length, length], judge)[..., attribute.column]
+    (start,) = scores(raw, [0.0])
+    for length in torch.linspace(0, 6 * width, _SCAN + 1)[1:].tolist():
+        down, up = scores(raw, [-length, length])
         effect = _crossed(start, down, up) if attribute.binary else float((up - down).mean()) / 2
         if effect >= wanted:
             return last + (length - last) * (wanted - before) / (effect - before)
@@ -107,12 +103,7 @@ def _crossed(start: Tensor, down: Tensor, up: Tensor) -> float:
 
 
 def _range(
-    scaled: Direction,
-    attribute: Attribute,
-    limit: float,
-    codes: Tensor,
-    judge: Judge,
-    generator: Generator,
+    scaled: Direction, attribute: Attribute, limit: float, scores: Scores
 ) -> tuple[float, float]:
     """Finds how far the attribute responds either way, at least one step and at most the limit.
 
@@ -124,8 +115,7 @@ def _range(
         grid = [sign * STEP * k for k in range(int(limit / STEP) + 1)]
         end = grid[-1]
         if not attribute.binary:
-            scores = judged(generator, scaled, codes, grid, judge)[..., attribute.column]
-            steps = sign * scores.diff(dim=0)  # [S - 1, N]
+            steps = sign * scores(scaled, grid).diff(dim=0)  # [S - 1, N]
             least = LEAST_RESPONSE * STEP * attribute.deviation
             weak = ((steps >= least).float().mean(dim=1) < RESPONDING).nonzero()[:, 0]
             end = grid[int(weak[0])] if len(weak) else end

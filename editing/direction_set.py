@@ -13,10 +13,8 @@ from editing.directions import Direction
 
 MAX_DIRECTIONS = 4096
 MAX_ROWS, MAX_WIDTH = 256, 1 << 16
-_FIELDS = {
-    *("name", "shape", "space", "layers", "unit", "strengths", "default"),
-    *("semantics", "meaning", "provenance"),
-}
+_TEXTS = ("name", "space", "meaning")
+_FIELDS = {*_TEXTS, *("shape", "layers", "unit", "strengths", "default", "semantics", "provenance")}
 
 
 @register("directions")
@@ -36,29 +34,11 @@ class DirectionSet(nn.Module):
         if len(entries) > MAX_DIRECTIONS:
             raise ValueError(f"{len(entries)} directions, at most {MAX_DIRECTIONS}")
         for index, entry in enumerate(self.entries):
-            rows, width = self._checked(index, entry)
+            _check(index, entry)
+            rows, width = entry["shape"]
             self.register_buffer(f"vector_{index}", torch.zeros(rows, width))
             if entry["semantics"] == "coordinate":
                 self.register_buffer(f"center_{index}", torch.zeros(1, width))
-
-    @staticmethod
-    def _checked(index: int, entry: Mapping[str, Any]) -> tuple[int, int]:
-        if entry.keys() != _FIELDS:
-            odd = sorted(_FIELDS ^ entry.keys())
-            raise ValueError(f"direction {index} lacks or has too many fields: {odd[:5]}")
-        shape, layers, strengths = (entry[key] for key in ("shape", "layers", "strengths"))
-        numbers = [entry["unit"], entry["default"], *(strengths or ())]
-        sound = (
-            _are(int, shape, 2)
-            and (layers is None or _are(int, layers, 2))
-            and _are((int, float), strengths, 2)
-            and _are((int, float), numbers, 4)
-            and all(isinstance(entry[key], str) for key in ("name", "space", "meaning"))
-            and isinstance(entry["provenance"], Mapping)
-        )
-        if not sound or not (0 < shape[0] <= MAX_ROWS and 0 < shape[1] <= MAX_WIDTH):
-            raise ValueError(f"direction {index} has a field of another form or size")
-        return shape[0], shape[1]
 
     @classmethod
     def of(cls, directions: Sequence[Direction]) -> "DirectionSet":
@@ -70,23 +50,22 @@ class DirectionSet(nn.Module):
         names = [direction.name for direction in directions]
         if len({*names}) != len(names):
             raise ValueError(f"two directions share a name: {', '.join(sorted(names))}")
-        module = cls(
-            entries=[
-                {
-                    "name": direction.name,
-                    "shape": list(direction.vector.shape),
-                    "space": str(direction.space),
-                    "layers": None if direction.layers is None else list(direction.layers),
-                    "unit": direction.unit,
-                    "strengths": list(direction.strengths),
-                    "default": direction.default,
-                    "semantics": direction.semantics,
-                    "meaning": direction.meaning,
-                    "provenance": dict(direction.provenance),
-                }
-                for direction in directions
-            ]
-        )
+        entries = [
+            {
+                "name": direction.name,
+                "shape": list(direction.vector.shape),
+                "space": str(direction.space),
+                "layers": direction.layers and list(direction.layers),
+                "unit": direction.unit,
+                "strengths": list(direction.strengths),
+                "default": direction.default,
+                "semantics": direction.semantics,
+                "meaning": direction.meaning,
+                "provenance": dict(direction.provenance),
+            }
+            for direction in directions
+        ]
+        module = cls(entries=entries)
         for index, direction in enumerate(directions):
             module.get_buffer(f"vector_{index}").copy_(direction.vector)
             if direction.center is not None:
@@ -100,32 +79,18 @@ class DirectionSet(nn.Module):
             ValueError: if one is not sound, or two share a name.
         """
         found: dict[str, Direction] = {}
+        buffers = dict(self.named_buffers())
         for index, entry in enumerate(self.entries):
-            direction = Direction(
-                name=entry["name"],
-                vector=self.get_buffer(f"vector_{index}"),
-                space=LatentSpace(entry["space"]),
-                layers=None if entry["layers"] is None else tuple(entry["layers"]),
-                unit=float(entry["unit"]),
-                strengths=tuple(entry["strengths"]),
-                default=float(entry["default"]),
-                semantics=entry["semantics"],
-                center=dict(self.named_buffers()).get(f"center_{index}"),
-                meaning=entry["meaning"],
-                provenance=entry["provenance"],
-            )
+            fields = {key: value for key, value in entry.items() if key != "shape"}
+            fields |= {"space": LatentSpace(entry["space"]), "strengths": (*entry["strengths"],)}
+            fields |= {"layers": entry["layers"] and (*entry["layers"],)}
+            fields |= {key: float(entry[key]) for key in ("unit", "default")}
+            vector, center = buffers[f"vector_{index}"], buffers.get(f"center_{index}")
+            direction = Direction(**fields, vector=vector, center=center)
             if direction.name in found:
                 raise ValueError(f"two directions are called {direction.name!r}")
             found[direction.name] = direction
         return found
-
-
-def _are(kind: type | tuple[type, ...], values: object, count: int) -> bool:
-    return (
-        isinstance(values, list | tuple)
-        and len(values) == count
-        and all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
-    )
 
 
 def save_directions(
@@ -139,3 +104,28 @@ def save_directions(
     if not directions:
         raise ValueError("there are no directions to write")
     save(DirectionSet.of(list(directions.values())), path, provenance=provenance)
+
+
+def _check(index: int, entry: Mapping[str, Any]) -> None:
+    if entry.keys() != _FIELDS:
+        odd = sorted(_FIELDS ^ entry.keys())
+        raise ValueError(f"direction {index} lacks or has too many fields: {odd[:5]}")
+    shape, layers, numbers = entry["shape"], entry["layers"], [entry["unit"], entry["default"]]
+    sound = (
+        _are(int, shape)
+        and (layers is None or _are(int, layers))
+        and _are((int, float), entry["strengths"])
+        and _are((int, float), numbers)
+        and all(isinstance(entry[key], str) for key in _TEXTS)
+        and isinstance(entry["provenance"], Mapping)
+    )
+    if not sound or not (0 < shape[0] <= MAX_ROWS and 0 < shape[1] <= MAX_WIDTH):
+        raise ValueError(f"direction {index} has a field of another form or size")
+
+
+def _are(kind: type | tuple[type, ...], pair: object) -> bool:
+    return (
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(isinstance(value, kind) and not isinstance(value, bool) for value in pair)
+    )

@@ -14,8 +14,7 @@ fewest samples. For a boundary of one row, give that row's codes alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,13 +27,7 @@ from clcae.portraits import ATTRIBUTES
 from clcae.stylegan2 import Generator, LatentSpace
 from editing.calibration import by_width, measured, width_of
 from editing.directions import Direction
-from editing.samples import (
-    Samples,
-    check_attributes,
-    portraits_scorer,
-    sample_codes,
-    score_samples,
-)
+from editing.samples import Samples, check_attributes, draw, portraits_scorer, sample_codes
 
 Off = Literal["boundaries", "gradients"]
 
@@ -54,28 +47,31 @@ class Boundary:
     threshold: float  # the score that parts the samples between the extremes
 
 
-def find_directions(
-    samples: Samples,
-    wanted: Sequence[str],
-    *,
-    space: LatentSpace,
-    conditions: Sequence[str] | None = (),
-    off: Off = "boundaries",
-    share: float = SHARE,
-    invalid: float | None = None,
-    seed: int = 0,
-) -> dict[str, Direction]:
-    """Finds the directions of attributes; strength 1 is one width of the latent space along each.
+@dataclass(frozen=True)
+class Search:
+    """Options of finding directions in scored samples.
 
     Args:
-        samples: codes of `space` with their scores.
-        wanted: names of attributes.
         space: of the codes.
         conditions: attributes to project off, except a direction's own; None is all.
         off: vectors that stand for the conditions.
         share: extremes on either side, see `train_boundary`.
         invalid: score that marks a sample as not scored.
-        seed: of the split into training and held-out extremes.
+        seed: of the split into training and held-out extremes, and of samples drawn.
+    """
+
+    space: LatentSpace = LatentSpace.W
+    conditions: Sequence[str] | None = ()
+    off: Off = "boundaries"
+    share: float = SHARE
+    invalid: float | None = None
+    seed: int = 0
+
+
+def find_directions(
+    samples: Samples, wanted: Sequence[str], search: Search
+) -> dict[str, Direction]:
+    """Finds the directions of attributes; strength 1 is one width of the latent space along each.
 
     Raises:
         ValueError: if an attribute is unknown, its scores are all alike, or the conditions leave
@@ -88,31 +84,38 @@ def find_directions(
         if name not in boundaries:
             scores = samples.scores[:, samples.column(name)]
             boundaries[name] = train_boundary(
-                samples.codes, scores, share=share, invalid=invalid, seed=seed
+                samples.codes,
+                scores,
+                share=search.share,
+                invalid=search.invalid,
+                seed=search.seed,
             )
         return boundaries[name]
 
     def normal(name: str) -> Tensor:
-        if off == "boundaries":
+        if search.off == "boundaries":
             return boundary(name).normal
         scores = samples.scores[:, samples.column(name)]
-        valid = scores.isfinite() if invalid is None else scores.isfinite() & (scores != invalid)
+        valid = scores.isfinite()
+        if search.invalid is not None:
+            valid &= scores != search.invalid
         fitted = least_squares(samples.codes[valid].flatten(1), scores[valid])
         return fitted.reshape(boundary(wanted[0]).normal.shape)
 
     found = {}
     for name in wanted:
         own = boundary(name)
-        others = [o for o in (samples.names if conditions is None else conditions) if o != name]
+        conditions = samples.names if search.conditions is None else search.conditions
+        others = [other for other in conditions if other != name]
         vector = conditional(own.normal, [normal(other) for other in others])
         direction = Direction(
             name=name,
             vector=vector,
-            space=space,
+            space=search.space,
             provenance={
                 "method": "InterFaceGAN",
                 "conditions": others,
-                "off": off if others else None,
+                "off": search.off if others else None,
                 "samples": len(samples.codes),
                 "extremes": own.num_extremes,
                 "held_out_accuracy": own.accuracy,
@@ -127,66 +130,58 @@ def find_directions(
 def find_judged(
     generator: Generator,
     wanted: Sequence[str] | None,
+    search: Search,
     *,
-    space: LatentSpace,
-    conditions: Sequence[str] | None,
-    off: Off,
-    compare: bool,
     num_samples: int,
-    calibrate_on: int,
     truncation: float,
-    share: float,
-    invalid: float | None,
-    seed: int,
+    calibrate_on: int,
+    compare: bool,
 ) -> dict[str, Direction]:
     """Draws samples, scores them by the portraits judge, finds directions and measures them.
 
     Args:
         generator: of pictures that the judge reads.
         wanted: attributes of the judge; None is all.
-        space: of the codes.
-        conditions: as in `find_directions`.
-        off: as in `find_directions`.
-        compare: measure also how much the directions leak in every other way of finding them.
+        search: how directions are found.
         num_samples: pictures scored.
-        calibrate_on: codes for units and ranges, and as many again for the leaks.
         truncation: psi, of sampled codes of W and W+.
-        share: as in `find_directions`.
-        invalid: as in `find_directions`.
-        seed: of all random draws.
+        calibrate_on: codes for units and ranges, and as many again for the leaks.
+        compare: measure also the leaks of every other way to project off.
 
     Raises:
-        ValueError: if an attribute is unknown, does not respond, or has nothing left of it.
+        ValueError: as `find_directions`, or if an attribute does not respond to its direction.
         ImportError: if scikit-learn is missing.
     """
     judge, embed = portraits_scorer(generator)
-    wanted = wanted or list(ATTRIBUTES)
-    check_attributes([*wanted, *(conditions or [])], ATTRIBUTES)
-    samples = score_samples(
-        generator,
-        judge,
-        names=ATTRIBUTES,
-        binary=("glasses",),
-        space=space,
-        count=num_samples,
-        seed=seed,
-        truncation=truncation,
-    )
-    find = partial(
-        find_directions, samples, wanted, space=space, share=share, invalid=invalid, seed=seed
-    )
-    found = find(conditions=conditions, off=off)
+    wanted, space, seed = wanted or list(ATTRIBUTES), search.space, search.seed
+    check_attributes([*wanted, *(search.conditions or [])], ATTRIBUTES)
+    codes, scores = [], []
+    drawn = draw(generator, space=space, count=num_samples, seed=seed, truncation=truncation)
+    for some, pictures in drawn:
+        codes.append(some)
+        with torch.no_grad():
+            scores.append(judge(pictures.clamp(-1, 1)).cpu())
+    samples = Samples(torch.cat(codes), torch.cat(scores), ATTRIBUTES, binary=["glasses"])
+    found = find_directions(samples, wanted, search)
     ways = {}
     if compare:
-        ways["plain"] = find(conditions=())
-        ways["boundaries"] = find(conditions=None)
-        ways["gradients"] = find(conditions=None, off="gradients")
+        ways = {
+            "plain": replace(search, conditions=(), off="boundaries"),
+            "boundaries": replace(search, conditions=None, off="boundaries"),
+            "gradients": replace(search, conditions=None, off="gradients"),
+        }
+    others = {way: find_directions(samples, wanted, one) for way, one in ways.items()}
     rng = torch.Generator().manual_seed(seed + 1)
-    codes = sample_codes(generator, space=space, count=2 * calibrate_on, rng=rng).cpu()
+    fresh = sample_codes(generator, space=space, count=2 * calibrate_on, rng=rng).cpu()
     for name, raw in tqdm(found.items(), unit="direction", disable=None):
-        others = {way: directions[name] for way, directions in ways.items()}
         found[name] = measured(
-            generator, raw, samples, judge=judge, embed=embed, codes=codes, ways=others
+            generator,
+            raw,
+            samples,
+            judge=judge,
+            embed=embed,
+            codes=fresh,
+            ways={way: directions[name] for way, directions in others.items()},
         )
     return found
 

@@ -94,7 +94,7 @@ def _measured_rows(directions: Mapping[str, Direction]) -> list[tuple[str, ...]]
     for direction in directions.values():
         low, high = direction.strengths
         known = direction.provenance
-        identity = known.get("identity")
+        identity = known.get("identity", ())
         rows.append(
             (
                 direction.name,
@@ -104,9 +104,7 @@ def _measured_rows(directions: Mapping[str, Direction]) -> list[tuple[str, ...]]
                 _figure(known.get("rest_accuracy"), "{:.2%}"),
                 _figure(known.get("change"), "{:+.2f}"),
                 _figure(known.get("largest_leak"), "{:.3f}"),
-                ", ".join(_figure(i, "{:.3f}") for i in identity)
-                if isinstance(identity, list)
-                else "-",
+                ", ".join(_figure(i, "{:.3f}") for i in identity) or "-",
             )
         )
     return rows

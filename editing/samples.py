@@ -138,38 +138,6 @@ def draw(
             bar.update(size)
 
 
-def score_samples(
-    generator: Generator,
-    judge: Judge,
-    *,
-    names: Sequence[str],
-    binary: Sequence[str],
-    space: LatentSpace,
-    count: int,
-    seed: int = 0,
-    truncation: float = 1.0,
-) -> Samples:
-    """Draws samples as `draw` does and scores their pictures.
-
-    Args:
-        generator: the generator.
-        judge: images [N, 3, H, W] to scores [N, A].
-        names: of the A columns.
-        binary: those of them that are probabilities.
-        space: of the codes.
-        count: of the samples.
-        seed: of the codes.
-        truncation: psi, of W and W+.
-    """
-    codes, scores = [], []
-    drawn = draw(generator, space=space, count=count, seed=seed, truncation=truncation)
-    for some, pictures in drawn:
-        codes.append(some)
-        with torch.no_grad():
-            scores.append(judge(pictures.clamp(-1, 1)).cpu())
-    return Samples(torch.cat(codes), torch.cat(scores), names, binary)
-
-
 def write_samples(
     generator: Generator,
     folder: Path,

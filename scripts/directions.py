@@ -5,7 +5,6 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import clcae
 from clcae.command import HelpFormatter, make_parser, names, numbers, positive, run_command, span
@@ -13,7 +12,7 @@ from clcae.files import write_text
 from clcae.ops.memory import keep_freed_memory
 from clcae.stylegan2 import Generator, LatentSpace
 from editing import Direction, ganspace, load_directions, save_directions, sefa
-from editing.interfacegan import SHARE, find_directions, find_judged, linear_svm
+from editing.interfacegan import SHARE, Search, find_directions, find_judged, linear_svm
 from editing.report import card, listing, summary, write_strips
 from editing.samples import read_samples, write_samples
 
@@ -70,27 +69,27 @@ def _interfacegan(options: argparse.Namespace) -> None:
         raise ValueError("--codes and --scores go together: one row of scores for each code")
     linear_svm()  # says what is missing before anything is drawn
     generator = _generator(options)
-    asked: dict[str, Any] = {
-        "space": options.space,
-        "conditions": None if options.condition_on == ["others"] else options.condition_on,
-        "off": options.off,
-        "share": options.share,
-        "invalid": options.invalid,
-        "seed": options.seed,
-    }
-    if options.codes is None:
+    search = Search(
+        space=options.space,
+        conditions=None if options.condition_on == ["others"] else options.condition_on,
+        off=options.off,
+        share=options.share,
+        invalid=options.invalid,
+        seed=options.seed,
+    )
+    if options.codes is not None:
+        samples = read_samples(options.codes, options.scores)
+        found = find_directions(samples, options.attributes or list(samples.names), search)
+    else:
         found = find_judged(
             generator,
             options.attributes,
+            search,
             num_samples=options.num_samples,
-            calibrate_on=options.calibrate_on,
             truncation=options.truncation,
+            calibrate_on=options.calibrate_on,
             compare=options.compare,
-            **asked,
         )
-    else:
-        samples = read_samples(options.codes, options.scores)
-        found = find_directions(samples, options.attributes or list(samples.names), **asked)
     _write(found, generator, options)
 
 

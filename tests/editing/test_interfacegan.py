@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clcae.stylegan2 import Generator, LatentSpace
 from editing import LatentStatistics, ganspace, interfacegan, sefa
-from editing.interfacegan import find_directions
+from editing.interfacegan import Search, find_directions
 from editing.samples import Samples, draw, sample_codes
 
 
@@ -121,15 +121,15 @@ def test_directions_of_correlated_attributes() -> None:
     second = first + 1.5 * unit(10, 1, 24)
     scores = torch.cat([codes @ first.T, codes @ second.T], dim=1)
     samples = Samples(codes, scores, ["first", "second"])
-    plain = find_directions(samples, ["first"], space=LatentSpace.W)["first"]
+    plain = find_directions(samples, ["first"], Search())["first"]
     assert abs(cosine(plain.vector, second)) > 0.3
     for off in ("boundaries", "gradients"):
-        found = find_directions(samples, ["first"], space=LatentSpace.W, conditions=None, off=off)
+        found = find_directions(samples, ["first"], Search(conditions=None, off=off))
         assert abs(cosine(found["first"].vector, second)) < 0.02
         assert found["first"].provenance["conditions"] == ["second"]
     assert plain.unit == pytest.approx(1, abs=0.05)  # one width of these codes
     with pytest.raises(ValueError, match="no attribute 'third'; there are: first, second"):
-        find_directions(samples, ["third"], space=LatentSpace.W)
+        find_directions(samples, ["third"], Search())
     with pytest.raises(ValueError, match="named twice: a"):
         Samples(codes, scores, ["a", "a"])
     with pytest.raises(ValueError, match="as many scores as codes"):
