@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,14 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         UserError: if the disk is full; an older file is untouched.
     """
-    watched: _WatchedFile | None = None
     try:
         with replacing(path, durable=True) as partial, partial.open("wb") as file:
-            watched = _WatchedFile(file)
-            torch.save(dict(content), watched)  # type: ignore[arg-type]
+            torch.save(dict(content), file)
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else watched and watched.error
-        if isinstance(cause, OSError) and cause.errno in FULL_DISK:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__  # torch.save turns a failed write into a RuntimeError
+        if cause is not None and cause.errno in FULL_DISK:
             kept = "the former one is intact" if path.exists() else "nothing was written"
             raise UserError(f"cannot write {path}: {os.strerror(cause.errno)} ({kept})") from error
         raise
@@ -170,21 +170,3 @@ def _check_names(
 ) -> None:
     if set(given) != set(expected):
         raise UserError(f"{path} holds the {kind} {sorted(given)}, expected {sorted(expected)}")
-
-
-class _WatchedFile:
-    """Remembers the error of a failed write, which torch.save turns into a RuntimeError."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()

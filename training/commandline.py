@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,7 +38,7 @@ FILES = {
 }
 SHIPPED = "portraits/"  # of clcae.load_method: "portraits/NAME" is a shipped file
 # Keys whose values are names or paths: whole keys, last parts of keys, and sections of paths.
-TEXT_KEYS = {"run", "results", "save", "images", "reconstructions", "originals"}
+TEXT_KEYS = {"run", "name", "results", "save", "images", "reconstructions", "originals"}
 TEXT_ENDINGS = {"source", "root", "split", "name", "suffix", "labels", "directions", "lpips_trunk"}
 TEXT_SECTIONS = {"paths", "weights"}
 POLL = 0.2  # seconds between two looks at a subprocess
@@ -192,7 +192,7 @@ def rewritten(arguments: Sequence[str], *, configs: Path) -> list[str]:
     return result
 
 
-def override(key: str, value: Any) -> str:
+def override(key: str, value: str | float | None) -> str:
     """Writes KEY=VALUE so that Hydra reads the same value back, quoting where it must."""
     return f"{key}={_literal(value)}"
 
@@ -244,10 +244,6 @@ def _is_text(key: str) -> bool:
 def _literal(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_literal(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_literal, value)) + "]"
     if isinstance(value, str) and not _PLAIN.fullmatch(value):
         return str(QuotedString(text=value, quote=Quote.single).with_quotes())
     return str(value)

@@ -6,8 +6,8 @@ differentiate twice, and phases that share a batch.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -61,7 +61,7 @@ class Iteration:
         self.total_steps = total_steps
         self.batch_size = batch_size
         self.accumulate = accumulate
-        self.precision = precision
+        self.bfloat16 = precision == "bfloat16"
         self.clip_norm = clip_norm
         self.parameters = {name: list(group) for name, group in task.parameters().items()}
         self.modules = dict(task.modules())
@@ -156,7 +156,7 @@ class Iteration:
         sums: dict[str, Tensor] = {}
         for batch, context in zip(batches, contexts, strict=True):
             self._seed(context, phase.name)
-            with autocast(self.device, self.precision):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 output = self.task.loss(phase, batch, context)
             (output.loss.float() / self.accumulate).backward()
             for name, value in {"loss": output.loss, **output.terms}.items():
@@ -167,9 +167,8 @@ class Iteration:
 
     def _seed(self, context: StepContext, purpose: str) -> None:
         """Seeds torch's global generators, so dropout and noise repeat without stored state."""
-        torch.manual_seed(
-            derive_seed(self.seed, context.step, context.micro, purpose, context.rank)
-        )
+        place = (context.step, context.micro, purpose, context.rank)
+        torch.manual_seed(derive_seed(self.seed, *place))
 
 
 def bfloat16_lacking(device: torch.device) -> str | None:
@@ -185,13 +184,6 @@ def bfloat16_lacking(device: torch.device) -> str | None:
             return None
         return "this CPU has no bfloat16 instructions"
     return f"autocast to bfloat16 is not used on {device.type}"
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Returns the autocast context of losses."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -219,19 +211,15 @@ def check_finite(
     Raises:
         NonFiniteError: with the names of the terms, or else of the parameters.
     """
-    finite = all(_is_finite(value) for value in [*terms.values(), norm])
+    finite = all(map(math.isfinite, [*terms.values(), norm]))
     if not distributed.any_rank(not finite):
         return
-    bad = [f"term {name!r} is {value}" for name, value in terms.items() if not _is_finite(value)]
+    bad = [f"term {name!r} is {value}" for name, value in terms.items() if not math.isfinite(value)]
     if not bad:
         bad = [f"the gradient of {name}" for name in _bad_gradients(parameters, modules)]
         bad = [", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")]
         bad[0] = f"{bad[0] or 'a gradient of another process'} is not finite (norm {norm})"
     raise NonFiniteError(f"{where}: {', '.join(bad)}; the step was not taken")
-
-
-def _is_finite(value: float) -> bool:
-    return float("-inf") < value < float("inf")
 
 
 def _bad_gradients(

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,9 @@ class Logger:
         if now - self._said >= PLAIN_SECONDS or step == self.steps:
             self._said = now
             eta = (now - self._started) / max(step - self._first, 1) * (self.steps - step)
-            self.line(f"{self.stage} {step}/{self.steps}  {shown}  eta {_clock(eta)}")
+            self.line(
+                f"{self.stage} {step}/{self.steps}  {shown}  eta {timedelta(seconds=round(eta))}"
+            )
 
     def line(self, text: str) -> None:
         """Prints one line for the user."""
@@ -157,12 +160,6 @@ class Logger:
             if record["stage"] != self.stage or record["step"] <= step:
                 kept.append(line + "\n")
         write_text(self.metrics, "".join(kept), durable=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
 
 
 class Means:

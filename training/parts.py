@@ -133,16 +133,12 @@ def _check_arguments(
     where: str,
     partial: bool,
 ) -> None:
-    signature = _signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some built-ins have none
+        return
     try:
         (signature.bind_partial if partial else signature.bind)(**arguments)
     except TypeError as error:
         takes = ", ".join(signature.parameters) or "nothing"
         raise UsageError(f"{where}: {target}: {error}; it takes {takes}") from error
-
-
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(function)
-    except ValueError:  # some built-ins have none
-        return inspect.Signature([inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)])

@@ -33,14 +33,8 @@ from training.errors import UsageError, UserError
 # Keys that a run may change when it continues: they do not change what it computes.
 FREE_KEYS = {"run", "device", "paths"}
 FREE_TRAINER_KEYS = {
-    "debug",
-    "keep_last",
-    "log_every",
-    "progress",
-    "sample_every",
-    "save_every",
-    "suffix",
-    "threads",
+    *("log_every", "sample_every", "save_every", "keep_last"),
+    *("suffix", "threads", "progress", "debug"),
 }
 
 # Classes and functions that were called otherwise in run folders of the layout with `parts`.

@@ -127,7 +127,6 @@ class Trainer:
             step = f"{self.state.step}/{self.steps}"
             self.logger.line(f"{self.files.name}: continuing after step {step}")
         distributed.barrier()  # nobody replaces the checkpoint before all have read it
-        self.iteration.train_only(())
         first, started = self.state.step, time.monotonic()
         self.logger.start_stage(stage=self.files.name, step=first, steps=self.steps)
         try:
