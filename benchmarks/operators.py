@@ -38,8 +38,7 @@ def operator_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
             yield _smoothing(networks, channels, side, dtype)
             yield _enlarging(networks, channels, side // 2, dtype)
         for channels, side in QUICK_CONVOLUTIONS if quick else CONVOLUTIONS:
-            yield _convolution(networks, channels, side, dtype)
-            yield _enlarging_convolution(networks, channels, side, dtype)
+            yield from _convolutions(networks, channels, side, dtype)
 
 
 def _activation(networks: NetworkCache, channels: int, side: int, dtype: torch.dtype) -> Group:
@@ -82,42 +81,30 @@ def _enlarging(networks: NetworkCache, channels: int, side: int, dtype: torch.dt
     return _group(networks, "FIR, up 2", x, ways, moved=moved)
 
 
-def _convolution(networks: NetworkCache, channels: int, side: int, dtype: torch.dtype) -> Group:
+def _convolutions(
+    networks: NetworkCache, channels: int, side: int, dtype: torch.dtype
+) -> Iterator[Group]:
     x = _features(networks, channels, side, dtype)
-    weight, styles, dense = *_modulation(x), x.contiguous()
+    dense, filter, kernel = x.contiguous(), low_pass().to(x.device), book.square_kernel().to(x)
+    weight = torch.randn(channels, channels, 3, 3, device=x.device, dtype=dtype)
+    weight, styles = weight / (9 * channels) ** 0.5, 1.0 + 0.1 * torch.randn_like(x[:, :, 0, 0])
+    count = 2 * 9 * channels**2 * side**2
     ways: Ways = {
         "clcae": lambda: modulated_conv2d(x, weight, styles),
         "textbook": lambda: book.modulated_convolution(dense, weight, styles, demodulate=True),
     }
-    count = 2 * 9 * channels**2 * side**2
-    return _group(networks, "modulated 3x3 convolution", x, ways, operations=count)
-
-
-def _enlarging_convolution(
-    networks: NetworkCache, channels: int, side: int, dtype: torch.dtype
-) -> Group:
-    x = _features(networks, channels, side, dtype)
-    weight, styles, dense = *_modulation(x), x.contiguous()
-    filter, kernel = low_pass().to(x.device), book.square_kernel().to(x)
-    ways: Ways = {
+    yield _group(networks, "modulated 3x3 convolution", x, ways, operations=count)
+    ways = {
         "clcae": lambda: modulated_conv2d(x, weight, styles, resample="up", filter=filter),
         "textbook": lambda: book.modulated_convolution_up(dense, weight, styles, kernel),
     }
-    count = 2 * 9 * channels**2 * side**2
-    return _group(networks, "modulated 3x3 convolution, up 2", x, ways, operations=count)
+    yield _group(networks, "modulated 3x3 convolution, up 2", x, ways, operations=count)
 
 
 def _features(networks: NetworkCache, channels: int, side: int, dtype: torch.dtype) -> Tensor:
     """Draws features [1, channels, side, side] in the layout of synthesis."""
     x = torch.randn(1, channels, side, side, device=networks.device, dtype=dtype)
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _modulation(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Draws weights [C, C, 3, 3] and styles [1, C] for features [1, C, H, W]."""
-    channels = x.shape[1]
-    weight = torch.randn(channels, channels, 3, 3, device=x.device, dtype=x.dtype)
-    return weight / (9 * channels) ** 0.5, 1.0 + 0.1 * torch.randn_like(x[:, :, 0, 0])
 
 
 def _group(

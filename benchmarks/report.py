@@ -58,8 +58,8 @@ def _ratios(rows: Sequence[tuple[str, Record]]) -> str:
         for section, record in rows
         for ratio in record["ratios"]
     ]
-    heads = ("section", "case", "ratio", "value", "lowest to highest")
-    return _table(heads, ":::--", cells) if cells else ""
+    heads = ("section", "group", "ratio", "value", "lowest to highest")
+    return _table(heads, cells) if cells else ""
 
 
 def _figures(rows: Sequence[tuple[str, Record]]) -> str:
@@ -68,11 +68,9 @@ def _figures(rows: Sequence[tuple[str, Record]]) -> str:
         for section, record in rows
         for name, told in record["variants"].items()
     ]
-    heads = (
-        *("section", "case", "variant", "time", "lowest to highest", "rounds", "images/s"),
-        *("GFLOP/s", "of ceiling", "GB/s", "of copy", "peak MiB"),
-    )
-    return _table(heads, ":::---------", cells) if cells else ""
+    heads = ["section", "group", "variant", "time", "lowest to highest", "rounds", "images/s"]
+    heads += ["GFLOP/s", "of ceiling", "GB/s", "of copy", "peak MiB"]
+    return _table(heads, cells) if cells else ""
 
 
 def _cells(told: Record) -> list[str]:
@@ -113,14 +111,10 @@ def _unit(seconds: float) -> tuple[str, float]:
 
 def _number(value: float) -> str:
     """Formats a number with three significant digits."""
-    for digits, least in ((0, 100.0), (1, 10.0), (2, 1.0)):
-        if value >= least:
-            return f"{value:.{digits}f}"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
-def _table(heads: Sequence[str], sides: str, rows: Sequence[Sequence[str]]) -> str:
-    """Formats a Markdown table; in `sides` ":" is a column of words, "-" one of numbers."""
-    rules = ["---" if side == ":" else "---:" for side in sides]
-    lines = [heads, rules, *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Formats a Markdown table of three columns of words and others of numbers."""
+    rules = ["---"] * 3 + ["---:"] * (len(heads) - 3)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, rules, *rows))

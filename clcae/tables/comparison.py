@@ -62,11 +62,6 @@ class Agreement:
     agrees: tuple[str, ...]
     unknown: tuple[str, ...]
 
-    @property
-    def comparable(self) -> bool:
-        """Whether the values may stand in one column: something is stated, nothing differs."""
-        return bool(self.agrees) and not self.differs
-
 
 def compare(column: Column, fields: Mapping[str, str]) -> Agreement:
     """Compares the protocol of a measured value with a column's, field by field."""

@@ -98,9 +98,9 @@ def test_variants_have_their_figures(ran: tuple[str, str, dict[str, Any]]) -> No
     ("arguments", "said"),
     [
         (["--only", "generators"], "there is no section 'generators'; there are import, generator"),
-        (["--limit", "0"], "'0', expected a number of seconds above 0"),
-        (["--limit", "soon"], "'soon', expected a number of seconds"),
-        (["--threads", "0"], "'0', expected a number from 1"),
+        (["--limit", "0"], "'0', expected a number above 0"),
+        (["--limit", "soon"], "'soon', expected a number above 0"),
+        (["--threads", "0"], "'0', expected a number above 0"),
         (["--json", "."], "'.' is a folder, expected a file to write"),
     ],
 )
