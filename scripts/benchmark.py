@@ -20,6 +20,7 @@ from benchmarks.network_cache import NetworkCache
 from benchmarks.report import SCHEMA, markdown, ratio_text, write
 from benchmarks.sections import SECTIONS
 from benchmarks.workers import Worker
+from clcae.command import make_parser, run_command
 from clcae.device import pick_device
 from clcae.ops.memory import keep_freed_memory
 
@@ -159,14 +160,11 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 if something failed, 130 if stopped by hand."""
     options = _parser().parse_args(arguments)
-    try:
-        report = (run := Run(options)).report()
-    except (ValueError, OSError) as error:
-        print(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{NAME}: stopped", file=sys.stderr)
-        return 130
+    return run_command(NAME, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    report = (run := Run(options)).report()
     print(markdown(report))
     return 130 if run.stopped else int(run.failed)
 
@@ -199,13 +197,12 @@ def _json_file(text: str) -> Path:
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, SECTIONS))
     sections = "\n".join(f"  {name:{width}}  {what}" for name, (what, _) in SECTIONS.items())
-    parser = argparse.ArgumentParser(
-        prog=NAME,
+    parser = make_parser(
+        NAME,
         description="Measures the library on this machine: seconds, pictures a second, peak "
         "memory, the share of what the machine can do at all, and ratios to a plain textbook "
         "implementation, all in one run. Progress goes to stderr, a Markdown table to stdout.",
-        epilog=EXAMPLES.format(sections=sections),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES.format(sections=sections),
     )
     add = parser.add_argument
     only = "these sections alone, in this order (default: all but training-1024)"

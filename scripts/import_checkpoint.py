@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clcae.command import make_parser, run_command
 from clcae.pretrained.layouts import LAYOUTS
 from clcae.pretrained.loading import Imported, import_checkpoint
 from clcae.pretrained.rosinality import export_rosinality
@@ -39,14 +40,12 @@ known layouts, told by the content of a file and never by its name:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0, or 1 where it failed with one line on stderr. SystemExit 2: usage."""
     options = _parser().parse_args(arguments)
-    try:
-        lines = _again(options) if is_native(options.file) else _import(options)
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        print(f"{NAME}: {reason}", file=sys.stderr)
-        return 1
+    return run_command(NAME, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    lines = _again(options) if is_native(options.file) else _import(options)
     print("\n".join([*lines, f"written: {options.out}"]))
-    return 0
 
 
 def _import(options: argparse.Namespace) -> list[str]:
@@ -96,12 +95,11 @@ def _write(imported: Imported, options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     layouts = "\n".join(f"  {layout.name}" for layout in LAYOUTS)
-    parser = argparse.ArgumentParser(
-        prog=NAME,
+    parser = make_parser(
+        NAME,
         description="Turns an official checkpoint into a native file, strictly: every key is used "
         "or ignored by name, or nothing is written. Nothing in the checkpoint is executed.",
-        epilog=EXAMPLES + layouts,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES + layouts,
     )
     parser.add_argument("file", type=Path, help="the official file (.pt, .pth, .tar or .pkl)")
     parser.add_argument(

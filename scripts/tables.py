@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clcae.command import make_parser, run_command
 from clcae.evaluation.rows import read_rows
 from clcae.files import write_text
 from clcae.tables.comparison import MeasuredRow, metric_of, paper_sheet
@@ -57,16 +58,15 @@ tables (configs/table; each begins with its command):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status, 0 or 1. Raises SystemExit 2 for wrong usage."""
     options = _parser().parse_args(arguments)
-    try:
-        text = _written(read_paper_table(TABLES / f"{options.name}.yaml"), options)
-        if options.out:
-            write_text(options.out, text)
-        else:
-            print(text)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(NAME, lambda: _print(options))
+
+
+def _print(options: argparse.Namespace) -> None:
+    text = _written(read_paper_table(TABLES / f"{options.name}.yaml"), options)
+    if options.out:
+        write_text(options.out, text)
+    else:
+        print(text)
 
 
 def _written(table: PaperTable, options: argparse.Namespace) -> str:
@@ -186,11 +186,10 @@ def _parser() -> argparse.ArgumentParser:
             raise SystemExit(2)
         return name
 
-    parser = argparse.ArgumentParser(
-        prog=NAME,
+    parser = make_parser(
+        NAME,
         description="Prints a table by name: published rows beside rows measured here.",
-        epilog=EXAMPLES + "\n".join(f"  {name}" for name in names),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES + "\n".join(f"  {name}" for name in names),
     )
     parser.add_argument("name", type=table_name, metavar="NAME", help="one of the tables below")
     parser.add_argument(
