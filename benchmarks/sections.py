@@ -1,13 +1,32 @@
 """Lists the sections of scripts/benchmark.py."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from benchmarks.generator import generator_groups, scaling_groups
-from benchmarks.imports import import_groups
 from benchmarks.inversion import edit_groups, encoder_groups, inversion_groups
-from benchmarks.measurement import Group
+from benchmarks.measurement import Group, Ratio, Variant
+from benchmarks.network_cache import NetworkCache
 from benchmarks.operators import operator_groups
+from benchmarks.timing import Call
 from benchmarks.training import large_training_groups, training_groups
+
+
+def import_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
+    """Times new interpreters that import the library, or torch alone, and end."""
+    yield Group(
+        name="import in a new interpreter",
+        variants={name: Variant(prepare=partial(_importing, name)) for name in ("clcae", "torch")},
+        ratios=[Ratio(["clcae"], ["torch"])],
+        most_rounds=2 if quick else 5,
+    )
+
+
+def _importing(name: str) -> Call:
+    return lambda: subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+
 
 # Name -> what it measures, and what makes its groups of a NetworkCache, quick or not.
 SECTIONS: dict[str, tuple[str, Callable[..., Iterator[Group]]]] = {

@@ -22,9 +22,8 @@ from clcae.tables.figures import (
 )
 from clcae.tables.formats import comma_separated, latex, markdown
 from clcae.tables.page import page
-from clcae.tables.pooled import put_together
+from clcae.tables.pooled import differences, put_together, repeated_rows
 from clcae.tables.published import PaperTable, read_paper_table
-from clcae.tables.repeats import differences, repeated_rows
 from clcae.tables.sheet import Sheet
 
 NAME = "tables.py"
