@@ -40,21 +40,13 @@ Pairs = Literal["reconstruction", "edited", "change", "codes"]
 
 @dataclass(frozen=True)
 class Given:
-    """What a protocol gives a metric.
+    """What a protocol gives a metric."""
 
-    Args:
-        answer: what the metric asks of a network; None where it asks nothing.
-        name: the network in words.
-        window: name of the window of SSIM.
-        edit: name of the edit that is measured.
-        label: who has the attribute of the edit.
-    """
-
-    answer: Answer | None
-    name: str
-    window: str
-    edit: str
-    label: Label | None
+    answer: Answer | None  # what it asks of a network
+    name: str  # of the network, in words
+    window: str  # of SSIM
+    edit: str  # that is measured
+    label: Label | None  # who has the attribute of the edit
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A digest stands for all that decides a row's values, so that a row is not measur
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,12 +22,7 @@ from clcae.evaluation.protocol import EditSpec, Protocol, build_measures
 from clcae.evaluation.rows import Row, append_rows, read_rows, source_commit
 from clcae.evaluation.sharded import EvaluationPass, read_batches
 from clcae.evaluation.subject import PairedFolders, Subject
-from clcae.metrics.cost import (
-    count_operations,
-    count_parameters,
-    time_per_image,
-    timing_words,
-)
+from clcae.metrics.cost import count_operations, count_parameters, time_per_image, timing_words
 from clcae.weight_file import weights_digest
 
 # The edit of a specification, on a method; ValueError, OSError: it cannot be made, and why.
@@ -124,15 +120,7 @@ class Evaluation:
         save_every: int,
         progress: Callable[[int], object],
     ) -> Callable[[], dict[str, Row]]:
-        """Measures these spaces: the share of one process.
-
-        Args:
-            spaces: those without a finished row.
-            rank: index of this process.
-            world_size: number of processes.
-            num_parts: as of `EvaluationPass`, as are the others.
-            save_every: likewise.
-            progress: likewise.
+        """Measures these spaces: the share of one process. Arguments as of `EvaluationPass`.
 
         Returns:
             What one process calls when all have done their share: makes the rows and appends them
@@ -221,9 +209,8 @@ class Evaluation:
 
     def _with_missing(self, row: Row) -> Row:
         """Orders the metrics of a row; those that could not be taken are NaN, with the reason."""
-        names = [spec.name for spec in self.protocol.measures]
-        values = {name: row.metrics.get(name, float("nan")) for name in names}
-        values |= {name: value for name, value in row.metrics.items() if name not in values}
+        missing = dict.fromkeys([spec.name for spec in self.protocol.measures], math.nan)
+        values = {**missing, **row.metrics}
         if not self.missing:
             return replace(row, metrics=values)
         reasons = {**row.extra.get("without_value", {}), **self.missing}

@@ -25,21 +25,12 @@ _VALUES: Mapping[object, float] = {1: 1.0, 0: 0.0, -1: 0.0, "1": 1.0, "0": 0.0, 
 
 @dataclass(frozen=True)
 class Label:
-    """Says which pictures have what an edit gives.
+    """Says which pictures have what an edit gives: 1 has it, 0 lacks it, NaN is unknown."""
 
-    Args:
-        of: images [N, 3, H, W] to [N], 1 for those who have it, 0 for the others, NaN where that is
-            unknown; or the same number by the names of the images.
-        words: the attribute and what says who has it.
-        amount: images to [N], how much of it they have, counted the way of the edit; None where
-            nothing can say.
-        unit: of the amount, in words.
-    """
-
-    of: Callable[[Tensor], Tensor] | Mapping[str, float]
-    words: str
-    amount: Callable[[Tensor], Tensor] | None = None
-    unit: str = ""
+    of: Callable[[Tensor], Tensor] | Mapping[str, float]  # images to [N], or by name of the image
+    words: str  # the attribute and what says who has it
+    amount: Callable[[Tensor], Tensor] | None = None  # images to [N], counted the way of the edit
+    unit: str = ""  # of the amount
 
 
 def label_of(
@@ -77,12 +68,7 @@ def label_of(
 
 
 def read_labels(path: str | Path, *, attribute: str, names: Iterable[str]) -> dict[str, float]:
-    """Reads which of some pictures have an attribute.
-
-    Args:
-        path: file of annotations.
-        attribute: name of one of its attributes; with "not " before it, who lacks it.
-        names: of the pictures, as an image source gives them.
+    """Reads which of some pictures have an attribute, or lack it where "not " stands before it.
 
     Returns:
         Name -> 1 for those who have it, 0 for the others; those the file does not know are left
@@ -90,8 +76,8 @@ def read_labels(path: str | Path, *, attribute: str, names: Iterable[str]) -> di
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no such file, has no such attribute, or knows none of the pictures; in
-            one line.
+        ValueError: if it is no file of annotations, has no such attribute, or knows none of the
+            pictures; in one line.
     """
     path = Path(path)
     if not path.is_file():

@@ -48,14 +48,9 @@ class Cached:
         function: images [N, 3, H, W] to an answer, which is not to be written to; it must give the
             same for the same.
         kept: number of batches that are cached: one of outputs and one of targets.
-
-    Raises:
-        ValueError: if the number is not positive.
     """
 
     def __init__(self, function: Callable[[Images], Any], *, kept: int = 2) -> None:
-        if kept < 1:
-            raise ValueError(f"{kept} batches to cache: expected 1 or more")
         self.function = function
         self.kept = kept
         self._answers: list[tuple[Tensor, Any]] = []  # the latest last
@@ -93,17 +88,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class JudgingNetwork:
-    """A loaded network and the questions that it answers.
-
-    Args:
-        module: its weights.
-        answers: question -> answer.
-        details: what a row says of it besides its name.
-    """
+    """A loaded network and the questions that it answers."""
 
     module: nn.Module
-    answers: Mapping[str, Answer]
-    details: str = ""
+    answers: Mapping[str, Answer]  # by question
+    details: str = ""  # what a row says of it besides its name
 
 
 @dataclass(frozen=True)

@@ -59,10 +59,8 @@ def software_versions() -> dict[str, str]:
     """Returns the versions of Python and of the installed libraries that a value may depend on."""
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     for package in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions
 
 

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from clcae.data.sources import ImageSource
 from clcae.data.threads import BackgroundWriter, in_order
-from clcae.evaluation.preparation import Size
 from clcae.evaluation.rows import Row
 from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally
 from clcae.files import replacing
@@ -45,19 +44,12 @@ Batch = tuple[list[str], Tensor | None, dict[str, str]]  # names, images, left o
 
 @dataclass
 class Part:
-    """State of a part of an evaluation, finished or not.
-
-    Args:
-        tally: the metrics.
-        batches: how many batches of the part entered.
-        num_images: how many images entered.
-        left_out: name of every image that could not be read, and why.
-    """
+    """State of a part of an evaluation, finished or not."""
 
     tally: Tally
-    batches: int = 0
-    num_images: int = 0
-    left_out: dict[str, str] = field(default_factory=dict)
+    batches: int = 0  # that entered
+    num_images: int = 0  # that entered
+    left_out: dict[str, str] = field(default_factory=dict)  # unreadable images: name -> why
 
     def join(self, other: "Part") -> None:
         """Merges another part."""
@@ -214,19 +206,17 @@ def evaluate(
     Args:
         outputs: images [N, 3, H, W] on `device` to reconstructions of the same shape, one for each
             space: {"W": ..., "W+": ..., "F": ...}.
-        source: the images; what cannot be read is left out and named in the rows.
+        source: as of `EvaluationPass`; what is left out is named in the rows.
         method: its name, for the rows.
         measures: by name, all of reconstructions.
-        batch_size: images at once; values do not depend on it.
-        device: where the method and the networks of the metrics are.
+        batch_size: as of `EvaluationPass`.
+        device: likewise.
 
     Returns:
         A row for each space, in the order of `outputs`.
 
     Raises:
-        ValueError: if the source is empty or unreadable, the batch size is not positive, a batch
-            has other spaces than the first, a picture is not finite, or a metric refuses its
-            images.
+        ValueError: if nothing can be read, or as `Tally.update` and `EvaluationPass`.
     """
 
     def observe(images: Tensor) -> Observations:
@@ -295,10 +285,7 @@ def read_part(path: Path, measures: Mapping[str, Measure]) -> Part:
             space: {name: _unpacked(state, tensors) for name, state in metrics.items()}
             for space, metrics in description["states"].items()
         }
-        shapes: dict[str, Size] = {
-            stream: (int(height), int(width))
-            for stream, (height, width) in description["shapes"].items()
-        }
+        shapes = {stream: (h, w) for stream, (h, w) in description["shapes"].items()}
         tally = Tally(measures)
         tally.take(states, description["skipped"], shapes)
         return Part(

@@ -53,7 +53,7 @@ def time_per_image(
         function: what is timed.
         images: a batch on the device of the function.
         repeats: number of timed calls.
-        warmup: number of calls before them, in which kernels are built and chosen.
+        warmup: calls before them, in which kernels are built and chosen.
 
     Returns:
         Milliseconds per image: the median over the calls, divided by N.

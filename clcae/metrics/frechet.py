@@ -23,13 +23,6 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     of the symmetric S C2 S with S = C1^(1/2), and their roots add up to its trace. That is stable
     where there are fewer images than dimensions and both covariances are singular.
 
-    Args:
-        first: moments of two or more vectors [D].
-        second: moments of vectors of the same length.
-
-    Returns:
-        The distance, >= 0.
-
     Raises:
         ValueError: if lengths differ, or either holds fewer than two vectors.
     """
@@ -77,8 +70,8 @@ class FrechetDistance(SetMetric):
     """Computes the Frechet distance between the features of all outputs and of all targets.
 
     Args:
-        features: images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
-        features_name: network, weights and resize in words, for the protocol.
+        features: as of `SetMetric`.
+        features_name: as of `SetMetric`.
         dimension: length D of the features.
     """
 
@@ -140,9 +133,9 @@ class EditingFrechetDistance(FrechetDistance, LabelledMetric):
     who lacks it.
 
     Args:
-        features: images [N, 3, H, W] in [-1, 1] to features [N, D]; resizing is its own.
-        features_name: network, weights and resize in words, for the protocol.
-        dimension: length D of the features.
+        features: as of `FrechetDistance`, and the two below.
+        features_name: likewise.
+        dimension: likewise.
         labels: real images [N, 3, H, W] to [N], 1 for those with the attribute, 0 for those
             without, NaN where that is unknown, as of a classifier. None where labels come from an
             annotation instead: hand them to `update_labelled`.
@@ -187,9 +180,6 @@ class EditingFrechetDistance(FrechetDistance, LabelledMetric):
             outputs: every input edited; edits of inputs with the attribute are not looked at.
             targets: the inputs, real pictures.
             labels: 1 for inputs with the attribute, 0 for those without, NaN for unknown.
-
-        Returns:
-            [N] bool, False where the label is unknown.
 
         Raises:
             ValueError: if numbers differ, a label is another number, or the images are not in the

@@ -26,8 +26,7 @@ def kernel_distance(
     Equation 4 of Binkowski et al. for sets of any sizes: no vector is paired with itself, and every
     one of the first with every one of the second.
 
-    Returns:
-        The estimate, in float64; below 0 as often as above for equal distributions.
+    For equal distributions it is below 0 as often as above.
 
     Raises:
         ValueError: if lengths differ, or either has fewer than two vectors.

@@ -31,9 +31,6 @@ def share_inside(
         manifold: the set whose balls reach to its own nearest neighbours.
         neighbours: which neighbour, from 1.
 
-    Returns:
-        The share, in [0, 1].
-
     Raises:
         ValueError: if lengths differ, there are no vectors, or the manifold has no vector with so
             many neighbours.

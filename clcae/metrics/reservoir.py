@@ -41,9 +41,6 @@ class Reservoir:
     Args:
         dimension: length D of the vectors.
         maximum: how many are kept.
-
-    Raises:
-        ValueError: if a number is not positive.
     """
 
     def __init__(self, *, dimension: int, maximum: int = DEFAULT_MAXIMUM) -> None:

@@ -37,12 +37,6 @@ class SsimWindow:
     size: int
     sigma: float | None
 
-    def __post_init__(self) -> None:
-        if self.size < 3 or self.size % 2 == 0:
-            raise ValueError(f"window size is {self.size}: expected an odd number, 3 or more")
-        if self.sigma is not None and self.sigma <= 0:
-            raise ValueError(f"sigma is {self.sigma}: expected a positive number")
-
     def __str__(self) -> str:
         if self.sigma is None:
             return f"uniform {self.size}x{self.size}, sample covariance"
