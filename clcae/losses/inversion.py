@@ -1,4 +1,4 @@
-"""Reconstruction losses of any inversion encoder, and the two of CLCAE.
+"""Losses of inversion encoders: reconstruction, the two of CLCAE, and their weighted sum.
 
 CLCAE section 3.3 and the official stage 2: squared error, perceptual and identity terms on G(w),
 G(w+) and G(w+, f), feature regularisation MSE(f, G(w+)), alignment under the frozen aligner. The
@@ -63,3 +63,19 @@ def alignment_term(
 def feature_term(feature: Tensor, own: Tensor) -> Tensor:
     """Computes the MSE between F and the generator's own feature, which is detached, []."""
     return (feature - own.detach()).square().mean()
+
+
+def weighted_sum(
+    terms: Mapping[str, Tensor],  # each []
+    weights: Mapping[str, float],
+) -> Tensor:
+    """Sums weights[name] * terms[name].
+
+    Raises:
+        ValueError: if a term lacks a weight, or a weight other than zero its term.
+    """
+    unknown = sorted(set(terms) - set(weights))
+    absent = sorted(name for name, weight in weights.items() if weight and name not in terms)
+    if unknown or absent:
+        raise ValueError(f"terms without a weight: {unknown}; weights without a term: {absent}")
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

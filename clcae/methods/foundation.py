@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -242,7 +242,7 @@ class FoundationInversion(InversionMethod):
 
 
 def _checked(edit_rule: Rule) -> Rule:
-    if edit_rule not in ("refined", "foundation"):
+    if edit_rule not in get_args(Rule):
         raise ValueError(f"edit_rule is {edit_rule!r}, expected 'refined' or 'foundation'")
     return edit_rule
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from clcae.frozen.judges import Judges
-from clcae.losses.inversion import reconstruction_terms
-from clcae.losses.weighted import weighted_sum
+from clcae.losses.inversion import reconstruction_terms, weighted_sum
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.serialization import register
 from clcae.stylegan2 import Generator, LatentSpace

@@ -14,8 +14,8 @@ from clcae.losses.inversion import (
     alignment_term,
     feature_term,
     reconstruction_terms,
+    weighted_sum,
 )
-from clcae.losses.weighted import weighted_sum
 from clcae.methods.foundation import FoundationInversion
 from clcae.stylegan2.synthesis import NoiseMode
 from training.task import Phase, StepContext, StepOutput

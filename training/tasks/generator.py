@@ -144,16 +144,6 @@ class ImitationTask(GeneratorTask):
         return StepOutput(loss=loss, terms={"reconstruction": loss, "mse": mse})
 
 
-class PathMean(nn.Module):
-    """Holds the running mean of the path lengths, as a buffer that checkpoints save."""
-
-    value: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("value", torch.zeros([]))
-
-
 class AdversarialTask(GeneratorTask):
     """Trains with the StyleGAN2 losses, and imitation of the renderer as an anchor."""
 
@@ -183,7 +173,8 @@ class AdversarialTask(GeneratorTask):
         self.path_length_weight, self.path_length_every = path_length_weight, path_length_every
         self.mixing, self.anchor = mixing, anchor
         self.discriminator_warmup = discriminator_warmup
-        self.path_mean = PathMean()
+        self.path_mean = nn.Module()  # of the path lengths, a buffer that checkpoints hold
+        self.path_mean.register_buffer("value", torch.zeros([]))
 
     def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
         """One optimizer for each player."""
@@ -265,8 +256,9 @@ class AdversarialTask(GeneratorTask):
         codes = self.codes(batch)[0][::2]  # half the batch, as the official code does
         images = self.generator.synthesize(codes, noise="random")
         lengths = path_lengths(images, codes, torch.randn_like(images))
-        mean = torch.lerp(self.path_mean.value, lengths.detach().mean(), 0.01)
-        self.path_mean.value.copy_(mean)
+        running = self.path_mean.get_buffer("value")
+        mean = torch.lerp(running, lengths.detach().mean(), 0.01)
+        running.copy_(mean)
         penalty = (lengths - mean).square().mean()
         loss = penalty * (self.path_length_weight * self.path_length_every)
         return StepOutput(loss=loss, terms={"penalty": penalty, "length": lengths.mean()})

@@ -20,12 +20,6 @@ from clcae.serialization import save
 from clcae.stylegan2 import Generator, LatentSpace
 
 BATCH = 64
-IMITATION = (
-    "Its mapping network was fitted to a rotation of the latents' scores, then all of it was "
-    "trained by imitation of the renderer: pictures regressed from the latents they are drawn "
-    "from. The StyleGAN2 losses had no part in it; +experiment=portraits_adversarial goes on with "
-    "them."
-)
 
 
 class GeneratorReport:
@@ -40,8 +34,8 @@ class GeneratorReport:
         num_samples: int = 2048,  # of either side of the Frechet distance
         num_projected: int = 64,
         projection_steps: int = 500,
-        command: str = "python train.py +experiment=portraits_generator",
-        history: str = IMITATION,  # what was done to the generator, for the card
+        command: str,  # that trains the generator, for the card
+        history: str,  # sentences about the training, for the card
     ) -> None:
         self.judges = judges
         self.held_out_images = held_out_images

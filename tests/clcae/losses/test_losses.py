@@ -15,9 +15,8 @@ from clcae.losses.adversarial import (
     r1_penalty,
 )
 from clcae.losses.contrastive import info_nce, retrieval_accuracy
-from clcae.losses.inversion import feature_term
+from clcae.losses.inversion import feature_term, weighted_sum
 from clcae.losses.margin import AngularMargin
-from clcae.losses.weighted import weighted_sum
 
 
 def test_adversarial_goldens() -> None:
