@@ -179,34 +179,6 @@ def clcae_from_state(
     return method.eval()
 
 
-def image_tower_from_state(state: Mapping[str, Tensor]) -> ImageTower:
-    """Builds the image tower alone; copies no tensor.
-
-    Raises:
-        ValueError: if the keys are not of this layout; lists what is wrong.
-    """
-    stem, stages, (side, _) = encoder_settings(state, None, IMAGE_TOWER)
-    tower = empty_for(
-        state,
-        lambda: ImageTower(
-            image_size=side,
-            stem_channels=stem,
-            stages=stages,
-            stem_stride=1,
-            dim=state["encoder.styles.0.linear.weight"].shape[0],
-        ),
-    )
-    return image_tower_keymap(tower).fill(tower, state).eval()
-
-
-def latent_tower_from_state(state: Mapping[str, Tensor]) -> LatentTower:
-    """Builds the latent tower alone. Copies and raises as above."""
-    require(state, ["latent_projection.lin1.weight"], LATENT_TOWER)
-    dim = state["latent_projection.lin1.weight"].shape[0]
-    tower = empty_for(state, lambda: LatentTower(w_dim=dim, dim=dim, num_layers=len(LAYERS)))
-    return latent_tower_keymap(tower).fill(tower, state).eval()
-
-
 def aligner_from_states(
     image_state: Mapping[str, Tensor],
     latent_state: Mapping[str, Tensor],
@@ -229,16 +201,15 @@ def aligner_from_states(
     Raises:
         ValueError: if the keys are not of these layouts, or do not belong together.
     """
-    image_tower = image_tower_from_state(image_state)
-    latent_tower = latent_tower_from_state(latent_state)
-    require(image_state, ["logit_scale"], IMAGE_TOWER)
     stem, stages, (side, _) = encoder_settings(image_state, None, IMAGE_TOWER)
-    dim = len(image_tower.projection.linear1.weight)
-    if w_average.shape != (dim,) or len(latent_tower.projection.linear1.weight) != dim:
+    widest = "latent_projection.lin1.weight"
+    require(latent_state, [widest], LATENT_TOWER)
+    require(image_state, ["logit_scale"], IMAGE_TOWER)
+    dims = len(image_state["encoder.styles.0.linear.weight"]), len(latent_state[widest])
+    if w_average.shape != dims[:1] or w_average.shape != dims[1:]:
         raise ValueError(
-            f"the image tower embeds in {dim} dimensions, the latent tower in "
-            f"{len(latent_tower.projection.linear1.weight)}, w_average has shape "
-            f"{tuple(w_average.shape)}: expected one width"
+            f"the image tower embeds in {dims[0]} dimensions, the latent tower in {dims[1]}, "
+            f"w_average has shape {tuple(w_average.shape)}: expected one width"
         )
     if average_image.ndim != 3 or max(average_image.shape[1:]) != side:
         raise ValueError(
@@ -248,14 +219,15 @@ def aligner_from_states(
         {**image_state, **latent_state},
         lambda: Aligner(
             image_size=average_image.shape[1:],
-            w_dim=dim,
-            dim=dim,
+            w_dim=dims[0],
+            dim=dims[0],
             stem_channels=stem,
             stages=stages,
             unit_length=unit_length,
         ),
     )
-    aligner.image_tower, aligner.latent_tower = image_tower, latent_tower
+    image_tower_keymap(aligner.image_tower).fill(aligner.image_tower, image_state)
+    latent_tower_keymap(aligner.latent_tower).fill(aligner.latent_tower, latent_state)
     aligner.log_scale = nn.Parameter(image_state["logit_scale"].float().clone().reshape([]))
     aligner.set_averages(image=average_image, w=w_average)
     return aligner.eval()

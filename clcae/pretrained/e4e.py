@@ -7,7 +7,6 @@ which the official scripts keep `codes[:, :16]`: the heads of the last two rows 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -16,10 +15,9 @@ from clcae.methods.e4e import E4E, PSP
 from clcae.pretrained.irse import encoder_settings, trunk_entries
 from clcae.pretrained.keymap import KeyMap, empty_for, module_entries, require, section
 from clcae.pretrained.rosinality import generator_from_state
-from clcae.pretrained.unpickle import shown
 
 METHODS: Mapping[str, type[E4E] | type[PSP]] = {"e4e": E4E, "psp": PSP}
-KINDS: Mapping[str, str] = {"Encoder4Editing": "e4e", "GradualStyleEncoder": "psp"}
+KINDS = {"Encoder4Editing": "e4e", "GradualStyleEncoder": "psp"}  # opts.encoder_type
 DECODER = "decoder."  # prefix of the generator's keys
 MOST_ROWS = 32  # of W+ that a file may have heads for, whatever its generator has
 
@@ -94,43 +92,3 @@ def e4e_from_state(
     encoder_keymap(method.encoder, layout=layout).fill(method.encoder, rest)
     method.latent_average.copy_(rows[:num_rows])
     return method.eval().requires_grad_(False)
-
-
-def e4e_from_checkpoint(
-    contents: Mapping[str, Any],
-    *,
-    kind: str | None = None,
-    image_size: int | Sequence[int] | None = None,
-) -> E4E | PSP:
-    """Builds the method of a whole file.
-
-    Args:
-        contents: `state_dict`, `latent_avg` and `opts`. Of `opts` only `encoder_type` is read, and
-            `start_from_latent_avg`: where it is False the codes are not measured from the average.
-        kind: "e4e" or "psp"; None takes it from `opts.encoder_type`.
-        image_size: as in `e4e_from_state`.
-
-    Raises:
-        ValueError: if something is missing or of another layout, or nothing tells what it is.
-    """
-    state, average, opts = (contents.get(key) for key in ("state_dict", "latent_avg", "opts"))
-    if not isinstance(state, Mapping) or not isinstance(average, Tensor):
-        found = ", ".join(f"{key} ({type(value).__name__})" for key, value in contents.items())
-        raise ValueError(
-            f"this is no e4e or pSp file: it holds {found[:200] or 'nothing'}, expected state_dict "
-            "(dict) and latent_avg (Tensor)"
-        )
-    opts = opts if isinstance(opts, Mapping) else {}
-    if kind is None:
-        named = opts.get("encoder_type")
-        if not isinstance(named, str) or named not in KINDS:
-            raise ValueError(
-                f"opts.encoder_type is {shown(named)}, expected {' or '.join(KINDS)}: e4e and pSp "
-                "have the same keys; give which='e4e' or which='psp' to load_method, or make a "
-                "native file of it (scripts/import_checkpoint.py FILE --which psp --out NATIVE)"
-            )
-        kind = KINDS[named]
-    method = e4e_from_state(state, average, kind=kind, image_size=image_size)
-    if opts.get("start_from_latent_avg") is False:
-        method.latent_average.zero_()
-    return method

@@ -15,7 +15,7 @@ from clcae.data.transforms import at_input_size
 from clcae.pretrained import clcae, e4e, frozen, nvidia, rosinality
 from clcae.pretrained.keymap import KeyMap
 from clcae.pretrained.torch_file import is_other_pickle, peek, read_torch_file, reading
-from clcae.pretrained.unpickle import Array, Attributes
+from clcae.pretrained.unpickle import Array, Attributes, shown
 from clcae.stylegan2 import Generator
 
 # What trainers leave beside the weights: options, counters, optimizers.
@@ -215,17 +215,25 @@ def _rosinality_bare(contents: Contents, _: Request) -> nn.Module:
 
 
 def _e4e(contents: Contents, request: Request) -> nn.Module:
-    average, options = contents.tensor("latent_avg"), contents.options()
+    options, kind = contents.options(), request.which
+    if kind is None:
+        named = options.get("encoder_type")
+        if not isinstance(named, str) or named not in e4e.KINDS:
+            raise ValueError(
+                f"opts.encoder_type is {shown(named)}, expected {' or '.join(e4e.KINDS)}: e4e and "
+                "pSp have the same keys; give which='e4e' or which='psp' to load_method, or make a "
+                "native file of it (scripts/import_checkpoint.py FILE --which psp --out NATIVE)"
+            )
+        kind = e4e.KINDS[named]
+    average = contents.tensor("latent_avg")
     if average is None:
         raise ValueError("has no latent_avg, which the codes are measured from")
-    method = e4e.e4e_from_checkpoint(
-        {"state_dict": contents.state("state_dict"), "latent_avg": average, "opts": options},
-        kind=request.which,
-        image_size=request.size(contents),
-    )
-    contents.ignore(e4e.encoder_keymap(method.encoder, layout=""), "state_dict")
+    state, size = contents.state("state_dict"), request.size(contents)
+    method = e4e.e4e_from_state(state, average, kind=kind, image_size=size)
+    contents.ignore(e4e.encoder_keymap(method.encoder, layout=kind), "state_dict")
     if options.get("start_from_latent_avg") is False:
         contents.notes.append("opts.start_from_latent_avg is False: codes start at zero")
+        method.latent_average.zero_()
     return method
 
 

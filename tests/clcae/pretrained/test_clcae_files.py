@@ -151,7 +151,7 @@ def test_other_files_are_refused() -> None:
             state, latent_average=average, average_image=torch.zeros(3, 8, 8)
         )
     with pytest.raises(ValueError, match="latent tower"):
-        pretrained.latent_tower_from_state(state)
+        pretrained.aligner_from_states(state, state, average_image=average, w_average=average)
 
 
 def test_towers_come_back_and_start_an_encoder() -> None:
@@ -175,12 +175,13 @@ def test_towers_come_back_and_start_an_encoder() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3, 32, 32\)"):
         aligner.embed_images(IMAGES)
     method = small_method()
-    method.start_from(pretrained.image_tower_from_state(image_state))
+    method.start_from(aligner.image_tower)
     assert torch.equal(method.foundation.linear.weight, image_tower.head.linear.weight)
 
     del image_state["image_projection.bn.bias"]
     with pytest.raises(ValueError, match=r"1 missing \(image_projection.bn.bias\)"):
-        pretrained.image_tower_from_state(image_state)
+        pretrained.aligner_from_states(image_state, latent_state, **averages)
+    image_state["image_projection.bn.bias"] = torch.zeros(20)
     latent_state["wide.norm1.bias"] = torch.zeros(2)
     with pytest.raises(ValueError, match=r"1 unexpected \(wide.norm1.bias\)"):
-        pretrained.latent_tower_from_state(latent_state)
+        pretrained.aligner_from_states(image_state, latent_state, **averages)

@@ -11,10 +11,9 @@ from official_files import e4e_to_checkpoint
 from torch import Tensor
 
 from clcae.methods.e4e import E4E, PSP
-from clcae.pretrained.e4e import e4e_from_checkpoint, e4e_from_state
+from clcae.pretrained.e4e import e4e_from_state
 
 TOLERANCE = 5e-5  # tests/fixtures/README.md
-OPTS = {"encoder_type": "Encoder4Editing", "stylegan_size": 1024, "start_from_latent_avg": True}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def contents() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def e4e(contents: dict[str, Any]) -> E4E:
-    method = e4e_from_checkpoint({**contents, "opts": OPTS})  # opts names a wrong size, as old ones
+    method = e4e_from_state(contents["state_dict"], contents["latent_avg"], kind="e4e")
     assert isinstance(method, E4E)
     return method
 
@@ -81,16 +80,12 @@ def test_an_old_cars_file_has_heads_and_rows_too_many(contents: dict[str, Any], 
     assert torch.equal(weights, e4e.encoder.heads[13].linear.weight)  # type: ignore[union-attr, arg-type]
 
 
-def test_one_row_or_none_for_the_average(contents: dict[str, Any]) -> None:
+def test_one_row_for_the_average(contents: dict[str, Any]) -> None:
     row = contents["latent_avg"][0]
     state = contents["state_dict"]
     method = e4e_from_state(state, row, kind="psp")
     assert torch.equal(method.latent_average, row.expand(14, -1))
     assert torch.equal(method.generator.w_average, row)
-    opts = {"encoder_type": "GradualStyleEncoder", "start_from_latent_avg": False}
-    absolute = e4e_from_checkpoint({**contents, "opts": opts})
-    assert isinstance(absolute, PSP)
-    assert not absolute.latent_average.any()
     with pytest.raises(ValueError, match=r"\(8, 512\), expected 14 rows"):
         e4e_from_state(state, contents["latent_avg"][:8], kind="e4e")
     with pytest.raises(ValueError, match=r"\(1, 14, 512\), expected \[rows, 512\]"):
@@ -118,13 +113,7 @@ def test_what_does_not_fit_is_listed(contents: dict[str, Any]) -> None:
         e4e_from_state(state, average, kind="e4e")
 
 
-def test_files_that_say_too_little(contents: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"encoder_type is None.*which='psp'"):
-        e4e_from_checkpoint(contents)
-    with pytest.raises(ValueError, match="'SingleStyleCodeEncoder'"):
-        e4e_from_checkpoint({**contents, "opts": {"encoder_type": "SingleStyleCodeEncoder"}})
-    with pytest.raises(ValueError, match=r"no e4e or pSp file.*g_ema"):
-        e4e_from_checkpoint({"g_ema": {}, "latent_avg": torch.zeros(512)})
+def test_other_files_are_refused() -> None:
     with pytest.raises(ValueError, match=r"2 missing \(encoder\.styles\.0"):
         e4e_from_state(goldens.state("rosinality_64", "g_ema"), torch.zeros(512), kind="e4e")
     with pytest.raises(ValueError, match="'restyle'"):
@@ -136,7 +125,7 @@ def test_files_that_say_too_little(contents: dict[str, Any]) -> None:
 def test_e4e_at_1024() -> None:
     golden = goldens.Golden("e4e_1024", TOLERANCE)
     whole = official.checkpoint("e4e_1024")
-    method = e4e_from_checkpoint(whole, kind="e4e")
+    method = e4e_from_state(whole["state_dict"], whole["latent_avg"], kind="e4e")
     del whole
     images = golden.images()
     inversion = method.invert(images)

@@ -171,6 +171,9 @@ def test_which_is_said_where_the_file_does_not(tmp_path: Path, path: Path) -> No
     with pytest.raises(ValueError, match=r"encoder_type is None.*give which='e4e'") as caught:
         clcae.load_method(path)
     assert "scripts/import_checkpoint.py FILE --which psp" in str(caught.value)
+    torch.save({**content, "opts": {"encoder_type": "SingleStyleCodeEncoder"}}, path)
+    with pytest.raises(ValueError, match="'SingleStyleCodeEncoder'"):
+        clcae.load_method(path)
     assert isinstance(clcae.load_method(path, which="psp"), PSP)
     method = clcae.load_method(path, which="e4e")
     assert isinstance(method, E4E)
@@ -179,6 +182,14 @@ def test_which_is_said_where_the_file_does_not(tmp_path: Path, path: Path) -> No
     save(method, tmp_path / "native", provenance={})
     with pytest.raises(ValueError, match=r"native is a native file, which takes no which"):
         clcae.load_method(tmp_path / "native", which="e4e")
+
+
+def test_codes_that_start_at_zero_are_pointed_out(path: Path) -> None:
+    options = {"encoder_type": "GradualStyleEncoder", "stylegan_size": 1024}  # the size is wrong
+    torch.save(e4e_content(**options, start_from_latent_avg=False), path)
+    imported = import_checkpoint(path)
+    assert isinstance(imported.module, PSP) and not imported.module.latent_average.any()
+    assert imported.report.notes == ("opts.start_from_latent_avg is False: codes start at zero",)
 
 
 def test_heads_of_rows_too_many_are_ignored_by_name(path: Path) -> None:
