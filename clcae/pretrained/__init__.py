@@ -1,1 +1,1 @@
-"""Official files in: key maps between the layouts of the field and ours, strict both ways."""
+"""Reads official files: unpickling as data, and key maps between their layouts and ours."""

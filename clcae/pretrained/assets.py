@@ -1,4 +1,4 @@
-"""The files the project ships, by name: the portraits generator, its judges, trained methods."""
+"""Finds and loads shipped files: the portraits generator, its judges, trained methods."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ FOLDER = Path(__file__).resolve().parents[1] / "portraits" / "assets"
 
 
 def asset_path(name: str) -> Path:
-    """The shipped file of a name such as "generator".
+    """Finds the shipped file of a name such as "generator".
 
     Raises:
-        FileNotFoundError: there is none, with the names there are.
+        FileNotFoundError: if there is none, with the names there are.
     """
     path = FOLDER / f"{name}.safetensors"
     if not path.is_file():
@@ -23,12 +23,12 @@ def asset_path(name: str) -> Path:
 
 
 def portraits_generator() -> Generator:
-    """The embedded StyleGAN2, 64x64, frozen."""
+    """Loads the embedded StyleGAN2, 64x64, frozen."""
     return load(asset_path("generator"), expected=Generator).eval().requires_grad_(False)
 
 
 def portraits_judges() -> PortraitJudges:
-    """Identity embedder and attribute regressor, frozen."""
+    """Loads the identity embedder and the attribute regressor."""
     return PortraitJudges(
         identity=load(asset_path("identity"), expected=IdentityEmbedder),
         attributes=load(asset_path("attributes"), expected=AttributeRegressor),
