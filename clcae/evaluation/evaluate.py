@@ -25,15 +25,15 @@ from clcae.evaluation.subject import PairedFolders, Subject
 from clcae.metrics.cost import count_operations, count_parameters, time_per_image, timing_words
 from clcae.weight_file import weights_digest
 
-# The edit of a specification, on a method; ValueError, OSError: it cannot be made, and why.
+# Returns the moves of an edit; ValueError or OSError if it cannot be made.
 Moves = Callable[[EditSpec], EditMoves]
 
 
 class Evaluation:
     """Measures a subject under a protocol.
 
-    One process asks for `finished` rows, every process does its share by `run`, and one calls
-    `finish` when all are done.
+    One process asks for `finished` rows, every process does its share by `run`, and when all are
+    done one calls what `run` returned.
 
     Args:
         subject: the method, or the pair of folders.

@@ -79,8 +79,7 @@ class ReservoirMetric(SetMetric):
     """Compares all pairs of features, of which a bounded number of each set is kept.
 
     Args:
-        features: as of `SetMetric`.
-        features_name: as of `SetMetric`.
+        features, features_name: as of `SetMetric`.
         dimension: length D of the features.
         maximum: features of each set that are kept; of more, a sample by hash.
     """

@@ -70,8 +70,7 @@ class FrechetDistance(SetMetric):
     """Computes the Frechet distance between the features of all outputs and of all targets.
 
     Args:
-        features: as of `SetMetric`.
-        features_name: as of `SetMetric`.
+        features, features_name: as of `SetMetric`.
         dimension: length D of the features.
     """
 
@@ -133,9 +132,7 @@ class EditingFrechetDistance(FrechetDistance, LabelledMetric):
     who lacks it.
 
     Args:
-        features: as of `FrechetDistance`, and the two below.
-        features_name: likewise.
-        dimension: likewise.
+        features, features_name, dimension: as of `FrechetDistance`.
         labels: real images [N, 3, H, W] to [N], 1 for those with the attribute, 0 for those
             without, NaN where that is unknown, as of a classifier. None where labels come from an
             annotation instead: hand them to `update_labelled`.

@@ -69,9 +69,7 @@ class SubsetKernelDistance(KernelDistance):
     """Averages `kernel_distance` over random subsets, as torch-fidelity prints KID.
 
     Args:
-        features: as of `ReservoirMetric`, and the two below.
-        features_name: likewise.
-        dimension: likewise.
+        features, features_name, dimension: as of `ReservoirMetric`.
         number: how many subsets.
         size: features of each set in a subset, drawn without replacement.
         seed: of NumPy's generator.
