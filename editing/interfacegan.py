@@ -44,7 +44,6 @@ class Boundary:
     num_extremes: int  # samples on either side, those held out included
     accuracy: float  # on the extremes held out
     accuracy_rest: float | None  # on all samples between the extremes; None where there are none
-    threshold: float  # the score that parts the samples between the extremes
 
 
 @dataclass(frozen=True)
@@ -246,7 +245,6 @@ def train_boundary(
             np.arange(2 * (chosen - trained)) < chosen - trained,
         ),
         accuracy_rest=accuracy(rest, labels[rest] >= threshold) if len(rest) else None,
-        threshold=threshold,
     )
 
 

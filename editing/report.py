@@ -185,16 +185,9 @@ def write_strips(
     people: int,
     seed: int,
 ) -> Iterator[Path]:
-    """Draws a strip of each direction into a folder, and yields the files as they are written.
+    """Draws strips of the named directions into a folder; yields each file once it is written.
 
-    Args:
-        folder: of the pictures.
-        generator: that draws.
-        directions: by name.
-        names: of those to draw.
-        strengths: the columns.
-        people: sampled codes, the rows below the mean code.
-        seed: of the samples.
+    The rows are the mean code and so many sampled people, the columns the strengths.
 
     Raises:
         ValueError: if a name is unknown, or a direction does not fit the generator.

@@ -119,8 +119,8 @@ def draw(
     Args:
         generator: the generator.
         space: of the codes.
-        count: of all codes.
-        seed: of the codes; the same codes for the same seed and batch.
+        count: number of all codes.
+        seed: gives the same codes with the same batch.
         truncation: psi, of W and W+.
         batch: pictures at once; fewer where they are large.
 
@@ -147,15 +147,9 @@ def write_samples(
     seed: int,
     truncation: float,
 ) -> None:
-    """Draws samples and writes codes.npy and pictures/000000.png, ... to be scored elsewhere.
+    """Draws samples and writes pictures/000000.png, ..., then codes.npy, to be scored elsewhere.
 
-    Args:
-        generator: the generator.
-        folder: of the files; codes.npy is written last.
-        space: of the codes.
-        count: of the samples.
-        seed: of the codes.
-        truncation: psi, of W and W+.
+    Arguments are those of `draw`.
 
     Raises:
         ValueError: if the folder has codes already.

@@ -24,7 +24,6 @@ class LatentStatistics:
 
     mean: Tensor  # [D], float64
     covariance: Tensor  # [D, D], float64, unbiased
-    count: int
 
     @classmethod
     def of_codes(cls, batches: Iterable[Tensor]) -> "LatentStatistics":
@@ -56,7 +55,7 @@ class LatentStatistics:
             count = total
         if count < 2:
             raise ValueError(f"{count} codes, expected at least two")
-        return cls(mean=mean, covariance=scatter / (count - 1), count=count)
+        return cls(mean=mean, covariance=scatter / (count - 1))
 
     @classmethod
     def of_generator(

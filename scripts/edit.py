@@ -162,46 +162,34 @@ def _parser() -> argparse.ArgumentParser:
         examples=EXAMPLES,
     )
     add_method_arguments(parser)
-    parser.add_argument(
-        "--edit",
-        action="append",
-        required=True,
-        metavar="NAME=STRENGTH",
-        help="a direction and how far; several add up",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    edit_help = "a direction and how far; several add up"
+    add("--edit", action="append", required=True, metavar="NAME=STRENGTH", help=edit_help)
+    add(
         "--directions",
         nargs="+",
         action="extend",
         metavar="FILE",
         help="files of directions, or portraits (default: portraits, for its generator)",
     )
-    parser.add_argument(
+    add(
         "--rule",
         choices=["refined", "foundation"],
         help="of CLCAE: edit the refined codes, as the paper does, or the foundation code before "
         "it is refined, as the official InterFaceGAN script does (default: the method's own)",
     )
-    parser.add_argument("--strip", action="store_true", help="draw every edit over its strengths")
-    parser.add_argument(
-        "--strengths",
-        type=numbers,
-        metavar="-3,...,3",
-        help=f"of a strip (default: {STEPS} over the direction's own range)",
-    )
-    parser.add_argument(
+    add("--strip", action="store_true", help="draw every edit over its strengths")
+    strengths_help = f"of a strip (default: {STEPS} over the direction's own range)"
+    add("--strengths", type=numbers, metavar="-3,...,3", help=strengths_help)
+    add(
         "--mask",
         metavar="FILE|x0,y0,x1,y1",
         help="edit only this region: a picture of the same size, white where it may change, or a "
         "box in pixels; all else keeps its values",
     )
-    parser.add_argument(
-        "--feather",
-        type=_pixels,
-        metavar="PX",
-        help=f"pixels over which the mask rises inwards (default: {FEATHER})",
-    )
-    parser.add_argument(
+    feather_help = f"pixels over which the mask rises inwards (default: {FEATHER})"
+    add("--feather", type=_pixels, metavar="PX", help=feather_help)
+    add(
         "--paste",
         choices=["crop", "change"],
         help="with --align or --mask: put the edited crop into the photograph, or add only what "

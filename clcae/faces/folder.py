@@ -118,12 +118,7 @@ class CropFolder:
         self._written: set[str] = set()
 
     def finished(self, name: str, source: Path, *, frame: str | None = None) -> bool:
-        """Tests whether an earlier run has made all crops of a photograph.
-
-        Args:
-            name: of the crops.
-            source: the photograph, or the video.
-            frame: of the video.
+        """Tests whether an earlier run has made all crops of a photograph, or of a video's frame.
 
         Raises:
             ValueError: if it made them with other settings, or a record is damaged.
@@ -152,10 +147,10 @@ class CropFolder:
 
         Args:
             name: of the crops.
-            source: the photograph, or the video.
+            source: file of the photograph, or of the video.
             photograph: its pixels.
-            crops: each with the number of its face.
-            frame: of the video.
+            crops: each with the index of its face.
+            frame: name of the frame in a video.
 
         Raises:
             ValueError: if a name belongs to another photograph, to crops of other settings, or to

@@ -10,52 +10,39 @@ from clcae.methods.interface import OUTPUTS
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of all three commands: which files, which faces, where the results go."""
-    parser.add_argument(
-        "images", nargs="+", metavar="IMAGES", help="files, folders with all below them, patterns"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument(
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGES", help="files, folders with all below them, patterns")
+    add("--out", type=Path, required=True, help="folder of the results")
+    add(
         "--faces",
         type=_faces,
         default="largest",
         metavar="largest|all|N",
-        help="which faces of a photograph are cropped; N counts from 0 at the left (default: "
-        "largest)",
+        help="which faces of a photograph are cropped; N counts from 0 at the left",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="redo what an earlier run has finished"
-    )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)",
-    )
+    add("--overwrite", action="store_true", help="redo what an earlier run has finished")
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
 
 
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the commands that run an inversion method over files."""
     add_file_arguments(parser)
-    parser.add_argument(
-        "--method", required=True, help="native or official file, or a name: portraits/clcae"
-    )
-    parser.add_argument(
-        "--output",
-        choices=OUTPUTS,
-        help="output of the method, where it has several (default: its best)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--method", required=True, help="native or official file, or a name: portraits/clcae")
+    add("--output", choices=OUTPUTS, help="output of the method (default: its best)")
+    add(
         "--align",
         action="store_true",
         help="find the faces of photographs and crop them as FFHQ does; without it the middle of "
         "the picture is taken",
     )
-    parser.add_argument(
+    add(
         "--batch-size",
         type=positive,
         metavar="N",
         help="pictures at once (default: 16, fewer where the generator's pictures are large)",
     )
-    parser.add_argument(
+    add(
         "--compile",
         action="store_true",
         help="run the generator through torch.compile; pays for many pictures of 512 pixels or "

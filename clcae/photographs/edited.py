@@ -77,11 +77,7 @@ class Edits:
     ) -> None:
         """Writes the files of one input; NAME.png, which says that all is done, comes last.
 
-        Args:
-            item: the input.
-            names: of its parts.
-            given: what was read of it.
-            pictures: of each part [K, 3, R, R]: the edit, the inversion, then the sweeps.
+        `pictures` are of each part [K, 3, R, R]: the edit, the inversion, then the sweeps.
         """
         for number, name in enumerate(names):
             if self.crops:

@@ -212,14 +212,12 @@ def part_names(name: str, count: int) -> list[str]:
 
 
 def check_names(items: Sequence[Item], endings: Sequence[str]) -> None:
-    """Refuses names whose further results would be taken for those of another file.
+    """Refuses files whose results would be taken for further results of another one.
 
-    Args:
-        items: the files.
-        endings: patterns of what is added to a name after "-", such as "strip".
+    Further results are named NAME-ENDING; `endings` are patterns such as "strip".
 
     Raises:
-        ValueError: if two files have such names.
+        ValueError: if there is such a file.
     """
     names = {item.name.casefold() for item in items}
     for item in items:
