@@ -1,6 +1,5 @@
 """Measures a method under a protocol: evaluate.py [method=M] [data=D] [protocol=P]; see --help."""
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -42,12 +41,13 @@ NOT_IN_DIGEST = {
 }
 
 
-def evaluate(config: Mapping[str, Any], *, data: str) -> list[Row]:
+def evaluate(config: Mapping[str, Any], *, data: str, device: torch.device) -> list[Row]:
     """Measures what is not in the results yet, and appends it to them.
 
     Args:
         config: as configs/evaluate.yaml composes it, resolved.
         data: name of the data, for the rows.
+        device: where everything computes.
 
     Returns:
         The rows, those that were there included.
@@ -58,36 +58,35 @@ def evaluate(config: Mapping[str, Any], *, data: str) -> list[Row]:
     """
     settings, extra = _settings(config), _extra(config, data)
     protocol = read_protocol(config["protocol"])
-    with distributed.session(config["device"]) as device:
-        subject = _subject(config, protocol, device)
-        evaluation = Evaluation(
-            subject=subject,
-            protocol=protocol,
-            networks=Networks(paths=config["weights"], device=device),
-            moves=partial(_moves, protocol=protocol, method=subject.method),
-            settings=settings,
-            extra=extra,
-            results=Path(config["results"]),
-            save=Path(config["save"]) if config["save"] else None,
-        )
-        done = {} if config["again"] else distributed.on_main(evaluation.finished)
-        spaces = [space for space in subject.spaces if space not in done]
-        if distributed.is_main():
-            _announce(evaluation, [s for s in subject.spaces if s in done], config)
-        if spaces:
-            quiet = None if distributed.is_main() else True  # None: by the terminal
-            with tqdm(total=len(subject.source), unit="image", disable=quiet) as bar:
-                finish = evaluation.run(
-                    spaces,
-                    rank=distributed.rank(),
-                    world_size=distributed.world_size(),
-                    num_parts=config["num_parts"],
-                    save_every=config["save_every"],
-                    progress=lambda count: bar.update(count * distributed.world_size()),
-                )
-            distributed.barrier()
-            done |= distributed.on_main(finish)
-        return [done[space] for space in subject.spaces]
+    subject = _subject(config, protocol, device)
+    evaluation = Evaluation(
+        subject=subject,
+        protocol=protocol,
+        networks=Networks(paths=config["weights"], device=device),
+        moves=partial(_moves, protocol=protocol, method=subject.method),
+        settings=settings,
+        extra=extra,
+        results=Path(config["results"]),
+        save=Path(config["save"]) if config["save"] else None,
+    )
+    done = {} if config["again"] else distributed.on_main(evaluation.finished)
+    spaces = [space for space in subject.spaces if space not in done]
+    if distributed.is_main():
+        _announce(evaluation, [s for s in subject.spaces if s in done], config)
+    if spaces:
+        quiet = None if distributed.is_main() else True  # None: by the terminal
+        with tqdm(total=len(subject.source), unit="image", disable=quiet) as bar:
+            finish = evaluation.run(
+                spaces,
+                rank=distributed.rank(),
+                world_size=distributed.world_size(),
+                num_parts=config["num_parts"],
+                save_every=config["save_every"],
+                progress=lambda count: bar.update(count * distributed.world_size()),
+            )
+        distributed.barrier()
+        done |= distributed.on_main(finish)
+    return [done[space] for space in subject.spaces]
 
 
 def report(rows: Sequence[Row], results: str) -> int:
@@ -223,9 +222,9 @@ def run(cfg: DictConfig) -> int:
     data = str(hydra.runtime.choices.get("data"))
     if data == "folder" and not any("data.size=" in one for one in hydra.overrides.task):
         config["data"]["size"] = None  # what the method reads, and not what is trained on
-    rows = evaluate(config, data=data)
-    # The process group has ended here; its first process speaks.
-    return report(rows, config["results"]) if os.environ.get("RANK", "0") == "0" else 0
+    with distributed.session(config["device"]) as device:
+        rows = evaluate(config, data=data, device=device)
+        return report(rows, config["results"]) if distributed.is_main() else 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from evaluations import PIXELS, SCRIPT, command, config_of, rows_of, write_portraits
+from evaluations import CPU, PIXELS, SCRIPT, command, config_of, rows_of, write_portraits
 from PIL import Image
 from small_methods import SIDE, small_clcae, small_e4e, write_method
 
@@ -248,7 +248,9 @@ def test_a_method_without_a_file_is_built_around_the_generator(here: Path) -> No
     assert more[0].extra["digest"] != rows[0].extra["digest"]
     assert more[0].metrics["MSE"] < rows[0].metrics["MSE"]
     with pytest.raises(UsageError, match="is a MeanSquaredError, expected an inversion method"):
-        evaluate({**config_of(*given), "method": {"_target_": MSE}}, data="portraits_test")
+        evaluate(
+            {**config_of(*given), "method": {"_target_": MSE}}, data="portraits_test", device=CPU
+        )
 
 
 def test_missing_weights_are_said_once_and_the_rest_goes_on(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluations import PIXELS, command, config_of, rows_of, write_portraits
+from evaluations import CPU, PIXELS, command, config_of, rows_of, write_portraits
 from small_methods import small_clcae, write_method
 
 import clcae
@@ -36,7 +36,7 @@ def test_annotations_say_who_has_an_attribute(here: Path) -> None:
             "FD lost": {"measure": "editing_frechet", "network": "portraits", "edit": "lost"},
         },
     }
-    row = evaluate(config, data="folder")[0]
+    row = evaluate(config, data="folder", device=CPU)[0]
     images = PortraitImages(split="test", size=64).batch(list(range(23))).images
     images = to_uint8(images).float() / 127.5 - 1
     method, judges = clcae.load_method("portraits/clcae"), portraits_judges()
