@@ -13,13 +13,19 @@ from clcae.faces.alignment import (
     Which,
     align_face,
     check_frontal,
-    check_size,
     choose,
     look_again,
     take_crop,
     take_whole,
 )
-from clcae.faces.crop import crop_quad, ffhq_quad, is_aligned, picture_quad, quad_side
+from clcae.faces.crop import (
+    check_size,
+    crop_quad,
+    ffhq_quad,
+    is_aligned,
+    picture_quad,
+    quad_side,
+)
 from clcae.faces.detector import MTCNNDetector, mtcnn_detector
 from clcae.faces.folder import CropFolder, Record, read_record, write_record
 from clcae.faces.paste import paste_back

@@ -16,13 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clcae.faces.crop import crop_quad, ffhq_quad, is_aligned, picture_quad, quad_side
+from clcae.faces.crop import check_size, crop_quad, ffhq_quad, is_aligned, picture_quad
 
 Which = Literal["largest", "all"] | int
 
 LOOK = 256  # pixels of the crop that is searched a second time
 LARGEST_CORRECTION = 0.25  # by which the second look may move corners of the quad, of its side
-SMALLEST_CROP = 48.0  # pixels of the picture; smaller faces are tiny
 LARGEST_TURN = 0.8  # how far the nose may lie from between the eyes, in eye distances
 SMALLEST_EYE_DISTANCE = 0.2  # of the width of the face's box; frontal faces have about 0.48
 MIRRORED = (1, 0, 2, 4, 3)  # order of the landmarks in a mirrored picture
@@ -206,20 +205,4 @@ def check_frontal(face: Face) -> None:
         raise ValueError(
             f"a face in profile: the nose lies {turn:.1f} eye distances beside the middle of the "
             f"eyes, expected at most {LARGEST_TURN}"
-        )
-
-
-def check_size(
-    quad: Tensor,  # [4, 2]
-) -> None:
-    """Refuses a tiny face, whose crop takes fewer than 48 pixels of the picture.
-
-    Raises:
-        ValueError: if it is tiny.
-    """
-    side = quad_side(quad)
-    if side < SMALLEST_CROP:
-        raise ValueError(
-            f"a tiny face: its crop takes {side:.0f} pixels of the picture, expected at least "
-            f"{SMALLEST_CROP:.0f}"
         )

@@ -24,6 +24,7 @@ BORDER = 0.1  # kept around the crop, of its side
 PADDING = 0.3  # added where the crop leaves the picture, of its side
 BLUR = 0.02  # standard deviation of the blur there, of its side
 MOST_POINTS = 4  # taken across a pixel of the crop
+SMALLEST_CROP = 48.0  # pixels of the picture; smaller faces are tiny
 ALIGNED = 0.1  # how far the corners of an aligned picture may be off, of its side
 
 
@@ -89,6 +90,22 @@ def quad_side(
 ) -> float:
     """Computes the length of a quad's upper edge, in pixels of the picture."""
     return float((quad[3] - quad[0]).norm())
+
+
+def check_size(
+    quad: Tensor,  # [4, 2]
+) -> None:
+    """Refuses a tiny face, whose crop takes fewer than 48 pixels of the picture.
+
+    Raises:
+        ValueError: if it is tiny.
+    """
+    side = quad_side(quad)
+    if side < SMALLEST_CROP:
+        raise ValueError(
+            f"a tiny face: its crop takes {side:.0f} pixels of the picture, expected at least "
+            f"{SMALLEST_CROP:.0f}"
+        )
 
 
 def crop_quad(
