@@ -1,4 +1,4 @@
-"""Photographs to the aligned crops that encoders read; see --help."""
+"""Crops the faces of photographs as encoders read them; see --help."""
 
 import argparse
 import re

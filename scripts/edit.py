@@ -1,4 +1,4 @@
-"""Pictures, or inversion files, to edited pictures; see --help."""
+"""Edits pictures, or inversion files, along directions; see --help."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Pictures to reconstructions and inversion files; see --help."""
+"""Inverts pictures to reconstructions and inversion files; see --help."""
 
 import argparse
 import sys

@@ -27,7 +27,7 @@ from clcae.faces.crop import (
     quad_side,
 )
 from clcae.faces.detector import MTCNNDetector, mtcnn_detector
-from clcae.faces.folder import CropFolder, Record, read_record, write_record
+from clcae.faces.folder import CropFolder, read_record
 from clcae.faces.paste import paste_back
 from clcae.faces.similarity import fit_similarity, recognition_crop, recognition_quad
 from clcae.faces.video import follow, smooth_landmarks
@@ -38,7 +38,6 @@ __all__ = [
     "Detector",
     "Face",
     "MTCNNDetector",
-    "Record",
     "Which",
     "align_face",
     "check_frontal",
@@ -60,5 +59,4 @@ __all__ = [
     "smooth_landmarks",
     "take_crop",
     "take_whole",
-    "write_record",
 ]
