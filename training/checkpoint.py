@@ -51,8 +51,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read the checkpoint {path}: {reason}") from error
+        # Not in torch's words, which advise to load it with weights_only=False.
+        kind = type(error).__name__
+        raise UserError(
+            f"cannot read the checkpoint {path}: it is damaged, or no training wrote it ({kind})"
+        ) from error
     return content
 
 
