@@ -37,7 +37,7 @@ class AlignerTask(Task):
         aligner: Aligner,
         generator: Generator,
         judges: Judges | None = None,
-        start: Literal["identity", "random"] = "identity",  # of the image tower's trunk
+        start: Literal["identity", "random"],  # of the image tower's trunk
         pairs: RenderedPairs | None = None,  # None: drawn from the generator in every step
         truncation: float = 1.0,  # of pairs that are drawn; the paper does not state one
         noise: NoiseMode = "random",

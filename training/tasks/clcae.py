@@ -38,7 +38,7 @@ class CLCAETask(EncoderTask):
         aligner: Aligner | None = None,
         weights: Mapping[str, float],  # l2, perceptual, identity, feature, alignment
         alignment_target: AlignmentTarget = "output",  # the code's choice; the paper's is "input"
-        start: Literal["aligner", "identity", "random"] = "aligner",  # weights to begin with
+        start: Literal["aligner", "identity", "random"],  # weights to begin with
         flip: bool = True,
         noise: NoiseMode = "random",
         feature_ramp: float = 0.0,  # part of the steps over which F is blended in, from 0 to 1
