@@ -89,8 +89,11 @@ def explain(
         return f"cannot write {error.filename or 'a file'}: {error.strerror}", 1
     if isinstance(error, OSError) and error.filename and not isinstance(error, FileNotFoundError):
         return f"{error.filename}: {error.strerror}", 1
-    if isinstance(error, FileNotFoundError) or (isinstance(error, ValueError) and _is_ours(error)):
+    origin = _origin(error)
+    if isinstance(error, FileNotFoundError) or (isinstance(error, ValueError) and origin in OURS):
         return one_line(str(error)), 1
+    if isinstance(error, ValueError) and origin == "hydra":  # such as GROUP=null
+        return one_line(str(error)), 2
     return None
 
 
@@ -150,10 +153,7 @@ def _dotted(value: Any, prefix: str) -> Iterable[str]:
             yield from _dotted(inner, f"{prefix}{key}.")
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Whether one of our own lines raised the error, and not a library."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    if not frames:
-        return False
-    module = str(frames[-1][0].f_globals.get("__name__", ""))
-    return module.split(".")[0] in OURS
+def _origin(error: BaseException) -> str:
+    """Returns the package whose line raised the error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] if frames else ""

@@ -102,6 +102,25 @@ def explained_here(error: Exception) -> tuple[str, int] | None:
     return explain(error, name="train.py", configs=CONFIGS, primary="train", arguments=[])
 
 
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("generator=null", "Config group override must be a string or a list"),
+        ("experiment=ffhq", "experiment is added with a plus: +experiment=NAME, one of cars, ffhq"),
+        ("method=nothing", "method=nothing is neither a file nor one of clcae_cars"),
+        ("method=optimization", "method is a Projection, expected CLCAE or OfficialCLCAE"),
+        ("stages.clcae.task.method={_part_: methods}", "no part 'methods'; there are generator"),
+    ],
+)
+def test_mistakes_are_one_line(argument: str, said: str, tmp_path: Path) -> None:
+    few = ["data.num_people=8", "validation.num_people=8", f"paths.runs={tmp_path}"]
+    arguments = [str(ROOT / "train.py"), argument, "~stages.aligner", "trainer.limit_steps=1", *few]
+    done = run_python(*arguments)
+    assert done.returncode in (1, 2), done.stderr
+    assert done.stderr.startswith("train.py: ") and said in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
 def raised_here() -> None:
     raise ValueError("of somebody else")
 

@@ -44,6 +44,9 @@ class CLCAETask(EncoderTask):
         feature_ramp: float = 0.0,  # part of the steps over which F is blended in, from 0 to 1
         checkpoint_activations: bool = False,  # syntheses again in the backward pass: less memory
     ) -> None:
+        if not isinstance(method, FoundationInversion):
+            kind = type(method).__name__
+            raise ValueError(f"method is a {kind}, expected CLCAE or OfficialCLCAE")
         super().__init__(
             method=method, images=images, validation_images=validation_images, flip=flip
         )
