@@ -15,7 +15,9 @@ FILES = sorted((Path(former.__file__).parent / "former").glob("*.safetensors"))
 def test_every_registered_class_has_a_file() -> None:
     held = {read_metadata(file).class_name for file in FILES}
     assert len(FILES) == 13
-    assert {*serialization._registry} - held == {"moco_resnet50"}  # 90 MB, and no settings
+    classes = serialization._registry.items()  # other tests register classes of their own
+    ours = {name for name, cls in classes if cls.__module__.startswith("clcae.")}
+    assert ours - held == {"moco_resnet50"}  # 90 MB, and no settings
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
