@@ -1,11 +1,12 @@
 """Unpickles weights as plain data: an allow-list of names, inert stand-ins for objects.
 
 Tensors and arrays are rebuilt by code that compares every size, stride and offset with the bytes
-there are; nothing of a file is imported or called. Python's own unpickler does the work, since
-neither torch.load nor the unpickler in C holds what test_hostile.py asks for (torch 2.15, Python
-3.11): `torch.load(weights_only=True)` and a C `pickle.Unpickler` with an allow-list both crash the
-process on "nested tuples as a key" and spend 14 to 23 s on "colliding keys"; torch.load besides
-reads no pickle of protocol 4 (`test_arrays_of_numbers_come_whole`) and compares no checksum.
+there are; nothing of a file is imported or called. `pickle._Unpickler`, the one in Python, does the
+work, since neither torch.load nor the one in C passes test_bombs.py and test_hostile.py (torch
+2.15, Python 3.11): `torch.load(weights_only=True)` and a C `pickle.Unpickler` with an allow-list
+both crash the process on "nested tuples as a key" and spend 14 to 23 s on "colliding keys";
+torch.load besides reads no pickle of protocol 4 (`test_arrays_of_numbers_come_whole`) and compares
+no checksum (`test_checksum_of_an_archive_is_compared`).
 """
 
 import functools
@@ -20,9 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_READS = (
-    4_000_000  # of a pickle, two or three an operation; official files need some ten thousands
-)
+MAX_READS = 4_000_000  # two or three an operation, of which official files have some ten thousands
 MAX_NAME = 512  # bytes of a dotted name
 MAX_KEY = 1 << 60  # larger integers can be chosen to collide in a dict
 MAX_TEXT = 1024  # characters of a text that is a key
