@@ -1,3 +1,4 @@
+# make install sets up .venv with what the commands need
 # make train   sets up .venv, trains CLCAE on the embedded portraits, prints the table
 # make test    sets up .venv, runs the tests on two cores
 # make lint    sets up .venv, checks format, lint, types and the direction of imports
@@ -9,10 +10,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format clean
+.PHONY: help install train test lint format clean
 
 help:
-	@sed -n 's/^# //p' Makefile | sed -n '1,4p'
+	@sed -n 's/^# //p' Makefile | sed -n '1,5p'
 
 # The stamps make every target do its installation once, and again only when the needs change.
 $(VENV)/core.stamp: pyproject.toml constraints.txt
@@ -24,6 +25,8 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 $(VENV)/dev.stamp: $(VENV)/core.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+install: $(VENV)/core.stamp
 
 train: $(VENV)/core.stamp
 	$(BIN)/python train.py $(ARGS)

@@ -1,4 +1,4 @@
-"""README and the guides: every command that they show parses, every Python snippet runs."""
+"""README and the guides: every command line parses, every script exists, every snippet runs."""
 
 import importlib
 import re
@@ -19,12 +19,11 @@ INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 
 def commands(page: Path) -> list[str]:
-    """Lists the commands in fenced blocks, without remarks, and in the text of a page."""
+    """Lists the commands in the fenced blocks of a page, without remarks."""
     text = page.read_text().replace("\\\n", " ")
     blocks = [block for language, block in FENCE.findall(text) if language != "python"]
     lines = [line for block in blocks for line in block.splitlines()]
-    lines += INLINE.findall(FENCE.sub("", text))
-    found = [re.split(r" {3,}| # ", line.strip())[0] for line in lines]
+    found = [part.strip() for line in lines for part in re.split(r" {3,}| # ", line)[0].split("&&")]
     return sorted({c for c in found if re.match(r"(make|python|torchrun) .*\w", c)})
 
 
@@ -84,6 +83,9 @@ def test_a_snippet_runs(snippet: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_that_a_page_links_exist(page: Path) -> None:
+def test_files_that_a_page_links_or_mentions_exist(page: Path) -> None:
+    for code in INLINE.findall(FENCE.sub("", page.read_text())):
+        for script in re.findall(r"\b(?:scripts/\w+|train)\.py\b", code):
+            assert (ROOT / script).is_file(), script
     for name in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
         assert (page.parent / name).exists(), name
