@@ -39,7 +39,7 @@ def read_npy(path: str | Path) -> NDArray:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no .npy file, holds objects, or its size differs from its header.
     """
-    with _opened(path) as file:
+    with _opened(path) as file, np.errstate(over="ignore"):  # a hostile shape overflows
         if file.read(6) != b"\x93NUMPY":
             raise ValueError("no .npy file")
         array = np.load(path, mmap_mode="r", allow_pickle=False, max_header_size=MAX_HEADER)
