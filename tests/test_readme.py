@@ -38,6 +38,10 @@ def test_commands_and_snippets_are_found() -> None:
     assert len(shown) >= 12 and SNIPPETS
 
 
+def test_readme_is_short() -> None:
+    assert README.stat().st_size <= 8000
+
+
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_a_command_parses(
     page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
