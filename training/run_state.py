@@ -32,6 +32,7 @@ from training.errors import UsageError, UserError
 
 # Keys that a run may change when it continues: they do not change what it computes.
 FREE_KEYS = {"run", "device", "paths"}
+FREE_ENDINGS = {"cache", "command", "history"}  # a folder of drawn pictures; words of a card
 FREE_TRAINER_KEYS = {
     *("log_every", "sample_every", "save_every", "keep_last"),
     *("suffix", "threads", "progress", "debug"),
@@ -246,7 +247,7 @@ def _is_free(key: str) -> bool:
         return len(names) > 1 and names[1] in FREE_TRAINER_KEYS
     if names[0] == "stages" and len(names) > 3 and names[2] == "trainer":
         return names[3] in FREE_TRAINER_KEYS
-    return names[0] in FREE_KEYS or names[-1] == "cache"  # a folder of pictures drawn before
+    return names[0] in FREE_KEYS or names[-1] in FREE_ENDINGS
 
 
 def describe(device: torch.device) -> dict[str, Any]:
