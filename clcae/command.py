@@ -37,13 +37,8 @@ def make_parser(name: str, *, description: str, examples: str) -> argparse.Argum
 def run_command(name: str, work: Callable[[], int | None], *, resumable: bool = False) -> int:
     """Runs a command's work and reports a failure in one line on stderr.
 
-    Args:
-        name: begins that line.
-        work: returns the exit status; None is 0.
-        resumable: whether the same command goes on where it was interrupted.
-
-    Returns:
-        The exit status: that of `work`, 1 after a failure, 130 after an interruption.
+    `resumable` says that the same command goes on where it was interrupted. Returns the exit
+    status: that of `work` (None is 0), 1 after a failure, 130 after an interruption.
     """
     try:
         return work() or 0

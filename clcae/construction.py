@@ -36,9 +36,6 @@ def without_weights(make: Callable[[], ModuleType], *, sizes: Sequence[int]) -> 
         sizes: numbers of elements of the tensors that will fill it. There may be twice as many
             parameters, and a tensor four times as large as the largest, beside a fixed surplus.
 
-    Returns:
-        The module, with parameters on the meta device.
-
     Raises:
         ValueError: if it asks for more than that.
     """
@@ -63,15 +60,10 @@ def without_weights(make: Callable[[], ModuleType], *, sizes: Sequence[int]) -> 
 
 
 class SizeLimit(TorchFunctionMode):
-    """A context in which no tensor may be larger than a number of elements.
+    """A context in which no tensor may be larger than `largest` numbers and a fixed surplus.
 
-    For computing with a module whose sizes come from a stranger's file.
-
-    Args:
-        largest: number of elements, beside a fixed surplus.
-
-    Raises:
-        ValueError: within the block, by what asks for a larger one.
+    For computing with a module whose sizes come from a stranger's file; what asks for a larger one
+    raises ValueError.
     """
 
     def __init__(self, largest: int) -> None:
@@ -85,13 +77,15 @@ class SizeLimit(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        if function in _FACTORIES:
-            self._shape(function, args, kwargs)
-        result = function(*args, **kwargs)
+        result = self._made(function, args, kwargs or {})
         if isinstance(result, Tensor):
             self._check(result)
         return result
+
+    def _made(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if function in _FACTORIES:
+            self._shape(function, args, kwargs)
+        return function(*args, **kwargs)
 
     def _shape(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Returns what a factory would make, without its memory, once it is small enough."""
@@ -108,17 +102,10 @@ class SizeLimit(TorchFunctionMode):
 class _Undrawn(SizeLimit):
     """Leaves random tensors and initialised ones as memory is found, too."""
 
-    def __torch_function__(
-        self,
-        function: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def _made(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if function in _INITIALISERS:
             return args[0] if args else kwargs["tensor"]
         if function in _RANDOM:
             shape = self._shape(function, args, kwargs)
             return torch.empty_like(shape, device=kwargs.get("device", "cpu"))
-        return super().__torch_function__(function, types, args, kwargs)
+        return super()._made(function, args, kwargs)

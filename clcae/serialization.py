@@ -188,14 +188,12 @@ def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Mod
     """Builds the module of a native file, with its weights, on the CPU and in evaluation mode.
 
     No more memory is taken than the weights need: parameters are never initialised, and tensors
-    are read one after another. The random state of the caller is left as it was.
+    are read one after another, with the types of the constructor. The random state of the caller
+    is left as it was.
 
     Args:
         path: the file.
         expected: class the module must be of; None accepts every registered one.
-
-    Returns:
-        The module; weights have the types its constructor gives them.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -83,10 +83,9 @@ def read_weights(
     start: int,  # of the body
     dtypes: Mapping[str, torch.dtype],  # of the results
 ) -> tuple[dict[str, Tensor], str]:
-    """Reads tensors one after another and converts them; takes no more memory than the results.
+    """Reads tensors one after another and converts them; returns them with the file's digest.
 
-    Returns:
-        The tensors by key, and the digest of what the file holds.
+    No more memory is taken than the results need.
 
     Raises:
         ValueError: if the file ends early.
@@ -131,11 +130,7 @@ def digest_of(weights: Mapping[str, Tensor]) -> str:
 def check_fit(
     name: str, own: Mapping[str, Tensor], entries: Mapping[str, Entry], path: str | Path
 ) -> None:
-    """Compares the keys, shapes and kinds of a module and a file.
-
-    Raises:
-        ValueError: if they do not fit exactly; lists what is wrong.
-    """
+    """Raises ValueError, with what is wrong, unless a module and a file fit exactly."""
     shared = sorted(own.keys() & entries.keys())
     faults = {
         "missing": sorted(own.keys() - entries.keys()),

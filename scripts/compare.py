@@ -68,8 +68,7 @@ class Comparison:
         config: as configs/compare.yaml composes it, resolved.
         folder: folder of the results.
         table: name of the table.
-        overrides: arguments of the command line; those of trainings and of the protocol are handed
-            on.
+        overrides: typed arguments; those of trainings and of the protocol are handed on.
 
     Raises:
         UsageError: if there is nothing to compare, or a contestant is malformed.

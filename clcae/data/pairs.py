@@ -63,11 +63,7 @@ def render_shard(
 ) -> None:
     """Writes `count` pairs to one `.safetensors` file, atomically: images in uint8, w in float32.
 
-    Args:
-        path: file to write.
-        draw: makes the next pairs.
-        count: number of pairs in the file.
-        at_once: largest number of pairs that one call of `draw` makes.
+    `at_once` is the largest number of pairs that one call of `draw` makes.
     """
     images, codes = [], []
     for start in range(0, count, at_once):
@@ -106,11 +102,7 @@ class RenderedPairs:
         return self._ends[-1]
 
     def pairs(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Returns images [N, 3, H, W] in [-1, 1] and w [N, D] by index.
-
-        Raises:
-            IndexError: if an index is out of range.
-        """
+        """Returns images [N, 3, H, W] in [-1, 1] and w [N, D] by index. Raises IndexError."""
         images, codes = [], []
         for index in checked_indices(indices, len(self)).tolist():
             shard = bisect.bisect_right(self._ends, index)

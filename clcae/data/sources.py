@@ -46,11 +46,7 @@ class TensorImages:
         return len(self.pixels)
 
     def images(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns images [N, 3, H, W] by index, float32 in [-1, 1].
-
-        Raises:
-            IndexError: if an index is out of range.
-        """
+        """Returns images [N, 3, H, W] in [-1, 1] by index. Raises IndexError."""
         return from_uint8(self.pixels[checked_indices(indices, len(self))])
 
     def name(self, index: int) -> str:
@@ -59,11 +55,7 @@ class TensorImages:
 
 
 def checked_indices(indices: Sequence[int] | Tensor, length: int) -> Tensor:
-    """Converts indices to int64 [N].
-
-    Raises:
-        IndexError: if an index is outside [0, length), negative ones included.
-    """
+    """Converts indices to int64 [N]. Raises IndexError if one is outside [0, length)."""
     rows = torch.as_tensor(indices, dtype=torch.int64)
     outside = rows[(rows < 0) | (rows >= length)]
     if len(outside):

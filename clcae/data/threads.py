@@ -60,12 +60,10 @@ class BackgroundWriter:
         write: Callable[[], object],
         settle: Callable[[Future[object]], object] = Future.result,
     ) -> None:
-        """Submits a write.
+        """Submits a write, which runs in a worker thread.
 
-        Args:
-            write: called in a worker thread.
-            settle: called in the caller's thread with the finished future, in the order of the
-                writes; the default raises what the write raised.
+        `settle` is called in the caller's thread with the finished future, in the order of the
+        writes; the default raises what the write raised.
         """
         self._waiting.append((self._pool.submit(write), settle))
         while len(self._waiting) > self.pending or (self._waiting and self._waiting[0][0].done()):

@@ -21,10 +21,7 @@ def resize(
     The filters are Pillow's, without its rounding to 256 levels after each pass: files prepared
     with Pillow differ by about a level, and by more where bicubic overshoots black or white.
 
-    Args:
-        images: images in [-1, 1].
-        size: height and width of the result.
-        filter_name: "bilinear" or "bicubic"; part of every evaluation protocol.
+    `filter_name` is a part of every evaluation protocol.
 
     Raises:
         ValueError: if the filter has another name.

@@ -182,15 +182,12 @@ def look_again(
 
 
 def check_frontal(face: Face) -> None:
-    """Refuses a profile, whose landmarks make no crop of a portrait.
+    """Raises ValueError for a profile, whose landmarks make no crop of a portrait.
 
     A head is a profile if the nose lies more than 0.8 eye distances beside the middle of the eyes,
     along the line of the eyes: a turn of about 58 degrees if the nose stands out by half the
     distance of the pupils. It also is if the eyes are closer than a fifth of the box, because
     detectors put the eye they cannot see near the other.
-
-    Raises:
-        ValueError: if it is a profile.
     """
     left, right, nose = face.landmarks[:3]
     along = right - left

@@ -51,11 +51,7 @@ def ffhq_quad(
 
 
 def checked_landmarks(landmarks: Tensor) -> Tensor:
-    """Returns landmarks [5, 2] in float64 on the CPU.
-
-    Raises:
-        ValueError: if they are no five finite points.
-    """
+    """Returns landmarks in float64. Raises ValueError if they are no five finite points."""
     points = torch.as_tensor(landmarks).detach().double().cpu()
     if points.shape != (5, 2) or not torch.isfinite(points).all():
         raise ValueError(f"landmarks are {points.tolist()}: expected five finite points (x, y)")
@@ -95,11 +91,7 @@ def quad_side(
 def check_size(
     quad: Tensor,  # [4, 2]
 ) -> None:
-    """Refuses a tiny face, whose crop takes fewer than 48 pixels of the picture.
-
-    Raises:
-        ValueError: if it is tiny.
-    """
+    """Raises ValueError for a tiny face, whose crop takes fewer than 48 pixels of the picture."""
     side = quad_side(quad)
     if side < SMALLEST_CROP:
         raise ValueError(
@@ -131,11 +123,7 @@ def crop_quad(
 
 
 def check_image(image: Tensor, size: int) -> None:
-    """Refuses anything but an image [3, H, W] and a positive size.
-
-    Raises:
-        ValueError: if one of them is wrong.
-    """
+    """Raises ValueError for anything but an image [3, H, W] and a positive size."""
     if image.ndim != 3 or image.shape[0] != 3 or size < 1:
         raise ValueError(f"image is {tuple(image.shape)} and size {size}: expected [3, H, W], >= 1")
 

@@ -19,13 +19,7 @@ LARGEST_SEARCH = 4096  # pixels; larger pictures are scaled down even for the se
 
 
 class MTCNNDetector:
-    """Finds faces by MTCNN.
-
-    Args:
-        network: facenet-pytorch's network.
-        longest_side: pixels to which a larger picture is scaled down for the search.
-        smallest_face: pixels across of the smallest face that the network searches for.
-    """
+    """Finds faces by MTCNN; the sizes are those of `mtcnn_detector`."""
 
     def __init__(self, *, network: Any, longest_side: int, smallest_face: int) -> None:
         self.network = network
@@ -36,11 +30,7 @@ class MTCNNDetector:
         self,
         image: Tensor,  # [3, H, W], in [-1, 1]
     ) -> list[Face]:
-        """Finds all faces of a picture.
-
-        Raises:
-            ValueError: if the image has another shape.
-        """
+        """Finds all faces of a picture. Raises ValueError if the image has another shape."""
         if image.ndim != 3 or image.shape[0] != 3:
             raise ValueError(f"image is {tuple(image.shape)}: expected one image [3, H, W]")
         faces = self._search(image, self.longest_side)
@@ -84,9 +74,8 @@ def mtcnn_detector(
 
     Args:
         device: where the network runs; pictures may lie anywhere.
-        longest_side: pixels to which a larger picture is scaled down for the search. In a picture
-            of 4096 pixels faces are found from 80 pixels on; if there is none, the picture is
-            searched again at its own size.
+        longest_side: pixels to which a larger picture is scaled down for the search; if that finds
+            no face (of 80 pixels or more in 4096), it is searched again at its own size.
         smallest_face: pixels across of the smallest face, after scaling.
 
     Raises:

@@ -103,11 +103,7 @@ def _points(values: object, count: int) -> Tensor:
 class CropFolder:
     """Writes the crops of many photographs into a folder, and knows which are finished.
 
-    Args:
-        root: the folder.
-        size: pixels of a crop's side.
-        which: the faces that are asked for.
-        overwrite: replace what an earlier run has left.
+    `overwrite` replaces what an earlier run has left.
     """
 
     def __init__(self, *, root: Path, size: int, which: Which, overwrite: bool) -> None:
@@ -145,12 +141,8 @@ class CropFolder:
     ) -> None:
         """Writes the crops of a photograph, and removes crops of it that an earlier run left.
 
-        Args:
-            name: of the crops.
-            source: file of the photograph, or of the video.
-            photograph: its pixels.
-            crops: each with the index of its face.
-            frame: name of the frame in a video.
+        `source` is the file of the photograph, or of the video whose frame it is; each crop comes
+        with the index of its face.
 
         Raises:
             ValueError: if a name belongs to another photograph, to crops of other settings, or to

@@ -43,7 +43,7 @@ def paste_back(
             edge) to 0.5.
 
     Returns:
-        The photograph [3, H, W], a new tensor, in [-1, 1] wherever it changed.
+        A new tensor [3, H, W], in [-1, 1] wherever it changed.
 
     Raises:
         ValueError: if a shape is wrong, the quad is no square, or the seam is out of range.

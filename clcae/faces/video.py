@@ -22,15 +22,12 @@ def follow(
     frames: Sequence[Sequence[Face]],
     which: Which = "largest",
 ) -> Tensor:
-    """Follows one face through the faces of every frame.
+    """Follows one face: landmarks [T, 5, 2], float64, NaN in frames that do not show it.
 
     Args:
         frames: the faces of every frame.
         which: "largest" or an index, chosen in the first frame that has faces. Later frames take
             the nearest face, by the mean of its landmarks, within half a side of the last crop.
-
-    Returns:
-        Landmarks [T, 5, 2], float64, NaN in frames that do not show the face.
 
     Raises:
         ValueError: if no frame shows a face, all faces are asked for, or the first frame with faces
@@ -63,17 +60,10 @@ def smooth_landmarks(
     *,
     deviation: float = DEVIATION,
 ) -> Tensor:
-    """Smooths landmarks over time by local linear regression with Gaussian weights.
+    """Smooths landmarks by local linear regression with Gaussian weights: [T, 5, 2], float64.
 
-    Frames without a face, which have a NaN, are filled first: by linear interpolation, and at the
-    ends by the nearest frame that has one.
-
-    Args:
-        landmarks: of one face.
-        deviation: of the Gaussian, in frames.
-
-    Returns:
-        Landmarks [T, 5, 2], float64, all finite.
+    Frames without a face are filled first, by linear interpolation, and at the ends by the nearest
+    frame that has one. `deviation` is that of the Gaussian, in frames.
 
     Raises:
         ValueError: if the shape is wrong, no frame has a face, or the deviation is not positive.

@@ -16,12 +16,7 @@ AHEAD = 2  # photographs in memory beside the one at hand; one can take 1 GiB
 
 
 class FaceAligner:
-    """Finds faces in files and writes their crops into a folder.
-
-    Args:
-        folder: of the crops.
-        device: where faces are found and cropped.
-        account: what became of every file.
+    """Finds faces in files, writes their crops into a folder and accounts for every file.
 
     Raises:
         ValueError: if no detector is installed.
@@ -72,11 +67,7 @@ class FaceAligner:
         return crops
 
     def align_video(self, name: str, path: Path) -> None:
-        """Crops one face of every frame, with landmarks smoothed over time.
-
-        Args:
-            name: folder of the crops, below the folder of the results.
-            path: folder of frames, or a video file.
+        """Crops one face of every frame into the folder `name`, with landmarks smoothed over time.
 
         Raises:
             ValueError: if the frames cannot be read, differ in size or show no face, or the crops

@@ -57,18 +57,14 @@ def put_back(
     *,
     reference: Tensor | None = None,  # [3, h, w]
 ) -> Tensor:
-    """Puts a generator's picture into the place of a cutout.
+    """Puts a generator's picture into the place of a cutout; nothing changes outside.
 
     Args:
         photo: the photograph.
-        picture: what became of the cutout. Where the method's images are no squares: the
-            generator's square, or its middle rows alone.
+        picture: the generator's square, or the middle rows of it that the method reads.
         cutout: the place. A face fades into the photograph at its edge.
         reference: the picture before the edit; the photograph then receives only the difference and
             keeps its own detail. None puts the picture itself there.
-
-    Returns:
-        [3, H, W], in [-1, 1], unchanged outside the cutout.
     """
     if cutout.kind == "face":
         return paste_back(photo, picture, cutout.quad, reference=reference)

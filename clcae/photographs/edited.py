@@ -107,11 +107,7 @@ class Edits:
 def changed_pictures(
     method: InversionMethod, parts: Sequence[Part], changes: Sequence[Change]
 ) -> list[Tensor]:
-    """Inverts parts as one batch and synthesizes their inversion under every change.
-
-    Returns:
-        Of each part [K, 3, R, R] on the CPU, a picture for each change.
-    """
+    """Inverts parts as one batch and synthesizes each under all changes: [K, 3, R, R] on CPU."""
     inversion = _inversion(method, parts)
     made = [method.synthesize(change(inversion)).cpu() for change in changes]
     return list(torch.stack(made, dim=1))
@@ -138,10 +134,7 @@ def strip(
 ) -> Tensor:
     """Draws sweeps as rows of one image [3, H', W'], each headed by the pictures `before`.
 
-    Args:
-        before: the input and the inversion.
-        sweeps: the edits with their pictures.
-        shape: of the method's images: the aspect of the cells.
+    `shape`, of the method's images, is the aspect of the cells.
     """
     shrink = max(max(shape) / LARGEST_CELL, 1)
     cell = (round(shape[0] / shrink), round(shape[1] / shrink))

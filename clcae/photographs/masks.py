@@ -57,11 +57,7 @@ class Mask:
         photo: Tensor,  # [3, H, W]
         edited: Tensor,  # [3, H, W]
     ) -> Tensor:
-        """Blends the edited picture in; where the mask is 0 the photograph keeps its values.
-
-        Raises:
-            ValueError: as `alpha`.
-        """
+        """Blends the edited picture in; values stay where the mask is 0. Raises as `alpha`."""
         mask = self.alpha((photo.shape[-2], photo.shape[-1]))
         return torch.where(mask > 0, torch.lerp(photo, edited, mask), photo)
 

@@ -47,11 +47,7 @@ class Account:
         self.skipped.append((path, text.removeprefix(f"{path}: ")))
 
     def report(self) -> int:
-        """Prints the counts and every skipped file with its reason.
-
-        Returns:
-            The exit status: 1 where a file was skipped, else 0.
-        """
+        """Prints the counts and every skipped file; returns 1 where a file was skipped, else 0."""
         counts = [f"{len(self.done)} done"]
         if self.kept:
             counts.append(f"{len(self.kept)} finished before (--overwrite does them again)")

@@ -221,8 +221,7 @@ def load_moco(path: str | Path) -> MoCo:
 def load_tf_inception(path: str | Path | None = None) -> TFInception:
     """Loads torch-fidelity's `weights-inception-2015-12-05-6726825d.pth`.
 
-    Args:
-        path: the file; None looks in torch.hub's folder (TORCH_HOME moves it).
+    Without a path looks in torch.hub's folder (TORCH_HOME moves it).
 
     Raises:
         FileNotFoundError: if it is not there, with where to get it.
@@ -267,12 +266,7 @@ def load_lpips(trunk: str | Path | None = None, *, classifier: Classifier = "ale
 
 
 def face_judges(*, arcface: str | Path, lpips_trunk: str | Path | None = None) -> PaperJudges:
-    """Loads ArcFace and LPIPS (AlexNet), frozen, with which faces are judged. Raises as they.
-
-    Args:
-        arcface: `model_ir_se50.pth`.
-        lpips_trunk: as `trunk` of `load_lpips`.
-    """
+    """Loads ArcFace and LPIPS (AlexNet), frozen, with which faces are judged. Raises as they."""
     return PaperJudges(
         identity=load_arcface(arcface),
         perceptual=load_lpips(lpips_trunk),
@@ -281,12 +275,7 @@ def face_judges(*, arcface: str | Path, lpips_trunk: str | Path | None = None) -
 
 
 def object_judges(*, moco: str | Path, lpips_trunk: str | Path | None = None) -> PaperJudges:
-    """Loads MoCo v2 and LPIPS (AlexNet), frozen, with which all else is judged. Raises as they.
-
-    Args:
-        moco: `moco_v2_800ep_pretrain.pth`.
-        lpips_trunk: as `trunk` of `load_lpips`.
-    """
+    """Loads MoCo v2 and LPIPS (AlexNet), frozen, with which all else is judged. Raises as they."""
     return PaperJudges(
         identity=load_moco(moco),
         perceptual=load_lpips(lpips_trunk),

@@ -10,12 +10,9 @@ from clcae.pretrained.keymap import Entry, count, module_entries, require
 
 
 def trunk_entries(trunk: Trunk, *, source: str, target: str) -> list[Entry]:
-    """Lists the entries of a trunk.
+    """Lists the entries of a trunk, with the prefixes of the foreign keys and of ours.
 
-    Args:
-        trunk: which units have gates and shortcuts is read off it.
-        source: prefix of the foreign keys, as "encoder.".
-        target: prefix of ours, as "pyramid.trunk.".
+    Which units have gates and shortcuts is read off the trunk.
     """
     entries = []
     for index, part in enumerate(trunk.stem):
@@ -47,10 +44,7 @@ def encoder_settings(
 ) -> tuple[int, list[tuple[int, int]], tuple[int, int]]:
     """Reads stem channels, (channels, units) of the stages and the input's (H, W) off `encoder.*`.
 
-    Args:
-        state: the file's `state_dict`.
-        image_size: what the caller wants; None is the square that the first head is built for.
-        layout: named in errors.
+    `image_size` is what the caller wants; None is the square that the first head is built for.
 
     Raises:
         ValueError: if keys of the trunk or of the first head are missing, or for a size that the

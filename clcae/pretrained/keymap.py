@@ -34,13 +34,7 @@ class Entry:
 
 
 def module_entries(module: nn.Module, *, source: str, target: str) -> list[Entry]:
-    """Lists the entries of a module whose tensors have the same names on both sides.
-
-    Args:
-        module: the module, of ours or of theirs.
-        source: its foreign name.
-        target: its name here.
-    """
+    """Lists the entries of a module whose tensors have the same names under both prefixes."""
     return [Entry(f"{source}.{part}", f"{target}.{part}") for part in module.state_dict()]
 
 
@@ -87,20 +81,12 @@ class KeyMap:
         return ours
 
     def fill(self, module: ModuleType, state: Mapping[str, Tensor]) -> ModuleType:
-        """Assigns the converted tensors to a module, without a copy.
-
-        Raises:
-            ValueError: as `to_ours`.
-        """
+        """Assigns the converted tensors to a module, without a copy. Raises as `to_ours`."""
         module.load_state_dict(self.to_ours(state, module), assign=True)
         return module
 
     def build(self, state: Mapping[str, Tensor], make: Callable[[], ModuleType]) -> ModuleType:
-        """Builds the module that `make` constructs, filled with copies of the tensors.
-
-        Raises:
-            ValueError: as `to_ours`.
-        """
+        """Builds a module and fills it with copies of the tensors. Raises as `to_ours`."""
         copies = {key: tensor.clone() for key, tensor in state.items()}
         return self.fill(empty_for(state, make), copies)
 
@@ -135,11 +121,7 @@ def empty_for(state: Mapping[str, Tensor], make: Callable[[], ModuleType]) -> Mo
 
 
 def require(state: Mapping[str, Tensor], keys: Iterable[str], layout: str) -> None:
-    """Checks that the keys from which a network's settings are read are there.
-
-    Raises:
-        ValueError: if some are not; lists them.
-    """
+    """Raises ValueError unless the keys are there from which a network's settings are read."""
     missing = [key for key in keys if key not in state]
     if missing:
         raise ValueError(f"this is no {layout}: {_listing('missing', missing)}")

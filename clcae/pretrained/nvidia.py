@@ -208,9 +208,7 @@ def generator_from_state(
 ) -> Generator:
     """Builds a generator whose size is read off the tensors of a `G_ema`.
 
-    Args:
-        state: the network's state dict.
-        mapping_lr_multiplier: which no tensor tells; all official files have the default.
+    No tensor tells `mapping_lr_multiplier`; all official files have the default.
 
     Raises:
         ValueError: if the keys are not of this layout, or the network is conditional.
@@ -281,9 +279,7 @@ def discriminator_keymap(*, num_blocks: int) -> KeyMap:
 def discriminator_from_state(state: Mapping[str, Tensor], *, group_size: int = 4) -> Discriminator:
     """Builds a discriminator whose size is read off a `D`. Raises ValueError as above.
 
-    Args:
-        state: the network's state dict.
-        group_size: of the minibatch statistics, which no tensor tells.
+    No tensor tells `group_size`, of the minibatch statistics.
     """
     if any(key.startswith("mapping.") for key in state):
         raise ValueError(

@@ -385,11 +385,6 @@ def _array(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
     return np.frombuffer(data, kind.dtype).reshape(sizes, order=order)
 
 
-def _scalar(kind: Any, data: Any) -> int | float | bool:
-    value: int | float | bool = _array(data, kind, (), "C").item()
-    return value
-
-
 def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> Array:
     array = Array()
     array.value = _array(data, kind, shape, order)
