@@ -157,11 +157,8 @@ def account(
 def by_width(direction: Direction, width: float) -> Direction:
     """Sets the unit to the latent distribution's width along the direction, the range to -3 to 3.
 
-    For directions that no judge measures: GANSpace's, SeFa's, and those of given scores.
-
-    Args:
-        direction: of any unit.
-        width: standard deviation of the latent space along the vector, in lengths of it.
+    For directions that no judge measures: GANSpace's, SeFa's, and those of given scores. `width` is
+    the standard deviation of the latent space along the vector, in lengths of it.
     """
     return replace(
         direction,

@@ -42,11 +42,7 @@ class DirectionSet(nn.Module):
 
     @classmethod
     def of(cls, directions: Sequence[Direction]) -> "DirectionSet":
-        """Builds the module of directions.
-
-        Raises:
-            ValueError: if two share a name.
-        """
+        """Builds the module of directions. Raises ValueError if two share a name."""
         names = [direction.name for direction in directions]
         if len({*names}) != len(names):
             raise ValueError(f"two directions share a name: {', '.join(sorted(names))}")
@@ -73,11 +69,7 @@ class DirectionSet(nn.Module):
         return module
 
     def directions(self) -> dict[str, Direction]:
-        """Returns the directions by name.
-
-        Raises:
-            ValueError: if one is not sound, or two share a name.
-        """
+        """Returns the directions by name. Raises ValueError if one is not sound."""
         found: dict[str, Direction] = {}
         buffers = dict(self.named_buffers())
         for index, entry in enumerate(self.entries):

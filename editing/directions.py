@@ -9,7 +9,7 @@ the latent space and not the identity.
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -154,9 +154,8 @@ class Direction:
     ) -> Tensor:
         """Computes the shift [N, L, D] to add to codes; zero on rows that stay.
 
-        Args:
-            codes: before the move; an increment uses only their shape.
-            strength: in units, or the coordinate to reach.
+        An increment uses only the shape of codes. The strength is in units, or the coordinate to
+        reach.
 
         Raises:
             ValueError: if the codes' width or rows do not fit, or the strength is not finite.
@@ -183,11 +182,7 @@ class Direction:
         return (strength - coordinate)[:, None, None]
 
     def check(self, generator: Generator) -> None:
-        """Checks that it fits a generator.
-
-        Raises:
-            ValueError: if it has another width or other rows.
-        """
+        """Raises ValueError if it has another width or other rows than a generator."""
         width = generator.w_dim if self.space.is_mapped else generator.z_dim
         if width != self.width:
             raise ValueError(
@@ -207,10 +202,6 @@ class Direction:
             if tensor is not None:
                 digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
-
-    def with_layers(self, first: int, end: int) -> "Direction":
-        """Restricts the direction to rows first to end (exclusive)."""
-        return replace(self, layers=(first, end))
 
 
 def cosines(directions: Mapping[str, Direction]) -> Tensor:

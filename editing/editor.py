@@ -27,14 +27,10 @@ Move = Callable[[Tensor], Tensor]  # codes [N, L, D] -> codes of the same shape
 def move_of(edits: Sequence[Edit], *, watch: Watch | None = None) -> Move:
     """Makes the move that applies several edits at once.
 
-    Args:
-        edits: directions with strengths, in any order; no edit at all is the identity.
-        watch: called after every move to warn of codes too far out; None checks nothing.
-
-    Returns:
-        A function of codes [N, L, D] (or [N, 1, D], one row for all layers) to codes of the same
-        shape. It raises ValueError if a direction does not fit the codes: another width or number
-        of rows, or layers of its own on codes of one row.
+    `watch` is called after every move to warn of codes too far out; None checks nothing. The move
+    maps codes [N, L, D] (or [N, 1, D], one row for all layers) to codes of the same shape. It
+    raises ValueError if a direction does not fit the codes: another width or number of rows, or
+    layers of its own on codes of one row.
     """
     chosen = [(direction, float(strength)) for direction, strength in edits]
 
@@ -74,9 +70,8 @@ def edit_inversion(
 ) -> Inversion:
     """Edits an inversion by the method's own rule.
 
-    Returns:
-        An inversion in the space that its codes are of after all edits: directions of Z act first,
-        and codes are mapped before directions of W act on them.
+    The result is in the space that its codes are of after all edits: directions of Z act first, and
+    codes are mapped before directions of W act on them.
 
     Raises:
         ValueError: if a direction fits neither the generator nor the space of the codes.

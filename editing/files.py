@@ -82,10 +82,7 @@ def load_directions(
 def directions_for(generator: Generator, sources: Sequence[str] | None) -> dict[str, Direction]:
     """Loads the directions of several files, by name.
 
-    Args:
-        generator: whose codes they shall move.
-        sources: as `load_directions` takes them; None is the shipped ones, for the portraits
-            generator.
+    Without sources they are the shipped ones, for the portraits generator.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -276,11 +276,7 @@ def _svm(flat: NDArray, sides: Sequence[NDArray]) -> tuple[NDArray, float]:
 
 
 def linear_svm() -> Any:
-    """Builds scikit-learn's SVC with a linear kernel.
-
-    Raises:
-        ImportError: if scikit-learn is missing.
-    """
+    """Builds scikit-learn's SVC with a linear kernel; ImportError if scikit-learn is missing."""
     try:
         from sklearn.svm import SVC
     except ImportError as error:

@@ -164,8 +164,7 @@ def strip(
 ) -> Tensor:
     """Draws one picture [3, H, W]: a row for each code, a column for each strength.
 
-    Raises:
-        ValueError: if the direction does not fit the generator.
+    Raises ValueError if the direction does not fit the generator.
     """
     direction.check(generator)
     columns = {}

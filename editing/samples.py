@@ -52,11 +52,7 @@ class Samples:
             raise ValueError(f"attributes are named twice: {', '.join(sorted(repeated))}")
 
     def column(self, name: str) -> int:
-        """Returns the column of an attribute.
-
-        Raises:
-            ValueError: if there is none, with those there are.
-        """
+        """Returns the column of an attribute. Raises ValueError if there is none."""
         check_attributes([name], self.names)
         return list(self.names).index(name)
 
@@ -69,11 +65,7 @@ class Samples:
 
 
 def check_attributes(wanted: Sequence[str], known: Sequence[str]) -> None:
-    """Refuses unknown attributes.
-
-    Raises:
-        ValueError: if one is unknown, with those there are.
-    """
+    """Raises ValueError if an attribute is unknown, with those there are."""
     for name in wanted:
         if name not in known:
             raise ValueError(f"there is no attribute {name!r}; there are: {', '.join(known)}")
@@ -116,13 +108,8 @@ def draw(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Draws codes and synthesizes their pictures, batch by batch.
 
-    Args:
-        generator: the generator.
-        space: of the codes.
-        count: number of all codes.
-        seed: gives the same codes with the same batch.
-        truncation: psi, of W and W+.
-        batch: pictures at once; fewer where they are large.
+    The same seed gives the same codes with the same `batch` (pictures at once, fewer where they are
+    large). `truncation` is psi, of W and W+.
 
     Yields:
         Codes [N, D] or [N, L, D] on the CPU, and pictures [N, 3, H, W], not clamped.
@@ -172,9 +159,7 @@ def write_samples(
 def read_samples(codes: Path, scores: Sequence[tuple[str, Path]]) -> Samples:
     """Reads samples as InterFaceGAN takes them: codes (N, D) or (N, L, D), scores (N,) or (N, 1).
 
-    Args:
-        codes: a .npy file.
-        scores: name and .npy file of every attribute; NaN marks what was not scored.
+    NaN marks a score that is missing.
 
     Raises:
         FileNotFoundError: if there is no such file.

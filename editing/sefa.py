@@ -80,10 +80,7 @@ def find_directions(
 ) -> dict[str, Direction]:
     """Finds the leading directions; strength 1 is one width of W along each.
 
-    Args:
-        generator: the generator.
-        layers: to factorise, and rows to move, first to end, exclusive; None is rosinality's form.
-        count: of the directions.
+    `layers` (first to end, exclusive) are factorised and moved; None is rosinality's form.
 
     Raises:
         ValueError: if the generator has no such layers.

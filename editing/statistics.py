@@ -97,9 +97,7 @@ class LatentStatistics:
 class Watch:
     """Warns once for each direction if edited codes lie further from W's mean than before.
 
-    Args:
-        statistics: of the generator's W.
-        limit: standard deviations along the direction that pass without a warning.
+    `limit` is the number of standard deviations along the direction that pass without a warning.
     """
 
     def __init__(self, statistics: LatentStatistics, *, limit: float = LIMIT) -> None:

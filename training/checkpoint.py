@@ -121,13 +121,7 @@ def load_weights(
     modules: Mapping[str, nn.Module],
     ema: ExponentialAverage,
 ) -> None:
-    """Loads modules and their averages from a checkpoint.
-
-    Args:
-        content: the checkpoint.
-        path: its file, for messages.
-        modules: name -> module, exactly those of the checkpoint.
-        ema: averages of some of them.
+    """Loads exactly the modules of a checkpoint and their averages; `path` is for messages.
 
     Raises:
         UserError: if names or shapes differ.
@@ -146,12 +140,7 @@ def load_weights(
 
 
 def check_state(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, what: str) -> None:
-    """Checks that a state dict has the expected names and shapes.
-
-    Args:
-        given: state dict of a file.
-        expected: state dict of the module.
-        what: file and module, for the message.
+    """Checks that a state dict has the expected names and shapes; `what` is for the message.
 
     Raises:
         UserError: if they differ, with the first differences.

@@ -118,11 +118,7 @@ def run_program(
     A mistake of the user ends with one line on stderr; HYDRA_FULL_ERROR=1 or trainer.debug shows
     the stack trace.
 
-    Args:
-        function: the program; returns the exit status, None for 0.
-        name: the script, relative to the repository, for messages.
-        configs: folder of the configurations.
-        primary: name of the primary configuration.
+    `function` returns the exit status, None for 0; `name` is the script, for messages.
     """
     trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
@@ -168,10 +164,6 @@ def rewritten(arguments: Sequence[str], *, configs: Path) -> list[str]:
 
     method=FILE becomes method=file method.source='FILE', unless FILE is a choice of the group. In a
     sweep (--multirun) values with commas or parentheses are left to Hydra.
-
-    Args:
-        arguments: the arguments as typed.
-        configs: folder of the configurations.
 
     Raises:
         UsageError: if GROUP=VALUE names neither a choice nor a file.

@@ -36,11 +36,7 @@ def is_main() -> bool:
 
 @contextmanager
 def session(device_name: str) -> Iterator[torch.device]:
-    """Joins the process group of torchrun, if there is one, and yields the device of this process.
-
-    Args:
-        device_name: see `clcae.device.pick_device`.
-    """
+    """Joins the process group of torchrun, if there is one, and yields this process's device."""
     try:
         device = pick_device(device_name)
     except ValueError as error:

@@ -46,9 +46,7 @@ class NonFiniteError(UserError):
 class StoppedError(UserError):
     """The run was asked to stop by a signal and saved itself first.
 
-    Args:
-        message: the line to print.
-        signal_number: the signal; the exit status is 128 plus it, as a shell reports it.
+    The exit status is 128 plus the signal's number, as a shell reports it.
     """
 
     def __init__(self, message: str, *, signal_number: int) -> None:
@@ -59,14 +57,7 @@ class StoppedError(UserError):
 def explain(
     error: BaseException, *, name: str, configs: Path, primary: str, arguments: Sequence[str]
 ) -> tuple[str, int] | None:
-    """Turns an error into one line and an exit status.
-
-    Args:
-        error: the error.
-        name: the script, for messages.
-        configs: folder of the configurations.
-        primary: name of the primary configuration.
-        arguments: the command line.
+    """Turns an error of the script `name` into one line and an exit status.
 
     Returns:
         The line, empty if nothing is to be said, and the status: 2 for usage, 1 for failure; None

@@ -72,10 +72,7 @@ class Iteration:
         self.contexts(0)  # a batch that cannot be divided is better known now
 
     def run(self, step: int) -> dict[str, float]:
-        """Steps the optimizer of every phase.
-
-        Args:
-            step: iterations done before this one.
+        """Steps the optimizer of every phase; `step` iterations were done before.
 
         Returns:
             "PHASE/TERM" -> value, averaged over micro batches and processes; with "PHASE/loss" and
@@ -201,12 +198,8 @@ def check_finite(
 ) -> None:
     """Raises, in every process or in none, if a term or a gradient is not finite.
 
-    Args:
-        terms: name -> value, averaged over the processes.
-        norm: norm of the averaged gradients.
-        parameters: parameters of the phase.
-        modules: name -> module, to name parameters.
-        where: stage, step and phase, for the message.
+    Terms are averaged over the processes, and `norm` is that of the averaged gradients. `modules`
+    name the parameters; `where` is stage, step and phase, for the message.
 
     Raises:
         NonFiniteError: with the names of the terms, or else of the parameters.

@@ -19,13 +19,7 @@ PLAIN_SECONDS = 10.0  # between two progress lines where the output is not a ter
 
 
 class Logger:
-    """Writes the log of a run, in rank 0 alone.
-
-    Args:
-        folder: run folder.
-        enabled: False in every other process, where nothing is written.
-        progress: show progress on the screen.
-    """
+    """Writes the log of a run, in rank 0 alone: `enabled` is False in every other process."""
 
     def __init__(self, *, folder: Path, enabled: bool, progress: bool) -> None:
         self.folder = folder
@@ -41,13 +35,7 @@ class Logger:
         self._board: Any = None
 
     def start_stage(self, *, stage: str, step: int, steps: int) -> None:
-        """Opens the log of a stage; drops what was logged after the step that it continues from.
-
-        Args:
-            stage: name of the stage.
-            step: steps done so far.
-            steps: steps of the whole stage.
-        """
+        """Opens the log of a stage; drops what was logged after the step that it continues from."""
         self.stage, self.steps, self._first = stage, steps, step
         self._started = time.monotonic()
         self._said = float("-inf")
@@ -77,14 +65,7 @@ class Logger:
         rates: Mapping[str, float],
         seconds: float,
     ) -> None:
-        """Logs one line of training.
-
-        Args:
-            step: steps done so far.
-            terms: name -> mean since the last line.
-            rates: optimizer -> learning rate.
-            seconds: mean duration of a step.
-        """
+        """Logs one line of training: terms, and the seconds of a step, are means since the last."""
         self._write(
             {"step": step, "terms": dict(terms), "lr": dict(rates), "seconds": round(seconds, 5)}
         )

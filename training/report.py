@@ -45,11 +45,7 @@ class InversionReport:
 
     @torch.no_grad()
     def write(self, folder: Path) -> dict[str, Any]:
-        """Writes table.json, table.md and grid.png, and prints the table.
-
-        Returns:
-            output -> metric -> value.
-        """
+        """Writes table.json, table.md and grid.png; prints the table: output -> metric -> value."""
         rows = list(self.rows().values())
         write_rows(rows, folder / "table.json")
         table = markdown_table(rows_sheet(rows, metrics=list(COLUMNS), decimals=COLUMNS))

@@ -180,12 +180,8 @@ def _by_name(
 ) -> dict[str, Any]:
     """Returns the node of each optimizer or schedule.
 
-    Args:
-        section: one node for all, or nodes by name, "default" for the rest; a node without a target
-            changes keys of the fallback.
-        names: names of the optimizers.
-        fallback: node of what the section does not name.
-        where: key of the section, for messages.
+    `section` is one node for all, or nodes by name, "default" for the rest; a node without a target
+    changes keys of `fallback`, which serves whatever is not named. `where` is its dotted key.
     """
     names, section = list(names), section or {}
     if "_target_" in section:
@@ -216,10 +212,7 @@ def stage_settings(
 ) -> StageSettings:
     """Reads the settings of one stage and applies the limits of trials.
 
-    Args:
-        section: section `trainer` of the run, with every key.
-        overrides: section `trainer` of the stage.
-        stage: name of the stage, for messages.
+    `section` is the run's `trainer`, with every key, `overrides` the stage's own.
 
     Raises:
         UsageError: if a key is unknown or missing, or a value is impossible.

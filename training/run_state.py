@@ -59,11 +59,8 @@ class RunState:
     def prepare(self, config: DictConfig, environment: Mapping[str, Any]) -> None:
         """Creates the folder, or checks that it holds a run of this configuration.
 
-        A folder without a checkpoint, as of a run that failed at once, starts anew.
-
-        Args:
-            config: configuration of the run.
-            environment: content of environment.json, see `describe`.
+        A folder without a checkpoint, as of a run that failed at once, starts anew. `environment`
+        is that of `describe`.
 
         Raises:
             UsageError: if the folder holds a run of another configuration.
@@ -110,10 +107,8 @@ class RunState:
 class StageState:
     """The checkpoints of one stage and its mark of completion.
 
-    Args:
-        run_folder: folder of the run.
-        name: name of the stage.
-        keep_last: checkpoints to keep: 1 keeps last.pt alone, more keep step_N.pt beside it.
+    `keep_last` is the number of checkpoints to keep: 1 keeps last.pt alone, more keep step_N.pt
+    beside it.
     """
 
     def __init__(self, *, run_folder: Path, name: str, keep_last: int) -> None:

@@ -1,4 +1,4 @@
-"""Learning rate schedules over a stage: constant, warm-up then cosine or linear decay, plateau.
+"""Learning rate schedules over a stage: constant, warm-up then cosine decay, plateau.
 
 A schedule multiplies the learning rates that its optimizer was built with. All but the plateau are
 functions of the step alone.
@@ -11,12 +11,7 @@ import torch
 
 
 class Schedule:
-    """Sets the learning rates of one optimizer.
-
-    Args:
-        optimizer: its current rates are the base.
-        total_steps: steps of the stage.
-    """
+    """Sets the learning rates of one optimizer, whose current rates are the base."""
 
     needs_validation: bool = False  # whether it does nothing for a task without a monitored value
 
@@ -54,14 +49,7 @@ class Constant(Schedule):
 
 
 class WarmupCosine(Schedule):
-    """Rises linearly over the warm-up, then decays along half a cosine.
-
-    Args:
-        optimizer: see `Schedule`.
-        total_steps: end of the decay.
-        warmup: steps of the rise.
-        final: factor at the end, in [0, 1].
-    """
+    """Rises linearly over the warm-up, then decays along half a cosine to `final`, in [0, 1]."""
 
     def __init__(
         self,
@@ -78,39 +66,8 @@ class WarmupCosine(Schedule):
     def factor(self, step: int) -> float:
         if step < self.warmup:
             return (step + 1) / (self.warmup + 1)
-        return self.final + (1.0 - self.final) * self.decayed(step)
-
-    def decayed(self, step: int) -> float:
-        """Returns the factor after the warm-up, from 1 to 0."""
         done = min((step - self.warmup) / max(self.total_steps - self.warmup, 1), 1.0)
-        return 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-class WarmupLinear(WarmupCosine):
-    """Rises linearly over the warm-up, stays, and decays linearly at the end.
-
-    Args:
-        optimizer: see `Schedule`.
-        total_steps: end of the decay.
-        warmup: steps of the rise.
-        decay: steps of the decay; None: all that follow the warm-up.
-        final: factor at the end, in [0, 1].
-    """
-
-    def __init__(
-        self,
-        *,
-        optimizer: torch.optim.Optimizer,
-        total_steps: int,
-        warmup: int = 0,
-        decay: int | None = None,
-        final: float = 0.0,
-    ) -> None:
-        super().__init__(optimizer=optimizer, total_steps=total_steps, warmup=warmup, final=final)
-        self.decay = max(total_steps - warmup if decay is None else decay, 1)
-
-    def decayed(self, step: int) -> float:
-        return min(max(self.total_steps - step, 0) / self.decay, 1.0)
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 class Plateau(Schedule):
@@ -120,8 +77,6 @@ class Plateau(Schedule):
     defaults are those of the official CLCAE training.
 
     Args:
-        optimizer: see `Schedule`.
-        total_steps: not used.
         patience: validations without improvement that are tolerated.
         shrink: factor of each reduction, in (0, 1).
         minimum: lowest factor.

@@ -62,8 +62,7 @@ class StepContext:
         A task draws for the global batch and takes its `rows`, so that results do not depend on how
         the batch is divided.
 
-        Args:
-            stream: the purpose, such as "z" or "flip"; other streams are independent.
+        `stream` is the purpose, such as "z" or "flip"; other streams are independent.
         """
         return torch.Generator().manual_seed(derive_seed(self.seed, self.step, stream))
 

@@ -112,10 +112,7 @@ class Trainer:
         )
 
     def fit(self) -> Mapping[str, Any]:
-        """Trains to the end, exports, and marks the stage as finished.
-
-        Returns:
-            The report of the task.
+        """Trains to the end, exports, marks the stage as finished and returns the task's report.
 
         Raises:
             NonFiniteError: if a term or gradient is infinite or NaN.

@@ -1,6 +1,7 @@
 """What a direction promises: its shift, the codes it refuses, and how edits add up."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -139,7 +140,7 @@ def test_strength_must_be_a_number() -> None:
 
 def test_half_precision_and_cosines() -> None:
     assert move_of([(ALL, 1.0)])(CODES.half()).dtype == torch.float16
-    table = cosines({"a": ALL, "b": SOME, "c": ROWS, "a again": ALL.with_layers(0, 4)})
+    table = cosines({"a": ALL, "b": SOME, "c": ROWS, "a again": replace(ALL, layers=(0, 4))})
     assert table.diagonal().allclose(torch.ones(4).double())
     assert abs(table[0, 3] - 1) < 1e-6 and table[0, 2].isnan()
     assert abs(table[0, 1] - (ALL.vector * SOME.vector).sum()) < 1e-6
@@ -225,7 +226,7 @@ def test_a_method_edits_by_its_own_rule() -> None:
         (narrow, "narrow is 4 wide, the generator's W is 20"),
         (other, r"other was found in Z, the codes are of W\+"),
         (twelve, "twelve has 12 rows, the codes have 10"),
-        (SOME.with_layers(2, 11), "some moves layers 2-11, the codes have 10 rows"),
+        (replace(SOME, layers=(2, 11)), "some moves layers 2-11, the codes have 10 rows"),
     ):
         with pytest.raises(ValueError, match=words):
             edit_inversion(method, inversion, [(direction, 1.0)])

@@ -1,12 +1,10 @@
 """Learning rates over a stage."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 
-from training.schedules import Constant, Plateau, Schedule, WarmupCosine, WarmupLinear
+from training.schedules import Constant, Plateau, Schedule, WarmupCosine
 
 
 def optimizer() -> torch.optim.Optimizer:
@@ -25,21 +23,14 @@ def test_constant() -> None:
     assert rates(Constant(optimizer=optimizer(), total_steps=3), 3) == [0.2] * 3
 
 
-@pytest.mark.parametrize("kind", [WarmupCosine, WarmupLinear])
-def test_warmup_rises_and_decay_falls_to_the_final_factor(kind: Any) -> None:
-    schedule = kind(optimizer=optimizer(), total_steps=100, warmup=10, final=0.1)
+def test_warmup_rises_and_decay_falls_to_the_final_factor() -> None:
+    schedule = WarmupCosine(optimizer=optimizer(), total_steps=100, warmup=10, final=0.1)
     found = rates(schedule, 101)
     assert found[:11] == sorted(found[:11])
     assert found[10:] == sorted(found[10:], reverse=True)
     assert found[0] > 0
     assert found[10] == pytest.approx(0.2)
     assert found[100] == pytest.approx(0.02)
-
-
-def test_linear_decay_may_start_late() -> None:
-    found = rates(WarmupLinear(optimizer=optimizer(), total_steps=100, decay=20), 100)
-    assert found[:81] == [0.2] * 81
-    assert found[90] == pytest.approx(0.1)
 
 
 def test_plateau_agrees_with_torch() -> None:

@@ -1,6 +1,7 @@
 """What every inversion method promises of edits, in every output and by every rule."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -122,7 +123,7 @@ def test_directions_act_where_their_space_fits(name: str) -> None:
 def test_a_move_of_single_rows_leaves_the_space_of_one_row(name: str) -> None:
     method = CASES[name]
     inversion = method.invert(IMAGES)
-    some = DIRECTIONS[inversion.space].with_layers(2, 4)
+    some = replace(DIRECTIONS[inversion.space], layers=(2, 4))
     if name.endswith("foundation") and inversion.space.has_rows:
         with pytest.raises(ValueError, match="one row for all layers"):  # the foundation code
             edit_inversion(method, inversion, [(some, 1.0)])
