@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from clcae.data.sources import ImageSource
-from clcae.evaluation.evaluate import Evaluation
+from clcae.evaluation.evaluate import EditMoves, Evaluation
 from clcae.evaluation.networks import Networks
-from clcae.evaluation.observation import EditMoves
 from clcae.evaluation.preparation import Size
 from clcae.evaluation.protocol import EditSpec, Protocol, read_protocol
 from clcae.evaluation.rows import Row

@@ -70,9 +70,7 @@ def label_of(
 def read_labels(path: str | Path, *, attribute: str, names: Iterable[str]) -> dict[str, float]:
     """Reads which of some pictures have an attribute, or lack it where "not " stands before it.
 
-    Returns:
-        Name -> 1 for those who have it, 0 for the others; those the file does not know are left
-        out.
+    Those who have it are 1, the others 0; those the file does not know are left out.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -107,10 +107,7 @@ class NetworkKind:
 class Networks:
     """Loads the networks of an evaluation, each when it is first asked for.
 
-    Args:
-        paths: name of a network -> file of its weights; None, or no entry, is where it is
-            customarily found.
-        device: where they compute.
+    `paths` are files of weights by network; None, or no entry, is where one is customarily found.
     """
 
     paths: Mapping[str, WeightPath]

@@ -97,9 +97,8 @@ class Preparation:
     def words(self, own: Size, *, source: Size) -> dict[str, str]:
         """Describes the preprocessing for a result row.
 
-        Args:
-            own: height and width of the pictures that are prepared.
-            source: those of the smallest file, which may have been enlarged before.
+        `own` is the size of the pictures that are prepared, `source` that of the smallest file,
+        which may have been enlarged before.
         """
         shape = self.shape(own)
         words = {"resolution": size_text(shape), "outputs": "clamped to [-1, 1]"}

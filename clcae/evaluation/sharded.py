@@ -203,17 +203,8 @@ def evaluate(
 ) -> dict[str, Row]:
     """Measures the reconstructions of every image of a source, in memory and in one process.
 
-    Args:
-        outputs: images [N, 3, H, W] on `device` to reconstructions of the same shape, one for each
-            space: {"W": ..., "W+": ..., "F": ...}.
-        source: as of `EvaluationPass`; what is left out is named in the rows.
-        method: its name, for the rows.
-        measures: by name, all of reconstructions.
-        batch_size: as of `EvaluationPass`.
-        device: likewise.
-
-    Returns:
-        A row for each space, in the order of `outputs`.
+    Reconstructions have the shape of the images, one for each space: {"W": ..., "F": ...}, in whose
+    order the rows come. What is left out of the source is named in the rows.
 
     Raises:
         ValueError: if nothing can be read, or as `Tally.update` and `EvaluationPass`.
@@ -239,11 +230,9 @@ def evaluate(
 
 
 def read_batches(source: ImageSource, batches: Sequence[Sequence[int]]) -> Iterator[Batch]:
-    """Reads batches ahead in threads.
+    """Reads batches ahead in threads, in their order.
 
-    Yields:
-        The names of the images that could be read, the images [N, ...] or None where there is
-        none, and the others' names with the reason; in the order of the batches.
+    Yields names of images that could be read, these or None, and the others' names and reasons.
     """
     for _, future in in_order(batches, partial(_read, source), threads=THREADS, ahead=AHEAD):
         yield future.result()

@@ -222,11 +222,6 @@ def smallest_size(source: ImageSource) -> Size:
 def check_sizes(protocol: Protocol, own: Size, source: Size) -> None:
     """Refuses a protocol that asks for more pixels than the files have.
 
-    Args:
-        protocol: the protocol.
-        own: height and width of the pictures as they are compared.
-        source: those of the smallest file.
-
     Raises:
         ValueError: if it does; names the metrics.
     """

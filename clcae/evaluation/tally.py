@@ -66,11 +66,7 @@ class Measure:
 
 
 class Tally:
-    """The metrics of every space, and the images that they could not judge.
-
-    Args:
-        measures: by name; those of all spaces.
-    """
+    """The metrics of every space, and the images that they could not judge."""
 
     def __init__(self, measures: Mapping[str, Measure]) -> None:
         self.measures = dict(measures)
@@ -80,12 +76,9 @@ class Tally:
 
     @torch.no_grad()
     def update(self, observations: Observations, names: Sequence[str]) -> None:
-        """Accumulates a batch.
+        """Accumulates a batch of named images: for each space and stream a pair.
 
-        Args:
-            observations: for each space and stream a pair. Pictures are clamped to [-1, 1], as a
-                file would.
-            names: of the N images.
+        Pictures are clamped to [-1, 1], as a file would.
 
         Raises:
             ValueError: if the spaces are others than before, a picture is not finite, or a metric
@@ -155,11 +148,8 @@ class Tally:
         A metric that has no value, because it could judge no image or needs more of them, is NaN,
         with the reason in the row.
 
-        Args:
-            method: its name.
-            num_images: how many images were observed.
-            source: height and width of the smallest file; None is that of what was observed.
-            extra: for every row.
+        `source` is the size of the smallest file; None is that of what was observed. `extra` goes
+        into every row.
         """
         rows = {}
         for space, metrics in self.metrics.items():

@@ -29,10 +29,8 @@ def count_parameters(module: nn.Module) -> int:
 def count_operations(function: Callable[..., Any], *inputs: Any) -> int:
     """Counts the floating-point operations of the forward pass of a call.
 
-    Args:
-        function: what is called: a module, or a method's invert and synthesize in one.
-        inputs: its arguments. For operations per image hand it one image: those of a batch of N
-            are not always N times as many.
+    For operations per image hand it one image: those of a batch of N are not always N times as
+    many.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_own_operators())
     with counter, winograd.disabled():
@@ -49,14 +47,8 @@ def time_per_image(
 ) -> float:
     """Times a function of a batch of images; the device is waited for before each clock reading.
 
-    Args:
-        function: what is timed.
-        images: a batch on the device of the function.
-        repeats: number of timed calls.
-        warmup: calls before them, in which kernels are built and chosen.
-
-    Returns:
-        Milliseconds per image: the median over the calls, divided by N.
+    The result is milliseconds per image: the median over `repeats`, divided by N. Kernels are built
+    and chosen in the calls before them.
 
     Raises:
         ValueError: if there is no image, or no call.

@@ -51,8 +51,7 @@ class AttributeChange(MeanMetric):
 class EditingConsistency(MeanMetric):
     """Averages `editing_distance`, LEC, over images.
 
-    Args:
-        edit: the edit, its strength and the noise, in words, for the protocol.
+    `edit` says the edit, its strength and the noise in words, for the protocol.
     """
 
     direction = "lower"
@@ -78,10 +77,7 @@ def editing_distance(
     recovered: Tensor,  # [N, L, D], after the edit was taken back
     codes: Tensor,  # [N, L, D], before it
 ) -> Tensor:
-    """Computes the Euclidean distance over all rows of the codes together.
-
-    Returns:
-        [N], float64, 0 or more.
+    """Computes the Euclidean distance over all rows of the codes together: [N], float64.
 
     Raises:
         ValueError: if shapes differ, or a value is not finite.

@@ -143,7 +143,6 @@ def row_blocks(
 ) -> tuple[Tensor, ...]:
     """Splits vectors so that a matrix of each block against `columns` others fits `ENTRIES`.
 
-    Returns:
-        Blocks [m, D] in order; a row longer than `ENTRIES` is a block of its own.
+    A row longer than `ENTRIES` is a block of its own.
     """
     return vectors.split(max(ENTRIES // max(columns, 1), 1))

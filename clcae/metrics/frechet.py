@@ -69,9 +69,7 @@ class _MomentsInBlocks:
 class FrechetDistance(SetMetric):
     """Computes the Frechet distance between the features of all outputs and of all targets.
 
-    Args:
-        features, features_name: as of `SetMetric`.
-        dimension: length D of the features.
+    `dimension` is the length D of the features.
     """
 
     direction = "lower"
@@ -173,10 +171,8 @@ class EditingFrechetDistance(FrechetDistance, LabelledMetric):
     ) -> Tensor:
         """Accumulates edited pictures and their inputs, whose labels are known.
 
-        Args:
-            outputs: every input edited; edits of inputs with the attribute are not looked at.
-            targets: the inputs, real pictures.
-            labels: 1 for inputs with the attribute, 0 for those without, NaN for unknown.
+        `outputs` are all inputs edited; edits of inputs with the attribute are not looked at.
+        Labels are 1 for inputs with the attribute, 0 for those without, NaN for unknown.
 
         Raises:
             ValueError: if numbers differ, a label is another number, or the images are not in the

@@ -27,13 +27,9 @@ def cosine_similarity(
     outputs: Tensor,  # [N, D], of any norm but 0
     targets: Tensor,  # [N, D]
 ) -> Tensor:
-    """Computes the cosine between each pair of embeddings.
+    """Computes the cosine between each pair of embeddings: [N], float64 in [-1, 1].
 
-    Returns:
-        [N], float64 in [-1, 1]; NaN where an embedding is NaN or has no direction.
-
-    Raises:
-        ValueError: if shapes differ.
+    NaN where an embedding is NaN or has no direction. Raises ValueError if shapes differ.
     """
     if outputs.shape != targets.shape or outputs.ndim != 2:
         raise ValueError(

@@ -24,9 +24,8 @@ def kernel_distance(
     """Estimates the squared maximum mean discrepancy over all pairs without bias.
 
     Equation 4 of Binkowski et al. for sets of any sizes: no vector is paired with itself, and every
-    one of the first with every one of the second.
-
-    For equal distributions it is below 0 as often as above.
+    one of the first with every one of the second. For equal distributions it is below 0 as often as
+    above.
 
     Raises:
         ValueError: if lengths differ, or either has fewer than two vectors.

@@ -26,10 +26,7 @@ def share_inside(
 ) -> float:
     """Computes the share of vectors within a ball of the manifold; equations 1 and 2.
 
-    Args:
-        vectors: the set that is judged.
-        manifold: the set whose balls reach to its own nearest neighbours.
-        neighbours: which neighbour, from 1.
+    The balls reach to the manifold's own nearest neighbours, counted from 1.
 
     Raises:
         ValueError: if lengths differ, there are no vectors, or the manifold has no vector with so

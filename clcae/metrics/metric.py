@@ -41,23 +41,14 @@ class Metric(ABC):
 
     @abstractmethod
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Accumulates a batch.
+        """Accumulates a batch of what is judged, [N, ...], and what it is compared with.
 
-        Args:
-            outputs: what is judged, [N, ...].
-            targets: what it is compared with, [N, ...].
-
-        Returns:
-            [N] bool, False for items that could not be judged and do not count.
+        Returns [N] bool, False for items that could not be judged and do not count.
         """
 
     @abstractmethod
     def compute(self) -> float:
-        """Computes the value over everything accumulated, without changing it.
-
-        Raises:
-            ValueError: if too little was accumulated for a value.
-        """
+        """Computes the value over all that came in. Raises ValueError if that is too little."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -97,11 +88,7 @@ class MeanMetric(Metric):
 
     @torch.no_grad()
     def update(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Accumulates a batch; returns which of its items count, [N] bool.
-
-        Raises:
-            ValueError: if a value is infinite.
-        """
+        """Accumulates a batch: [N] bool, what counts. Raises ValueError if a value is infinite."""
         values = self.values(outputs, targets).detach().cpu().double()
         if values.isinf().any():
             raise ValueError(f"{type(self).__name__} gave an infinite value")

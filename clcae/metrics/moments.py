@@ -9,11 +9,7 @@ from torch import Tensor
 
 
 class Moments:
-    """Accumulates count, mean and scatter matrix of vectors, float64 on the CPU.
-
-    Args:
-        dimension: length D of the vectors.
-    """
+    """Accumulates count, mean and scatter matrix of vectors [N, D], float64 on the CPU."""
 
     def __init__(self, *, dimension: int) -> None:
         self.count = 0
@@ -24,10 +20,7 @@ class Moments:
         self,
         vectors: Tensor,  # [N, D]
     ) -> None:
-        """Accumulates a batch.
-
-        Args:
-            vectors: of any floating-point type on any device; N may be 0.
+        """Accumulates a batch of any floating-point type on any device; N may be 0.
 
         Raises:
             ValueError: if the vectors have another length, or are not finite.
@@ -44,11 +37,7 @@ class Moments:
         self._add(len(vectors), mean, centred.T @ centred)
 
     def merge(self, other: "Moments") -> None:
-        """Merges other moments, which are not changed.
-
-        Raises:
-            ValueError: if the lengths differ.
-        """
+        """Merges other moments. Raises ValueError if the lengths differ."""
         if self.mean.shape != other.mean.shape:
             raise ValueError(
                 f"cannot merge moments of {len(self.mean)} and {len(other.mean)} dimensions"
@@ -57,11 +46,7 @@ class Moments:
             self._add(other.count, other.mean, other.scatter)
 
     def covariance(self) -> Tensor:
-        """Computes the unbiased covariance [D, D].
-
-        Raises:
-            ValueError: if fewer than two vectors were taken in.
-        """
+        """Computes the unbiased covariance [D, D]. Raises ValueError without two vectors."""
         if self.count < 2:
             raise ValueError(f"{self.count} vectors: a covariance needs two or more")
         return self.scatter / (self.count - 1)

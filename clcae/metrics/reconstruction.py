@@ -19,12 +19,9 @@ def mean_squared_error(
     outputs: Tensor,  # [N, 3, H, W], in [-1, 1]
     targets: Tensor,  # [N, 3, H, W], in [-1, 1]
 ) -> Tensor:
-    """Computes the mean squared difference of each pair of images, on the scale of [-1, 1].
+    """Computes the mean squared difference of each pair of images: [N], float64 in [0, 4].
 
     That is 4 times the value on [0, 1], and what the field prints as L2.
-
-    Returns:
-        [N], float64 in [0, 4].
 
     Raises:
         ValueError: if shapes differ, or a value is NaN or outside the range.
@@ -37,10 +34,7 @@ def peak_signal_to_noise_ratio(
     outputs: Tensor,  # [N, 3, H, W], in [-1, 1]
     targets: Tensor,  # [N, 3, H, W], in [-1, 1]
 ) -> Tensor:
-    """Computes the PSNR of each pair of images; the peak is the span of [-1, 1].
-
-    Returns:
-        [N], float64 in [0, `PSNR_CEILING`] dB.
+    """Computes the PSNR of each pair: [N], float64 in [0, `PSNR_CEILING`] dB; the peak is 2.
 
     Raises:
         ValueError: if shapes differ, or a value is NaN or outside the range.

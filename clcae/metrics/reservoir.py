@@ -37,10 +37,6 @@ class Reservoir:
     """Keeps a sample of at most `maximum` of the vectors taken in, on the CPU.
 
     Twice as many are held for a time, while they come in.
-
-    Args:
-        dimension: length D of the vectors.
-        maximum: how many are kept.
     """
 
     def __init__(self, *, dimension: int, maximum: int = DEFAULT_MAXIMUM) -> None:
@@ -61,10 +57,7 @@ class Reservoir:
         self,
         vectors: Tensor,  # [N, D]
     ) -> None:
-        """Accumulates a batch.
-
-        Args:
-            vectors: half precision is kept as float32, anything else as it is.
+        """Accumulates a batch; half precision is kept as float32, anything else as it is.
 
         Raises:
             ValueError: if the vectors have another length, or are not finite.
@@ -81,11 +74,7 @@ class Reservoir:
             self._add(self._ordered(vectors))
 
     def merge(self, other: "Reservoir") -> None:
-        """Merges another reservoir.
-
-        Raises:
-            ValueError: if lengths or maxima differ.
-        """
+        """Merges another reservoir. Raises ValueError if lengths or maxima differ."""
         if (self.dimension, self.maximum) != (other.dimension, other.maximum):
             raise ValueError(
                 f"cannot merge {self.maximum} vectors of length {self.dimension} with "

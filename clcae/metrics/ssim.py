@@ -58,17 +58,9 @@ def structural_similarity(
     *,
     window: SsimWindow = GAUSSIAN_7,
 ) -> Tensor:
-    """Computes the SSIM of each pair of images brought to [0, 1].
+    """Computes the SSIM of each pair of images brought to [0, 1]: [N], float64 in [-1, 1].
 
     Equation 13 of Wang et al. 2004, the mean over channels and over windows wholly inside.
-
-    Args:
-        outputs: reconstructions.
-        targets: originals.
-        window: neighbourhood of the local statistics.
-
-    Returns:
-        [N], float64 in [-1, 1].
 
     Raises:
         ValueError: if shapes differ, a value is NaN or outside the range, or an image is smaller
@@ -91,13 +83,10 @@ def multiscale_similarity(
     outputs: Tensor,  # [N, 3, H, W], in [-1, 1]
     targets: Tensor,  # [N, 3, H, W], in [-1, 1]
 ) -> Tensor:
-    """Computes the MS-SSIM of each pair of images brought to [0, 1], the mean over channels.
+    """Computes the MS-SSIM of each pair of images brought to [0, 1]: [N], float64 in [0, 1].
 
-    Equation 7 of Wang et al. 2003; between scales 2 x 2 pixels are averaged, and an odd last row or
-    column falls away (piq repeats the first one instead).
-
-    Returns:
-        [N], float64 in [0, 1].
+    Equation 7 of Wang et al. 2003, the mean over channels; between scales 2 x 2 pixels are
+    averaged, and an odd last row or column falls away (piq repeats the first one instead).
 
     Raises:
         ValueError: if shapes differ, a value is NaN or outside the range, or a side is shorter
@@ -118,10 +107,7 @@ def ported_multiscale_similarity(
     SSIM depends on it; their span is 2 where the output (the port's first picture) has a value
     below -0.5, and 1 where it has none; the channels are averaged before the factors of the scales
     are multiplied; and where an image is smaller than the window, the window shrinks to it. The
-    papers compare at 256.
-
-    Returns:
-        [N], float64 in [0, 1].
+    papers compare at 256. The result is [N], float64 in [0, 1].
 
     Raises:
         ValueError: if shapes differ, a value is NaN or outside the range, or a side is shorter
@@ -134,11 +120,7 @@ def ported_multiscale_similarity(
 
 
 class StructuralSimilarity(MeanMetric):
-    """Averages `structural_similarity` over images.
-
-    Args:
-        window: neighbourhood of the local statistics.
-    """
+    """Averages `structural_similarity` over images."""
 
     direction = "higher"
     range = (-1.0, 1.0)

@@ -13,10 +13,7 @@ def roc_auc(
 ) -> float:
     """Computes the probability that a positive scores higher than a negative, ties counted half.
 
-    The Mann-Whitney statistic of the ranks, equal to the area under the ROC curve.
-
-    Returns:
-        The area, in [0, 1]; 0.5 is chance.
+    The Mann-Whitney statistic of the ranks, equal to the area under the ROC curve; 0.5 is chance.
 
     Raises:
         ValueError: if shapes differ, a score is not finite, a label is neither 0 nor 1, or one of
@@ -45,10 +42,9 @@ def r2_score(
     estimates: Tensor,  # [N, A]
     targets: Tensor,  # [N, A]
 ) -> Tensor:
-    """Computes the share of the variance of each attribute that the estimates explain.
+    """Computes the share of the variance of each attribute that the estimates explain: [A].
 
-    Returns:
-        [A], float64, at most 1; 0 is what the mean of the targets scores.
+    At most 1; 0 is what the mean of the targets scores.
 
     Raises:
         ValueError: if shapes differ, there are fewer than two rows, a value is not finite, or an

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_methods import SIDE, small_projection
 
-from clcae.evaluation.observation import EditMoves, MethodObserver
+from clcae.evaluation.evaluate import EditMoves, MethodObserver
 from clcae.evaluation.tally import codes_of
 from clcae.stylegan2 import LatentSpace
 
