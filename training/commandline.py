@@ -133,8 +133,7 @@ def run_program(
             traceback.print_exception(error)
         elif line:
             print(f"{Path(name).name}: {line}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.exit(status)
+        _leave(status)
 
     def run(cfg: DictConfig) -> None:
         first = os.environ.get("RANK", "0") == "0"  # one process of several is enough to read
@@ -143,20 +142,25 @@ def run_program(
             status = function(cfg)
         except (Exception, KeyboardInterrupt) as error:
             fail(error, trace=trace or bool(cfg.get("trainer", {}).get("debug")))
-        if not first:
-            # Rank 0 holds every open file. In the others gloo's threads sometimes abort the exit of
-            # the interpreter (torch 2.15), which torchrun would report as a failed run.
-            sys.stdout.flush()
-            os._exit(0)
         if status:
-            sys.exit(status)
+            _leave(status)
 
     try:
         sys.argv[1:] = rewritten(arguments, configs=configs)
         hydra.main(version_base="1.3", config_path=str(configs), config_name=primary)(run)()
     except Exception as error:
         fail(error, trace=trace)
-    sys.exit(0)
+    _leave(0)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exits. Under torchrun without the interpreter's own end, which threads of gloo may abort."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torch 2.15; the launcher would report a failed run
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def rewritten(arguments: Sequence[str], *, configs: Path) -> list[str]:
