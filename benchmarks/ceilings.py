@@ -54,13 +54,8 @@ def _processor() -> str:
 def measure_ceilings(device: torch.device, *, small: bool) -> dict[str, float]:
     """Measures the best 3x3 convolution, a matrix product and a copy, in float32.
 
-    Args:
-        device: device to measure.
-        small: sizes that take a second instead of some.
-
-    Returns:
-        "convolution" and "product" in GFLOP/s, "copy" in GB/s read and written: the best of several
-        repeats.
+    Returns "convolution" and "product" in GFLOP/s, "copy" in GB/s read and written: the best of
+    several repeats. `small` takes sizes of a second instead of some.
     """
     side = (512 if small else 2048) if device.type == "cpu" else 8192
     numbers = 1 << ((22 if small else 26) if device.type == "cpu" else 28)

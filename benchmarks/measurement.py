@@ -67,12 +67,8 @@ def measure(
 ) -> Record:
     """Measures a group: every variant, and every ratio with its spread over the rounds.
 
-    Args:
-        group: the variants.
-        device: device that they run on.
-        limit: seconds for the rounds.
-        ceilings: what the machine reaches at most; see `ceilings.measure_ceilings`.
-        peak: measures the peak memory of a variant; None if that failed.
+    `limit` is the seconds for the rounds, `ceilings` those of `measure_ceilings`; `peak` measures a
+    variant's peak memory, None if that failed.
     """
     calls: dict[str, Call] = {
         name: Worker(each.prepare, memory_kept=False) if each.apart else each.prepare()

@@ -88,11 +88,7 @@ class FaceEmbedder(nn.Module):
         self,
         faces: Tensor,  # [N, 3, size, size], in [-1, 1]
     ) -> Tensor:
-        """Returns embeddings [N, embedding_dim] of unit length.
-
-        Raises:
-            ValueError: if the faces have another shape.
-        """
+        """Returns unit-length embeddings [N, embedding_dim]. Raises ValueError at another shape."""
         if faces.ndim != 4 or faces.shape[1:] != (3, self.size, self.size):
             raise ValueError(
                 f"faces have shape {tuple(faces.shape)}, this embedder reads "

@@ -83,11 +83,7 @@ class TorchvisionInception(FrozenModule):
 
 
 class FaceNet(FrozenModule):
-    """Embeds faces by facenet-pytorch's InceptionResnetV1.
-
-    Args:
-        network: the package's network, from 160 pixels to embeddings [N, 512].
-    """
+    """Embeds faces of 160 pixels by facenet-pytorch's InceptionResnetV1."""
 
     name = "InceptionResnetV1 of facenet-pytorch (VGGFace2)"
     size = FACE_SIZE
@@ -102,11 +98,7 @@ class FaceNet(FrozenModule):
         self,
         faces: Tensor,  # [N, 3, 160, 160], in [-1, 1]
     ) -> Tensor:
-        """Returns embeddings [N, 512] of unit length.
-
-        Raises:
-            ValueError: if the faces have another shape.
-        """
+        """Returns embeddings [N, 512] of unit length. Raises ValueError at another shape."""
         if faces.ndim != 4 or faces.shape[1:] != (3, FACE_SIZE, FACE_SIZE):
             raise ValueError(
                 f"faces have shape {tuple(faces.shape)}, this embedder reads "

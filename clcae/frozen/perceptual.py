@@ -56,11 +56,7 @@ class LPIPS(FrozenModule):
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]; the papers compare at 256
     ) -> list[Tensor]:
-        """Computes five features [N, C_i, h_i, w_i], of unit length over the channels.
-
-        Raises:
-            ValueError: if the images are below 32 pixels.
-        """
+        """Computes five unit-length features [N, C, h, w]. Raises ValueError below 32 pixels."""
         if min(images.shape[-2:]) < SMALLEST:
             raise ValueError(
                 f"images are {tuple(images.shape[-2:])}: LPIPS needs {SMALLEST} pixels or more"

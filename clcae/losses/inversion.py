@@ -24,11 +24,7 @@ def reconstruction_terms(
     targets: Tensor,  # [N, 3, H, W]
     judges: Judges,
 ) -> dict[str, dict[str, Tensor]]:
-    """Computes the terms "l2", "perceptual" and "identity" of every output, each [].
-
-    Returns:
-        term -> output -> value; identity is 1 minus the cosine of the embeddings.
-    """
+    """Computes terms "l2", "perceptual" and "identity" (1 - cosine): term -> output -> []."""
     with torch.no_grad():
         target_features = judges.features(targets)
         target_embeddings = judges.embed(target_features)

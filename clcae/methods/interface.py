@@ -59,11 +59,7 @@ class InversionMethod(nn.Module, ABC):
         return self.generator.w_average.device
 
     def with_output(self, output: str) -> Self:
-        """Returns a copy that shares all weights and computes another output.
-
-        Raises:
-            ValueError: if the method lacks this output.
-        """
+        """Returns a copy of another output that shares all weights. Raises ValueError if unknown."""
         if output not in self.outputs:
             raise ValueError(
                 f"output is {output!r}, {type(self).__name__} has {', '.join(self.outputs)}"
@@ -116,10 +112,6 @@ class InversionMethod(nn.Module, ABC):
 
     def mapped_for(self, inversion: Inversion, space: LatentSpace) -> Inversion:
         """Maps codes of Z and Z+ where a move of W or W+ is to act on them.
-
-        Args:
-            inversion: codes of any space.
-            space: where the move was found.
 
         Raises:
             ValueError: if the move is of Z and the codes are of W: the mapping has no inverse.

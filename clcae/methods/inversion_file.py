@@ -136,11 +136,7 @@ def load_inversion(path: str | Path) -> tuple[Inversion, Origin]:
 
 
 def check_origin(origin: Origin, maker: Maker) -> None:
-    """Checks that an inversion was made by a method, as its output.
-
-    Raises:
-        ValueError: if it was made by another method, or as another output.
-    """
+    """Raises ValueError unless an inversion was made by a method, as its output."""
     before = origin.maker
     if before.sha256 != maker.sha256:
         raise ValueError(
@@ -158,11 +154,7 @@ def check_fit(
     inversion: Inversion,
     like: Inversion,  # one of the method itself, of any picture
 ) -> None:
-    """Checks that an inversion has the form of a method's own.
-
-    Raises:
-        ValueError: if space, layer, or the name, shape or type of a tensor differ.
-    """
+    """Raises ValueError if space, layer, or the name, shape or type of a tensor differ."""
     if (inversion.space, inversion.layer) != (like.space, like.layer):
         raise ValueError(
             f"an inversion in {inversion.space} with a feature at {inversion.layer}, this method's "

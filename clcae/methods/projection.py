@@ -72,11 +72,8 @@ def project(
 class Projection(InversionMethod):
     """Inverts by `project`, in the space that `output` names.
 
-    Args:
-        generator: frozen.
-        steps: of Adam, for every batch of images; 0 leaves the start.
-        lr: highest learning rate.
-        output: "Z", "Z+", "W" or "W+".
+    `steps` and `lr` are as of `project`; no step leaves the start.
+
 
     Raises:
         ValueError: if steps is negative, lr not positive, or output another.

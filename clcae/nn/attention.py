@@ -11,11 +11,7 @@ Attention = Literal["many_token", "one_token", "none"]
 
 
 def check_attention(value: str, name: str) -> None:
-    """Checks the value of a setting called `name`.
-
-    Raises:
-        ValueError: if `value` is none of `Attention`.
-    """
+    """Raises ValueError if the setting called `name` is none of `Attention`."""
     if value not in get_args(Attention):
         known = ", ".join(map(repr, get_args(Attention)))
         raise ValueError(f"{name} is {value!r}, expected one of {known}")

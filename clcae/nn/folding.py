@@ -52,8 +52,6 @@ def folded(module: ModuleType) -> ModuleType:
     train, its state dict has other keys, and on a CPU wide convolutions also hold their transformed
     weights.
 
-    Args:
-        module: an encoder, or any network made of the layers of this package; not changed.
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
     for layer in module.modules():

@@ -17,12 +17,8 @@ def compiled_or_plain(
     """Compiles a function at its first call; runs it plainly if compilation fails.
 
     The reason of a failure is logged once. Functions that are differentiated twice (R1, path
-    length) must not be compiled.
-
-    Args:
-        function: function of tensors; its modules may change their weights between calls.
-        enabled: False returns the function itself.
-        dynamic: compile once for tensors of every size; None: torch decides.
+    length) must not be compiled; weights may change between calls. `enabled=False` returns the
+    function itself; `dynamic` compiles once for tensors of every size (None: torch decides).
     """
     if not enabled:
         return function

@@ -122,11 +122,7 @@ def folder(architectures: Sequence[str]) -> Path:
 
 
 def built(architectures: Sequence[str]) -> Path:
-    """Builds the library for these architectures, unless it is cached; returns its path.
-
-    Raises:
-        BuildError: if the toolchain is missing or fails.
-    """
+    """Builds the library for these architectures, or finds it cached. Raises BuildError."""
     place = folder(architectures)
     library, note = place / "clcae_kernels.so", place / "failed.txt"
     if library.exists():
@@ -203,11 +199,7 @@ def _build_and_load(place: Path, home: Path, path: str, architectures: Sequence[
 
 
 def toolkit() -> Path:
-    """Finds the CUDA toolkit: CUDA_HOME, CUDA_PATH, the folder above nvcc, /usr/local/cuda.
-
-    Raises:
-        BuildError: if there is none.
-    """
+    """Finds CUDA: CUDA_HOME, CUDA_PATH, above nvcc, /usr/local/cuda. Raises BuildError if none."""
     named = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     candidates = [Path(name) for name in named if name]
     nvcc = shutil.which("nvcc")

@@ -36,10 +36,7 @@ def release_freed_memory() -> bool:
     """Returns free memory of this process to the system.
 
     Long runs call it now and then, to bound the growth that `keep_freed_memory` describes. The
-    next arrays cost page faults once.
-
-    Returns:
-        Whether memory was returned; always False without the GNU C library.
+    next arrays cost page faults once. Returns whether memory was; never without the GNU C library.
     """
     return can_keep() and bool(ctypes.CDLL(None).malloc_trim(0))
 

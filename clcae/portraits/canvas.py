@@ -113,10 +113,9 @@ def profile_distance(
     taper: Tensor | float = 0.0,  # part of the width lost at the bottom
     exponent: Tensor | float = 2.0,  # 2 is an ellipse, more is squarer
 ) -> Tensor:
-    """Computes the distance to an egg: an ellipse above, a tapered superellipse below.
+    """Computes the signed distance to an egg: an ellipse above, a tapered superellipse below.
 
-    Returns:
-        Signed distance [N, 1, H, W], exact to first order at the edge.
+    Returns [N, 1, H, W], exact to first order at the edge.
     """
     step = canvas.y - centre[1]
     above = (step / -upper).clamp_min_(0.0)

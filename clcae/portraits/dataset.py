@@ -113,11 +113,7 @@ class PortraitImages:
         return from_uint8(self._pixels[self._checked(indices)])
 
     def batch(self, indices: Sequence[int] | Tensor) -> Portraits:
-        """Draws portraits without the cache, with everything that is known of them.
-
-        Raises:
-            IndexError: if an index is out of range.
-        """
+        """Draws portraits with everything that is known of them, uncached. Raises IndexError."""
         latents = self.latents(indices)
         parameters = decode(latents, detail_rate=self.detail_rate)
         return Portraits(
@@ -129,11 +125,7 @@ class PortraitImages:
         )
 
     def latents(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns the latents [N, NUM_LATENTS] of portraits, without drawing them.
-
-        Raises:
-            IndexError: if an index is out of range.
-        """
+        """Returns the latents [N, NUM_LATENTS] of portraits, undrawn. Raises IndexError."""
         people = self.people(indices).numpy().astype(np.uint64) << np.uint64(_PICTURE_BITS)
         pictures = (self._checked(indices) % self.pictures_per_person).numpy().astype(np.uint64)
         stream = np.uint64(_STREAMS[self.split] << 58)

@@ -170,11 +170,9 @@ def decode(
     *,
     detail_rate: float,
 ) -> PortraitParameters:
-    """Decodes latents into the parameters of portraits.
+    """Decodes latents, one row a portrait, into the parameters of portraits.
 
-    Args:
-        latents: one row per portrait.
-        detail_rate: probability in [0, 1] of each detail, independently of the others.
+    `detail_rate` is the probability of each detail, independently of the others.
 
     Raises:
         ValueError: if the latents have another shape or the rate is no probability.
@@ -205,13 +203,10 @@ def decode(
 def scores(
     latents: Tensor,  # [N, NUM_PLAIN_LATENTS], standard normal
 ) -> Tensor:
-    """Computes regression targets for a network that reads portraits, each of variance about one.
+    """Computes regression targets [N, NUM_PLAIN_LATENTS + 2 * hues], each of variance about one.
 
     Every latent becomes its uniform score, glasses become worn or not, and hues are repeated as
     points on a circle, since the first and the last of them look alike.
-
-    Returns:
-        [N, NUM_PLAIN_LATENTS + 2 * hues].
 
     Raises:
         ValueError: if the latents have another shape.

@@ -19,15 +19,7 @@ CHUNK = 16
 
 
 def render(parameters: PortraitParameters, *, size: int = 64) -> Tensor:
-    """Draws portraits.
-
-    Args:
-        parameters: what to draw. A portrait does not depend on the others beside it.
-        size: side of the pictures, in pixels.
-
-    Returns:
-        Images [N, 3, size, size], float32 in [-1, 1].
-    """
+    """Draws portraits, each independently of the others: [N, 3, size, size], in [-1, 1]."""
     chunks = []
     with torch.no_grad():
         for start in range(0, len(parameters), CHUNK):

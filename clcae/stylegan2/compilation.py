@@ -20,11 +20,9 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 def compiled(module: ModuleType) -> ModuleType:
     """Compiles the elementwise part of every synthesis network within `module`; returns `module`.
 
-    Results stay the same within rounding. If compilation fails, the module runs uncompiled and the
-    reason is logged once. Not for second derivatives (path length).
-
-    Args:
-        module: a generator, or a method that holds one; changed in place, its weights are not.
+    Results stay the same within rounding; `module` is changed in place, its weights are not. If
+    compilation fails, it runs uncompiled and the reason is logged once. Not for second derivatives
+    (path length).
     """
     activate = compiled_or_plain(bias_act_, dynamic=True)
     for layer in module.modules():

@@ -93,11 +93,7 @@ class Generator(nn.Module):
         return max(PIXELS_AT_ONCE // self.resolution**2, 1)
 
     def layer(self, name: str | int | Layer) -> Layer:
-        """Parses the name of a layer.
-
-        Raises:
-            ValueError: if this generator has no such layer.
-        """
+        """Parses the name of a layer. Raises ValueError if this generator lacks it."""
         layer = Layer.parse(name)
         if layer.index >= self.num_layers:
             last = Layer(self.num_layers - 1)

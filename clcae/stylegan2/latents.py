@@ -69,11 +69,8 @@ def truncate(
 ) -> Tensor:
     """Truncates codes: average + psi * (w - average) (Karras et al. 2019, section B).
 
-    Args:
-        w: codes.
-        average: mean of W.
-        psi: 1 changes nothing, 0 returns the average.
-        num_rows: number of first rows of W+ codes to truncate; None: all.
+    psi = 1 changes nothing, 0 returns the average. `num_rows` first rows of W+ codes are truncated;
+    None: all.
 
     Raises:
         ValueError: if `num_rows` is given for codes without rows.

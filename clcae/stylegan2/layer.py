@@ -22,11 +22,7 @@ class Layer:
 
     @classmethod
     def parse(cls, name: "str | int | Layer") -> Self:
-        """Parses "16x16/1", an index, or a layer.
-
-        Raises:
-            ValueError: if StyleGAN2 has no layer of this name.
-        """
+        """Parses "16x16/1", an index, or a layer. Raises ValueError if StyleGAN2 lacks it."""
         if isinstance(name, Layer):
             return cls(name.index)
         if isinstance(name, int):

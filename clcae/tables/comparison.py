@@ -82,10 +82,7 @@ def compare(column: Column, fields: Mapping[str, str]) -> Agreement:
 def protocol_fields(row: Row, metric: str, *, extra: bool = True) -> dict[str, str]:
     """Returns how a metric of a row was measured, field by field.
 
-    Args:
-        row: the row.
-        metric: name of the metric.
-        extra: whether texts of `row.extra`, such as images, count as fields.
+    With `extra`, texts of `row.extra`, such as images, count as fields.
     """
     of_metric = row.protocol.get(metric) if isinstance(row.protocol, Mapping) else None
     words: dict[Any, Any] = {}
@@ -109,10 +106,6 @@ def paper_sheet(table: PaperTable, measured: Sequence[MeasuredRow]) -> Sheet:
 
     The best of a column is taken from the published and the comparable measured values, if there
     are two; values that are equal at the column's decimals are all best.
-
-    Args:
-        table: the table.
-        measured: rows measured here, in order.
     """
     measured = [m for m in measured if any(metric_of(m.row, c) for c in table.columns)]
     columns = [_with_protocol(column, table, measured) for column in table.columns]
@@ -142,10 +135,7 @@ def rows_sheet(
 
     A column has the direction that the protocol of its metric states; without one it has no best.
 
-    Args:
-        rows: the rows, one per line.
-        metrics: the columns, in order.
-        decimals: digits after the point by metric; three for the others.
+    Numbers have `decimals` digits after the point by metric; three for the others.
     """
 
     def column(name: str) -> Column:

@@ -51,10 +51,7 @@ def points_of(sheet: Sheet, axes: tuple[str, str]) -> list[Point]:
 def tradeoff(points: Sequence[Point], sheet: Sheet, axes: tuple[str, str]) -> Any:
     """Draws points, measured ones in another colour and hollow if not comparable.
 
-    Args:
-        points: one or more.
-        sheet: the table, whose headings say which direction is better.
-        axes: columns of distortion and editability.
+    `axes` are the columns of distortion and editability; the sheet says which way is better.
 
     Raises:
         ValueError: if there is no point.
@@ -88,9 +85,7 @@ def strength_curves(
 ) -> Any:
     """Draws curves over the strength of an edit.
 
-    Args:
-        curves: name -> (strength, value) in any order; NaN leaves a gap.
-        quantity: name of the values.
+    Curves are name -> (strength, value) in any order; NaN leaves a gap.
 
     Raises:
         ValueError: if there is no curve, or one has no point.
@@ -159,11 +154,7 @@ def figure_bytes(figure: Any, suffix: str) -> bytes:
 
 
 def write_figure(figure: Any, path: Path) -> None:
-    """Writes a figure as PNG or SVG by the suffix, complete or not at all.
-
-    Raises:
-        ValueError: if the suffix is another.
-    """
+    """Writes a figure whole, as PNG or SVG. Raises ValueError if the suffix is another."""
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: a figure is written as {' or '.join(SUFFIXES)}")
     with replacing(path) as partial:

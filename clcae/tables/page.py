@@ -91,10 +91,7 @@ def page(
 ) -> str:
     """Writes one HTML page.
 
-    Args:
-        sheets: tables, one or more; the first gives the title.
-        figures: caption -> SVG.
-        pictures: caption -> PNG.
+    The first sheet gives the title; figures are caption -> SVG, pictures caption -> PNG.
 
     Raises:
         ValueError: if a picture is of another type.
@@ -118,11 +115,7 @@ def page(
 
 
 def data_uri(data: bytes, kind: str, *, name: str) -> str:
-    """Encodes a picture for use within a page.
-
-    Raises:
-        ValueError: if the bytes are not of this kind.
-    """
+    """Encodes a picture for use within a page. Raises ValueError if it is not of this kind."""
     if not data.startswith(_SIGNATURES[kind]):
         raise ValueError(f"{name}: expected a picture of type {kind}")
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -35,10 +35,6 @@ def differences(measured: Sequence[MeasuredRow], *, reference: str) -> list[Meas
     """Subtracts from every row the reference's row of the same seed and space.
 
     Rows without such a partner are left out.
-
-    Args:
-        measured: rows of `repeated_rows`.
-        reference: method whose rows are subtracted.
     """
     partners = {
         (one.row.space, one.row.extra["seed"]): one.row.metrics
@@ -60,13 +56,9 @@ def put_together(
 ) -> tuple[PaperTable, list[MeasuredRow]]:
     """Pools rows by method and space, for a table whose columns may be of different lists.
 
-    Args:
-        table: the table; `protocol.images` of a column names its list.
-        measured: the rows; a later one replaces an earlier one of the same run and list.
-
-    Returns:
-        The table, with notes of what was left out and columns without a protocol of their own, so
-        that the first row's holds; and the pooled rows.
+    `protocol.images` of a column names its list; a later row replaces an earlier one of the same
+    run and list. The table comes back with notes of what was left out, and its columns without a
+    protocol of their own, so that the first row's holds.
     """
     found: dict[tuple[str, str], dict[str | None, dict[str, Row]]] = {}
     for one in measured:
