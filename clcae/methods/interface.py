@@ -59,7 +59,7 @@ class InversionMethod(nn.Module, ABC):
         return self.generator.w_average.device
 
     def with_output(self, output: str) -> Self:
-        """Returns a copy of another output that shares all weights. Raises ValueError if unknown."""
+        """Returns a copy that computes another output with the same weights. Raises ValueError."""
         if output not in self.outputs:
             raise ValueError(
                 f"output is {output!r}, {type(self).__name__} has {', '.join(self.outputs)}"
