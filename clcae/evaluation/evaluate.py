@@ -52,8 +52,7 @@ class MethodObserver:
     """Reconstructs and edits images by every output of a method.
 
     Args:
-        method: the method.
-        outputs: which of its outputs, a space each.
+        outputs: those of the method that are measured, a space each.
         shape: height and width at which the method is given its inputs.
         edits: name -> what is done to the codes; none observes reconstructions alone.
         second_look: whether edited pictures are inverted again, for LEC.
@@ -132,7 +131,6 @@ class Evaluation:
     Args:
         subject: the method, or the pair of folders.
         protocol: what is measured, and how.
-        networks: judging networks.
         moves: gives the edits of the protocol.
         settings: what besides decides values, in terms that JSON holds.
         extra: for every row.

@@ -33,14 +33,12 @@ class Row:
     """The values of one method in one space.
 
     Args:
-        method: its name.
         space: what the images were synthesized from: "W", "W+", "F", ...
         metrics: value of each metric; NaN where no image could be judged.
         protocol: for each metric every setting that affects its value, in words, with its
             direction and range.
         num_images: number of images put in.
         skipped: for each metric the names of images it could not judge, if any.
-        versions: of the software.
         extra: anything else worth keeping: the images, why they were skipped or a value is missing,
             sha256 of the weights, commit, configuration.
     """

@@ -30,12 +30,9 @@ class Subject:
     """What is evaluated on which pictures.
 
     Args:
-        name: in rows.
-        source: the pictures.
         spaces: a row each.
         size: height and width at which pictures are compared, before any preparation.
         files: those of the smallest file.
-        batch_size: pictures at once.
         method: None where files are compared.
         shape: height and width at which the method is given pictures.
     """
@@ -141,10 +138,6 @@ class PairedFolders:
 
     Files belong together where their paths below the folders are the same, endings aside. As an
     image source it gives both pictures on each other, [N, 6, H, W]: `observe` parts them again.
-
-    Args:
-        reconstructions: folder of what some method made.
-        originals: folder of what it was given.
 
     Raises:
         FileNotFoundError: if a folder is missing or empty.

@@ -55,11 +55,9 @@ class PaperTable:
     """A table of a paper, or of this project's runs where it has no rows.
 
     Args:
-        title: title of the table.
         source: paper, table, arXiv number and provenance, in words.
         columns: its metrics.
         rows: its methods, in order.
-        notes: remarks for the reader.
         axes: columns of distortion and of editability, if it has both.
         runs: pattern of the run folders to take rows from; None takes them only when asked.
         variants: name in the run folders -> method, for runs repeated with several seeds; `runs`

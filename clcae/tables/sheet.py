@@ -71,7 +71,6 @@ class Line:
 
     Args:
         words: texts of its first columns.
-        cells: its numbers.
         measured: whether it is set apart as measured here, below published lines.
         protocol: how each of its numbers was measured, for programs.
         differs: column -> field -> (this line's words, the table's), where they differ.
