@@ -242,8 +242,15 @@ def _clcae(contents: Contents, request: Request) -> nn.Module:
     if generator is None:
         contents.notes.append("latent_avg is in no CLCAE file: computed from 100,000 samples")
     contents.notes.append("the average image is the generator's picture of latent_avg")
+    state = contents.state("state_dict")
+    width = state["decoder.style.1.weight"].shape[0]
+    if generator is not None and generator.w_dim != width:
+        raise ValueError(
+            f"has codes of {width} numbers, the generator given with it {generator.w_dim}: give "
+            "the file of its own generator, or none (in train.py: method.generator=null)"
+        )
     method = clcae.clcae_from_state(
-        contents.state("state_dict"),
+        state,
         latent_average=None if generator is None else generator.w_average,
         image_size=request.size(contents),
     )

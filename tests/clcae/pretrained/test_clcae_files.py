@@ -1,9 +1,12 @@
 """CLCAE files in the official layout, small: whole or not at all, and what carries nothing."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from clcae import load_method
 from clcae.aligner import ImageTower, LatentTower
 from clcae.encoders.official import OneTokenLayer
 from clcae.methods.official_clcae import OfficialCLCAE
@@ -185,3 +188,13 @@ def test_towers_come_back_and_start_an_encoder() -> None:
     latent_state["wide.norm1.bias"] = torch.zeros(2)
     with pytest.raises(ValueError, match=r"1 unexpected \(wide.norm1.bias\)"):
         pretrained.aligner_from_states(image_state, latent_state, **averages)
+
+
+def test_the_generator_of_another_domain_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clcae.pt"
+    torch.save({"state_dict": official_state(small_method())}, path)
+    with pytest.raises(
+        ValueError, match="has codes of 20 numbers, the generator given with it 128"
+    ):
+        load_method(path, generator="portraits")
+    assert load_method(path).generator.w_dim == 20
