@@ -128,9 +128,3 @@ def upsample2d(x: Tensor, filter: Tensor) -> Tensor:
     """Doubles the resolution, as the synthesis network's skip does: [N, C, 2H, 2W]."""
     size = filter.numel()
     return upfirdn2d(x, filter, up=2, padding=((size + 1) // 2, (size - 2) // 2), gain=4.0)
-
-
-def downsample2d(x: Tensor, filter: Tensor) -> Tensor:
-    """Halves the resolution, as the discriminator's skip does: [N, C, H/2, W/2]."""
-    size = filter.numel()
-    return upfirdn2d(x, filter, down=2, padding=((size - 1) // 2, (size - 2) // 2))
