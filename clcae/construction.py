@@ -1,14 +1,23 @@
-"""Builds modules whose weights are about to be assigned: no memory, no random numbers."""
+"""Builds modules whose weights are about to be assigned: no memory, no random numbers.
 
+Their settings may come from a stranger's file: their types and sizes are checked first.
+"""
+
+import inspect
+import math
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
+from clcae.quoting import one_line, shown
+
+LARGEST_SETTING = 1 << 24
 _SPARE_PARAMETERS = 256  # registered by a constructor and replaced again
 _SPARE_NUMBERS = 1 << 24  # in a computed buffer that files do not hold
 _RANDOM = frozenset({torch.randn, torch.rand})
@@ -57,6 +66,66 @@ def without_weights(make: Callable[[], ModuleType], *, sizes: Sequence[int]) -> 
             return make()
     finally:
         handle.remove()
+
+
+def check_types(cls: type, settings: Mapping[str, Any]) -> None:
+    """Compares settings, as JSON holds them, with the annotations of a class's constructor.
+
+    Raises:
+        ValueError: if one is of another type, or a number is not finite.
+    """
+    kinds = get_type_hints(cls.__init__)  # type: ignore[misc]
+    for name, value in settings.items():
+        if name in kinds and not _fits(value, kinds[name]):
+            expected = inspect.formatannotation(kinds[name])
+            raise ValueError(f"{name} is {shown(value)}, expected {one_line(expected, 200)}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, choice) for choice in inner)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in inner)
+    if origin in (tuple, list, Sequence):
+        return isinstance(value, list) and all(_fits(part, inner[0]) for part in value)
+    if origin in (dict, Mapping):
+        return isinstance(value, dict) and all(_fits(part, inner[1]) for part in value.values())
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind in (int, bool, str, NoneType):
+        return type(value) is kind
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def check_sizes(settings: Mapping[str, Any]) -> None:
+    """Refuses numbers by which a constructor would multiply its lists.
+
+    Raises:
+        ValueError: if there is one, however deeply nested.
+    """
+    pending: list[Any] = [settings]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, int) and abs(value) > LARGEST_SETTING:
+            raise ValueError(f"a setting is {shown(value)}, at most {LARGEST_SETTING}")
+
+
+def require_positive(**numbers: float | None) -> None:
+    """Checks settings that no shape of a weight tells; None stands for a default.
+
+    Raises:
+        ValueError: if one is not positive, or not finite.
+    """
+    for name, number in numbers.items():
+        if number is not None and not 0 < number < math.inf:
+            raise ValueError(f"{name} is {number}, expected a positive number")
 
 
 class SizeLimit(TorchFunctionMode):

@@ -5,6 +5,8 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,19 +19,23 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary name beside `path`, and renames it to `path` once the block has succeeded.
 
-    A link is followed: the file that it points to is replaced. The temporary file is removed if the
-    block fails.
+    A link is followed: the file that it points to is replaced. What a pipe is given is written into
+    it, once the block has succeeded. The temporary file is removed if the block fails.
 
     Args:
         path: the file to write; its folder is made if missing.
         durable: synchronise file and folder, so that the file survives a power failure.
 
     Raises:
-        ValueError: if the name is that of a folder, a device or a pipe.
+        ValueError: if the name is that of a folder, a device or a socket.
     """
+    if Path(path).is_fifo():  # before the link is followed: that of /dev/stdout leads to no name
+        with _into_pipe(Path(path)) as partial:
+            yield partial
+        return
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        raise ValueError(f"{path} is no regular file, expected the name of a file to write")
+        raise ValueError(f"{path} is {_kind(target)}, expected the name of a file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -45,6 +51,23 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _into_pipe(pipe: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        partial = Path(folder) / pipe.name
+        yield partial
+        try:
+            with partial.open("rb") as source, pipe.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        except BrokenPipeError as error:
+            raise ValueError(f"{pipe}: its reader has gone before all was written") from error
+
+
+def _kind(path: Path) -> str:
+    kinds = {"a folder": path.is_dir(), "a socket": path.is_socket()}
+    return next((kind for kind, is_one in kinds.items() if is_one), "a device")
 
 
 def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:

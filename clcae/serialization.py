@@ -17,6 +17,7 @@ first; or it lies in a file of its own in the same folder, whose name and digest
 """
 
 import functools
+import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,10 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from clcae.construction import without_weights
+from clcae.construction import check_sizes, check_types, without_weights
+from clcae.quoting import one_line, parse_json, shown
 from clcae.weight_file import (
+    check_finite,
     check_fit,
     digest_of,
     opened,
@@ -40,10 +43,10 @@ from clcae.weight_file import (
 FORMAT_VERSION = 1
 _METADATA_KEY = "clcae"
 _FIELDS = ("class", "settings", "provenance", "sha256", "dtype", "format_version")
+_DIGEST = "description_sha256"
 _CLASS_KEY = "$class"
 _DESCRIPTION_KEYS = {_CLASS_KEY, "settings"}
-_REFERENCE_KEYS = {"$file", "sha256"}
-_LARGEST_SETTING = 1 << 24
+_REFERENCE_KEYS = ({"$file", "sha256"}, {"$file", "sha256", _DIGEST})
 _FAULTS = (  # of a constructor that is given the settings of a damaged file
     *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
     *(RuntimeError, TypeError, ValueError),
@@ -65,6 +68,8 @@ class Metadata:
         dtype: type of the floating-point weights in the file: "native", or "float16" where they
             were halved to save space.
         format_version: version of the layout of the file.
+        digest: of class, settings and `sha256`: of all that decides what is computed; None in files
+            that were written without it.
     """
 
     class_name: str
@@ -73,6 +78,7 @@ class Metadata:
     sha256: str
     dtype: str
     format_version: int
+    digest: str | None = None
 
 
 def register(
@@ -156,7 +162,11 @@ def save(
     for name, file in (beside or {}).items():
         source = Path(path).parent / file
         left_out |= _same_weights(module, name, source)
-        description["settings"][name] = {"$file": file, "sha256": read_metadata(source).sha256}
+        held = read_metadata(source)
+        reference = {"$file": file, "sha256": held.sha256}
+        if held.digest is not None:
+            reference[_DIGEST] = held.digest
+        description["settings"][name] = reference
     weights = {}
     for key, value in module.state_dict().items():
         if key in left_out:
@@ -165,6 +175,10 @@ def save(
             raise ValueError(f"{key} of {description[_CLASS_KEY]} is no tensor and cannot be saved")
         # A copy, because safetensors refuses weights that share memory.
         weights[key] = _halved(key, value) if half else value.detach().cpu().clone().contiguous()
+    try:
+        check_finite(weights)
+    except ValueError as error:
+        raise ValueError(f"{description[_CLASS_KEY]} is not saved: {error}") from error
     fields = {
         "format_version": FORMAT_VERSION,
         "class": description[_CLASS_KEY],
@@ -174,7 +188,7 @@ def save(
         "sha256": digest_of(weights),
     }
     try:
-        text = json.dumps(fields, allow_nan=False)
+        text = json.dumps({**fields, _DIGEST: _description_digest(fields)}, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"settings or provenance do not fit JSON: {error}") from error
     write_weights(path, weights, {_METADATA_KEY: text})
@@ -208,7 +222,10 @@ def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Mod
         )
     entries, start = read_header(path)
     settings, given = _with_references(metadata.settings, path)
-    _check_settings(metadata.settings, path)
+    try:
+        check_sizes(metadata.settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     description = {_CLASS_KEY: metadata.class_name, "settings": settings}
     sizes = [entry.shape.numel() for entry in entries.values()]
     with torch.random.fork_rng(devices=[]):
@@ -219,6 +236,10 @@ def load(path: str | Path, *, expected: type[nn.Module] | None = None) -> nn.Mod
     weights, digest = read_weights(path, entries, start, dtypes)
     if digest != metadata.sha256:
         raise ValueError(f"{path}: weights do not match their sha256; the file is damaged")
+    try:
+        check_finite(weights)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     module.load_state_dict(weights | given, strict=True, assign=True)
     return module.eval()
 
@@ -248,19 +269,28 @@ def read_metadata(path: str | Path) -> Metadata:
             "an official file is imported first (scripts/import_checkpoint.py)"
         )
     try:
-        fields = json.loads(text)
-        metadata = Metadata(*(fields[name] for name in _FIELDS))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: description is damaged ({type(error).__name__})") from error
+        fields = parse_json(text)
+        metadata = Metadata(*(fields[name] for name in _FIELDS), digest=fields.get(_DIGEST))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = one_line(error, 200) if type(error) is ValueError else type(error).__name__
+        raise ValueError(f"{path}: description is damaged ({reason})") from error
     texts = (metadata.class_name, metadata.sha256, metadata.dtype)
     mappings = (metadata.settings, metadata.provenance)
     if not all(isinstance(v, str) for v in texts) or not all(isinstance(v, dict) for v in mappings):
         raise ValueError(f"{path}: description is damaged (a field has the wrong type)")
     if metadata.format_version != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format version {metadata.format_version!r}, expected {FORMAT_VERSION}"
+            f"{path}: format version {shown(metadata.format_version)}, expected {FORMAT_VERSION}"
         )
+    if metadata.digest not in (None, _description_digest(fields)):
+        raise ValueError(f"{path}: settings do not match their sha256; the file is damaged")
     return metadata
+
+
+def _description_digest(fields: Mapping[str, Any]) -> str:
+    decisive = {name: fields[name] for name in ("class", "settings", "sha256")}
+    text = json.dumps(decisive, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _describe(module: nn.Module) -> dict[str, Any]:
@@ -282,9 +312,10 @@ def _build(description: Mapping[str, Any], path: str | Path) -> nn.Module:
         for key, value in description["settings"].items()
     }
     try:
+        check_types(cls, settings)
         return cls(**settings)
     except _FAULTS as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise ValueError(f"{path}: {name} cannot be built from its settings: {reason}") from error
 
 
@@ -295,19 +326,22 @@ def _with_references(
     built: dict[str, Any] = dict(settings)
     weights: dict[str, Tensor] = {}
     for name, value in settings.items():
-        if not (isinstance(value, dict) and value.keys() == _REFERENCE_KEYS):
+        if not _is_reference(value):
             continue
         file = value["$file"]
         if not isinstance(file, str) or Path(file).name != (file or "?") or file == Path(path).name:
-            raise ValueError(f"{path}: {name} is said to lie in {file!r}, no file beside this one")
+            raise ValueError(
+                f"{path}: {shown(name)} is said to lie in {shown(file)}, no file beside this one"
+            )
         source = Path(path).parent / file
         if not source.is_file():
             raise FileNotFoundError(f"{path}: its {name} lies in {file}, which is not beside it")
         metadata = read_metadata(source)
-        if metadata.sha256 != value["sha256"]:
+        if metadata.sha256 != value["sha256"] or metadata.digest != value.get(
+            _DIGEST, metadata.digest
+        ):
             raise ValueError(f"{path}: {file} is another {name} than the one this was made with")
-        held = metadata.settings.values()
-        if any(isinstance(part, dict) and part.keys() == _REFERENCE_KEYS for part in held):
+        if any(map(_is_reference, metadata.settings.values())):
             raise ValueError(f"{path}: its {name}, {file}, points to a further file")
         built[name] = load(source)
         weights |= {f"{name}.{key}": value for key, value in built[name].state_dict().items()}
@@ -326,6 +360,10 @@ def _same_weights(module: nn.Module, name: str, source: Path) -> set[str]:
     return {f"{name}.{key}" for key in own}
 
 
+def _is_reference(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() in _REFERENCE_KEYS
+
+
 def _is_description(value: object) -> bool:
     return (
         isinstance(value, dict)
@@ -336,25 +374,12 @@ def _is_description(value: object) -> bool:
 
 def _registered(name: object, path: str | Path) -> type[nn.Module]:
     if not isinstance(name, str) or name not in _registry:
-        raise ValueError(f"{path}: class {name!r} is unknown; {_known_names()}")
+        raise ValueError(f"{path}: class {shown(name)} is unknown; {_known_names()}")
     return _registry[name]
 
 
 def _known_names() -> str:
     return f"known: {', '.join(sorted(_registry)) or 'none, no module that registers is imported'}"
-
-
-def _check_settings(settings: Mapping[str, Any], path: str | Path) -> None:
-    """Refuses numbers by which a constructor would multiply its lists."""
-    pending: list[Any] = [settings]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-        elif isinstance(value, int) and abs(value) > _LARGEST_SETTING:
-            raise ValueError(f"{path}: a setting is {str(value)[:40]}, at most {_LARGEST_SETTING}")
 
 
 def _halved(key: str, value: Tensor) -> Tensor:

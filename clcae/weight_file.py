@@ -1,7 +1,6 @@
 """Reads and writes the safetensors file beneath a native checkpoint: header, tensors, digest."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clcae.files import replacing
+from clcae.quoting import listing, one_line, parse_json
 
 _DTYPES = {
     "F64": torch.float64,
@@ -27,8 +27,6 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-
-
 _NUM_NAMED_KEYS = 5  # a message lists so many keys of each kind and counts the others
 
 
@@ -57,7 +55,7 @@ def opened(path: str | Path) -> Iterator[Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except (SafetensorError, OSError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error, 300)
         raise ValueError(f"{path}: not a readable safetensors file ({reason})") from error
 
 
@@ -65,13 +63,14 @@ def read_header(path: str | Path) -> tuple[dict[str, Entry], int]:
     """Lists the tensors of a file and the start of its body; safetensors has checked the header."""
     with opened(path), Path(path).open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
+        header = parse_json(file.read(size))
     entries = {}
     for key, fields in header.items():
         if key == "__metadata__":
             continue
         if fields["dtype"] not in _DTYPES:
-            raise ValueError(f"{path}: {key} is of type {fields['dtype']}, which is not read")
+            name, kind = one_line(key, 80), one_line(fields["dtype"], 40)
+            raise ValueError(f"{path}: {name} is of type {kind}, which is not read")
         shape = torch.Size(fields["shape"])
         entries[key] = Entry(_DTYPES[fields["dtype"]], shape, *fields["data_offsets"])
     return entries, 8 + size
@@ -136,24 +135,19 @@ def check_fit(
         "missing": sorted(own.keys() - entries.keys()),
         "unexpected": sorted(entries.keys() - own.keys()),
         "of another shape": [
-            f"{key} {tuple(entries[key].shape)} instead of {tuple(own[key].shape)}"
+            f"{one_line(key, 80)} {tuple(entries[key].shape)} instead of {tuple(own[key].shape)}"
             for key in shared
             if entries[key].shape != own[key].shape
         ],
         "of another kind of number": [
-            f"{key} {entries[key].dtype} instead of {own[key].dtype}"
+            f"{one_line(key, 80)} {entries[key].dtype} instead of {own[key].dtype}"
             for key in shared
             if entries[key].dtype.is_floating_point != own[key].is_floating_point()
         ],
     }
-    listed = [f"{kind}: {_shortened(keys)}" for kind, keys in faults.items() if keys]
+    listed = [f"{kind}: {listing(keys, _NUM_NAMED_KEYS)}" for kind, keys in faults.items() if keys]
     if listed:
         raise ValueError(f"{path}: weights do not fit {name}: {'; '.join(listed)}")
-
-
-def _shortened(keys: list[str]) -> str:
-    rest = len(keys) - _NUM_NAMED_KEYS
-    return ", ".join(keys[:_NUM_NAMED_KEYS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def update_digest(digest: Any, key: str, tensor: Tensor) -> None:
@@ -174,3 +168,22 @@ def weights_digest(module: nn.Module) -> str:
     for key, value in sorted(module.state_dict().items()):
         update_digest(digest, key, value.detach().cpu().contiguous())
     return digest.hexdigest()
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Returns whether a tensor holds no NaN and no infinity; integers never do."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # The extremes are NaN where any value is; isfinite of all would take a copy.
+    return all(bool(extreme.isfinite()) for extreme in tensor.detach().aminmax())
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Checks that weights are numbers.
+
+    Raises:
+        ValueError: if some hold NaN or infinity; lists them.
+    """
+    wrong = [key for key, value in weights.items() if not is_finite(value)]
+    if wrong:
+        raise ValueError(f"NaN or infinite weights: {listing(wrong, _NUM_NAMED_KEYS)}")

@@ -22,20 +22,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clcae.pretrained.assets import asset_path, portraits_generator
-from clcae.pretrained.layouts import GROWTH, SPARE
+from clcae.arrays import read_npy, read_npz
+from clcae.pretrained.assets import SHIPPED, asset_path, is_shipped, portraits_generator
+from clcae.pretrained.contents import check_memory
 from clcae.pretrained.torch_file import read_torch_file
 from clcae.pretrained.unpickle import Array
+from clcae.quoting import one_line
 from clcae.serialization import is_native, load
 from clcae.stylegan2 import Generator, LatentSpace
 from editing import sefa
-from editing.arrays import read_npy, read_npz
 from editing.direction_set import MAX_DIRECTIONS, MAX_ROWS, MAX_WIDTH, DirectionSet
 from editing.directions import MAX_NAME, Direction
 from editing.ganspace import EDITS_BY_FILE, PrincipalComponents
 
-SHIPPED = "portraits"
 # {model}_{attribute}[_c_{condition}][_w]_boundary.npy: without _w it is one of Z
+_PCA = {"mean", "comp", "std"}
 _BOUNDARY = re.compile(
     r"(?:.*?_)?((?:pose|smile|age|gender|eyeglasses|quality)(?:_c_[a-z_]+?)?)(_w)?_boundary"
 )
@@ -57,7 +58,7 @@ def load_directions(
         FileNotFoundError: if there is no such file.
         ValueError: if it holds something else.
     """
-    if str(source) == SHIPPED and not Path(source).exists():
+    if str(source) == SHIPPED and is_shipped(source):
         return load(asset_path("directions"), expected=DirectionSet).directions()
     path = Path(source)
     if not path.is_file():
@@ -75,7 +76,7 @@ def load_directions(
             return _components(path, _npz(path))
         return _torch_file(path, space)
     except ValueError as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         raise ValueError(line if line.startswith(str(path)) else f"{path}: {line}") from error
 
 
@@ -124,28 +125,27 @@ def _name(text: str) -> str:
 def _torch_file(path: Path, space: LatentSpace | None) -> dict[str, Direction]:
     content = read_torch_file(path)
     space = space or LatentSpace.W
+    check_memory(content.values() if isinstance(content, dict) else [], size=path.stat().st_size)
     if not isinstance(content, dict):
         name = _name(path.stem)
         return {name: _published(name, _tensor(name, content), space, path)}
-    if {"mean", "comp", "std"} <= content.keys():
-        return _components(path, {key: _tensor(key, content[key]) for key in content})
+    if content.keys() >= _PCA:
+        return _components(path, {key: _tensor(key, content[key]) for key in _PCA})
     if "eigvec" in content:
         return _factors(path, _tensor("eigvec", content["eigvec"]))
     if not content or len(content) > MAX_DIRECTIONS:
         raise ValueError(f"holds {len(content)} entries, expected directions")
     named = {_name(str(key)): _tensor(str(key), value) for key, value in content.items()}
-    if sum(tensor.nbytes for tensor in named.values()) > GROWTH * path.stat().st_size + SPARE:
-        raise ValueError("its tensors share memory and would fill more than the file holds")
     return {name: _published(name, tensor, space, path) for name, tensor in named.items()}
 
 
 def _tensor(key: str, value: Any) -> Tensor:
     if isinstance(value, Array):
-        value = torch.from_numpy(np.array(value.value, dtype=np.float64))
+        value = value.tensor
     if not isinstance(value, Tensor):
         raise ValueError(
-            f"{key[:80]} is a {type(value).__name__}; expected a direction (1, D) or (1, L, D), "
-            "directions by name, {mean, comp, std} of GANSpace or {eigvec} of SeFa"
+            f"{one_line(key, 80)} is a {type(value).__name__}; expected a direction (1, D) or "
+            "(1, L, D), directions by name, {mean, comp, std} of GANSpace or {eigvec} of SeFa"
         )
     return value
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from clcae.arrays import read_npy
 from clcae.data.transforms import at_input_size
 from clcae.files import replacing
 from clcae.images import write_png
 from clcae.pretrained.assets import portraits_judges
 from clcae.stylegan2 import Generator, LatentSpace, normalize_z
-from editing.arrays import read_npy
 
 Judge = Callable[[Tensor], Tensor]  # images [N, 3, H, W] in [-1, 1] -> [N, A]
 

@@ -59,9 +59,15 @@ def center_crop(
 def height_and_width(
     image_size: int | Sequence[int],  # a side, or (H, W)
 ) -> tuple[int, int]:
-    """Returns (H, W) of an image size that may be given as one side of a square."""
-    height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
-    return height, width
+    """Returns (H, W) of an image size that may be given as one side of a square.
+
+    Raises:
+        ValueError: if these are not two positive numbers.
+    """
+    sides = (image_size,) * 2 if isinstance(image_size, int) else (*image_size,)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"image_size is {image_size}, expected a side or (height, width)")
+    return sides
 
 
 def at_input_size(

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clcae.construction import require_positive
 from clcae.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from clcae.nn.trunk import IR_SE50, Trunk
 from clcae.serialization import register
@@ -77,6 +78,7 @@ class FaceEmbedder(nn.Module):
         embedding_affine: bool = True,  # scale and shift after the last normalisation
     ) -> None:
         super().__init__()
+        require_positive(size=size)
         self.size, self.embedding_dim = size, embedding_dim
         self.trunk = Trunk(stem_channels=stem_channels, stages=stages, excitation=excitation)
         channels, side = self.trunk.channels[-1], size >> len(stages)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clcae.construction import require_positive
 from clcae.frozen.module import FrozenModule
 from clcae.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from clcae.nn.trunk import Trunk
@@ -30,6 +31,7 @@ class IdentityEmbedder(nn.Module):
         embedding_dim: int = 128,
     ) -> None:
         super().__init__()
+        require_positive(size=size)
         self.size, self.embedding_dim = size, embedding_dim
         self.trunk = Trunk(stem_channels=stem_channels, stages=stages, stem_stride=2)
         side = size >> (len(stages) + 1)
@@ -64,6 +66,9 @@ class AttributeRegressor(nn.Module):
         binary: Sequence[int] = (4,),  # columns that are logits: glasses
     ) -> None:
         super().__init__()
+        require_positive(size=size)
+        if not {*binary} <= {*range(num_attributes)}:
+            raise ValueError(f"binary is {binary}, expected columns below {num_attributes}")
         self.size, self.binary = size, list(binary)
         self.trunk = Trunk(stem_channels=stem_channels, stages=stages, stem_stride=2)
         channels, side = self.trunk.channels[-1], size >> (len(stages) + 1)

@@ -50,6 +50,8 @@ class CLCAE(FoundationInversion):
         feature_attention = feature_attention or attention
         check_attention(attention, "attention")
         check_attention(feature_attention, "feature_attention")
+        if not -num_levels <= feature_level < num_levels:
+            raise ValueError(f"feature_level is {feature_level} of {num_levels} levels")
         shape = height_and_width(image_size)
         w_dim, num_rows = generator.w_dim, generator.num_codes
         pyramid = Pyramid(

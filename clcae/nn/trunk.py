@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clcae.construction import require_positive
 from clcae.nn.batch_norm import BatchNorm2d
 
 IR_SE50 = ((64, 3), (128, 4), (256, 14), (512, 3))  # (channels, units) of every stage
@@ -72,6 +73,7 @@ class Trunk(nn.Module):
         excitation: bool = True,
     ) -> None:
         super().__init__()
+        require_positive(stem_stride=stem_stride)
         self.stem = nn.Sequential(
             nn.Conv2d(3, stem_channels, 3, stem_stride, padding=1, bias=False),
             BatchNorm2d(stem_channels),

@@ -22,7 +22,8 @@ from clcae.data.threads import BackgroundWriter, batched, in_order
 from clcae.methods.interface import InversionMethod
 from clcae.methods.inversion_file import Maker
 from clcae.photographs.reader import Photograph, Stored
-from clcae.pretrained.loading import SHIPPED, load_method
+from clcae.pretrained.assets import is_shipped
+from clcae.pretrained.loading import load_method
 from clcae.stylegan2.compilation import compiled
 from clcae.weight_file import weights_digest
 
@@ -102,9 +103,8 @@ def open_method(
     method = load_method(source)
     if output is not None:
         method = method.with_output(output)
-    shipped = source.startswith(SHIPPED) and not Path(source).exists()
     maker = Maker(
-        source=source if shipped else Path(source).name,
+        source=source if is_shipped(source) else Path(source).name,
         class_name=type(method).__name__,
         sha256=weights_digest(method),
         output=method.output,

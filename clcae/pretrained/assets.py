@@ -6,7 +6,17 @@ from clcae.frozen.portraits import AttributeRegressor, IdentityEmbedder, Portrai
 from clcae.serialization import load
 from clcae.stylegan2 import Generator
 
+SHIPPED = "portraits"
 FOLDER = Path(__file__).resolve().parents[1] / "portraits" / "assets"
+
+
+def is_shipped(source: str | Path) -> bool:
+    """Returns whether a source is a shipped name: "portraits", or "portraits/NAME".
+
+    A file of that name is taken instead; a folder, which no command could load, is not.
+    """
+    name = str(source)
+    return (name == SHIPPED or name.startswith(f"{SHIPPED}/")) and not Path(name).is_file()
 
 
 def asset_path(name: str) -> Path:
@@ -15,11 +25,11 @@ def asset_path(name: str) -> Path:
     Raises:
         FileNotFoundError: if there is none, with the names there are.
     """
-    path = FOLDER / f"{name}.safetensors"
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.safetensors"))) or "none"
+    paths = {file.stem: file for file in sorted(FOLDER.glob("*.safetensors"))}
+    if name not in paths:
+        names = ", ".join(paths) or "none"
         raise FileNotFoundError(f"no shipped file is called {name!r}; there are: {names}")
-    return path
+    return paths[name]
 
 
 def portraits_generator() -> Generator:

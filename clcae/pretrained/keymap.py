@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from clcae.construction import without_weights
+from clcae.quoting import listing
+from clcae.weight_file import check_finite
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
@@ -51,7 +53,8 @@ class KeyMap:
         """Converts a foreign state dict to that of `module`.
 
         Raises:
-            ValueError: if keys are missing, unexpected, or of another shape; lists them.
+            ValueError: if keys are missing, unexpected, or of another shape, or weights are not
+                finite; lists them.
         """
         expected = module.state_dict()
         known = {entry.source for entry in self.entries} | set(self.constants)
@@ -59,6 +62,7 @@ class KeyMap:
         missing = [entry.source for entry in self.entries if entry.source not in state]
         unfilled = sorted(set(expected) - {entry.target for entry in self.entries})
         ours: dict[str, Tensor] = {}
+        converted: dict[str, Tensor] = {}  # by their source, for messages
         wrong = []
         for entry in self.entries:
             if entry.source not in state:
@@ -71,13 +75,17 @@ class KeyMap:
             if tensor is None or target is None or tensor.shape != target.shape:
                 wrong.append(f"{entry.source} {tuple(given.shape)}")
             else:
-                ours[entry.target] = tensor.to(target.dtype)
+                ours[entry.target] = converted[entry.source] = tensor.to(target.dtype)
         if missing or unfilled or unexpected or wrong:
             raise ValueError(
                 f"this is no {self.layout}: {_listing('missing', missing + unfilled)}; "
                 f"{_listing('unexpected', unexpected)}; {_listing('of another shape', wrong)}"
             )
         self._check_constants(state)
+        try:
+            check_finite(converted)
+        except ValueError as error:
+            raise ValueError(f"{self.layout}: {error}") from error
         return ours
 
     def fill(self, module: ModuleType, state: Mapping[str, Tensor]) -> ModuleType:
@@ -127,6 +135,20 @@ def require(state: Mapping[str, Tensor], keys: Iterable[str], layout: str) -> No
         raise ValueError(f"this is no {layout}: {_listing('missing', missing)}")
 
 
+def check_colours(weight: Tensor, *, axis: int, network: str) -> None:
+    """Checks that a convolution from or to colours is one of RGB.
+
+    Raises:
+        ValueError: if it has another number of colour channels along the axis.
+    """
+    channels = weight.shape[axis] if weight.ndim > axis else 3
+    if channels == 3:
+        return
+    kinds = {1: "of one colour channel", 4: "of pictures with alpha (4 channels)"}
+    kind = kinds.get(channels, f"of {channels} colour channels")
+    raise ValueError(f"this is a {network} {kind}, only RGB is supported")
+
+
 def count(keys: Iterable[str], pattern: str) -> int:
     """Counts the keys that match a regular expression."""
     return sum(bool(re.fullmatch(pattern, key)) for key in keys)
@@ -140,5 +162,4 @@ def section(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _listing(kind: str, keys: list[str]) -> str:
     if not keys:
         return f"none {kind}"
-    more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
-    return f"{len(keys)} {kind} ({', '.join(keys[:LISTED])}{more})"
+    return f"{len(keys)} {kind} ({listing(keys, LISTED)})"

@@ -6,135 +6,22 @@ A file is told by its content, never by its name. What a layout ignores, it igno
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from clcae.data.transforms import at_input_size
 from clcae.pretrained import clcae, e4e, frozen, nvidia, rosinality
-from clcae.pretrained.keymap import KeyMap
-from clcae.pretrained.torch_file import is_other_pickle, peek, read_torch_file, reading
-from clcae.pretrained.unpickle import Array, Attributes, shown
+from clcae.pretrained.contents import Contents
+from clcae.quoting import shown
 from clcae.stylegan2 import Generator
 
 # What trainers leave beside the weights: options, counters, optimizers.
-TRAINING = r"opts|args|arch|iter|step|epoch|global_step|ada_aug_p|best_val_loss|.*optim.*"
+TRAINING = (
+    r"opts|args|arch|iter|step|epoch|global_step|ada_aug_p|best_val_loss"
+    r"|.*(optim|sched|scaler|rng).*"
+)
 CARS = (192, 256)  # what the cars encoders read
 FACES = (256, 256)
-GROWTH = 2  # the tensors of a section are at most so many times the file, beside some megabytes
-SPARE = 1 << 24
-
-
-class Contents:
-    """The tree of an official file: sections of tensors by name.
-
-    Args:
-        tree: the file's dictionary; of a .pkl, the networks' state dicts by name.
-        networks: of a .pkl, the networks themselves.
-        size: of the file, in bytes.
-    """
-
-    def __init__(
-        self,
-        tree: Mapping[Any, Any],
-        *,
-        networks: Mapping[str, nvidia.Network] | None = None,
-        size: int,
-    ) -> None:
-        self.tree, self.networks, self.size = tree, networks or {}, size
-        self.used: list[str] = []  # keys of tensors, those of a section behind its name
-        self.ignored: list[str] = []  # those of them that carry nothing
-        self.notes: list[str] = []  # what was assumed or computed
-        self._sections: set[str] = set()
-
-    @classmethod
-    def open(cls, path: str | Path) -> "Contents":
-        """Reads a .pkl of NVIDIA's or a file of torch.save; which it is, its bytes say.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it cannot be read as data, or is no dictionary.
-        """
-        with reading(path) as file:
-            start = peek(file)
-        size = Path(path).stat().st_size
-        if is_other_pickle(start):
-            networks = nvidia.read_nvidia_pickle(path)
-            tree = {name: network.state for name, network in networks.items()}
-            return cls(tree, networks=networks, size=size)
-        content = read_torch_file(path)
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary")
-        return cls(content, size=size)
-
-    def has(self, *keys: str) -> bool:
-        """Returns whether there is something under the keys, each within the one before."""
-        found: Any = self.tree
-        for key in keys:
-            if not isinstance(found, Mapping) or key not in found:
-                return False
-            found = found[key]
-        return True
-
-    def state(self, *section: str) -> dict[str, Tensor]:
-        """Returns the state dict under a name, or the whole file's; it counts as used.
-
-        Raises:
-            ValueError: if something else than tensors is there, or more than the file can hold.
-        """
-        found = self.tree[section[0]] if section else self.tree
-        if not isinstance(found, Mapping):
-            raise ValueError(f"{'.'.join(section)} is a {type(found).__name__}, expected a dict")
-        if sum(map(_num_bytes, found.values())) > GROWTH * self.size + SPARE:
-            raise ValueError("its tensors share memory and would fill more than the file holds")
-        state = {str(key): _tensor(str(key), value) for key, value in found.items()}
-        self._sections.update(section or state)
-        self.used += [".".join([*section, key]) for key in state]
-        return state
-
-    def tensor(self, key: str) -> Tensor | None:
-        """Returns the tensor under a name at the top, which counts as used; None if none is."""
-        if self.tree.get(key) is None:
-            return None
-        self._sections.add(key)
-        self.used.append(key)
-        return _tensor(key, self.tree[key])
-
-    def ignore(self, keymap: KeyMap, section: str) -> None:
-        """Accounts for the keys of a section that a table ignores."""
-        self.ignored += [f"{section}.{key}" for key in self.tree[section] if keymap.ignores(key)]
-
-    def options(self) -> Mapping[str, Any]:
-        """Returns the command-line options of the training; empty where there are none."""
-        options = self.tree.get("opts")
-        if isinstance(options, Attributes):
-            options = options.values
-        return options if isinstance(options, Mapping) else {}
-
-    def unused(self) -> list[str]:
-        """Lists the names at the top of the file that nothing has used."""
-        return [str(key) for key in self.tree if str(key) not in self._sections]
-
-    def describe(self) -> str:
-        """Lists the names at the top, shortened."""
-        names = [str(key) for key in self.tree]
-        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-        return (", ".join(name[:60] for name in names[:6]) or "nothing") + more
-
-
-def _num_bytes(value: Any) -> int:
-    if isinstance(value, Array):
-        return int(value.value.nbytes)
-    return value.nbytes if isinstance(value, Tensor) else 0
-
-
-def _tensor(key: str, value: Any) -> Tensor:
-    if isinstance(value, Array):
-        return value.tensor
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{key[:80]} is a {type(value).__name__}, expected a tensor")
-    return value
 
 
 @dataclass(frozen=True)
@@ -206,7 +93,13 @@ def _rosinality_generator(
         )
     elif average.ndim > 1:  # some converters keep a row
         average = average.reshape(-1)
+    _note_noise(contents, state)
     return rosinality.generator_from_state(state, average)
+
+
+def _note_noise(contents: Contents, state: Mapping[str, Tensor], prefix: str = "") -> None:
+    if rosinality.lacks_noise(state, prefix):
+        contents.notes.append("the file has no noise maps (noises.*): drawn from a fixed seed")
 
 
 def _rosinality_bare(contents: Contents, _: Request) -> nn.Module:
@@ -229,6 +122,7 @@ def _e4e(contents: Contents, request: Request) -> nn.Module:
     if average is None:
         raise ValueError("has no latent_avg, which the codes are measured from")
     state, size = contents.state("state_dict"), request.size(contents)
+    _note_noise(contents, state, e4e.DECODER)
     method = e4e.e4e_from_state(state, average, kind=kind, image_size=size)
     contents.ignore(e4e.encoder_keymap(method.encoder, layout=kind), "state_dict")
     if options.get("start_from_latent_avg") is False:
@@ -249,6 +143,7 @@ def _clcae(contents: Contents, request: Request) -> nn.Module:
             f"has codes of {width} numbers, the generator given with it {generator.w_dim}: give "
             "the file of its own generator, or none (in train.py: method.generator=null)"
         )
+    _note_noise(contents, state, "decoder.")
     method = clcae.clcae_from_state(
         state,
         latent_average=None if generator is None else generator.w_average,
@@ -366,12 +261,50 @@ LAYOUTS = (
 )
 
 
+def _input_channels(contents: Contents) -> int:
+    """Reads what an encoder of the pSp family takes off its first convolution; 3 where none is."""
+    state = contents.tree.get("state_dict")
+    for key in ("encoder.input_layer.0.weight", "encoder.conv1.weight"):
+        if isinstance(state, Mapping) and isinstance(first := state.get(key), Tensor):
+            return first.shape[1] if first.ndim == 4 else 3
+    return 3
+
+
+def _has_prefix(prefix: str) -> Callable[[Contents], bool]:
+    def matches(contents: Contents) -> bool:
+        state = contents.tree.get("state_dict")
+        return isinstance(state, Mapping) and any(str(key).startswith(prefix) for key in state)
+
+    return matches
+
+
+RELATIVES: Mapping[str, Callable[[Contents], bool]] = {  # whose keys are partly those of a layout
+    "a file of ReStyle, whose encoder reads the picture beside the last reconstruction": (
+        lambda contents: _input_channels(contents) == 6
+    ),
+    "a file of a pSp that reads sketches or segmentation maps": (
+        lambda contents: _input_channels(contents) != 3
+    ),
+    "a file of ReStyle or of another simple backbone (ResNet), which has no pyramid": (
+        _holds("state_dict", "encoder.conv1.weight")
+    ),
+    "a file of HyperStyle, whose hypernetwork changes the generator": _has_prefix("hypernet."),
+    "a file of HFGI, which adds a distortion map": _has_prefix("residue."),
+    "a file of StyleRes": _holds("generator_smooth"),
+    "a latent discriminator of e4e": _holds("mlp.0.weight"),
+}
+
+
 def layout_of(contents: Contents) -> Layout:
     """Finds the first layout that the content has the marks of.
 
     Raises:
-        ValueError: if there is none, with what the file holds and what is known.
+        ValueError: if there is none, with what the file holds and what is known; or if it is of a
+            method that is not supported and looks like one that is.
     """
+    for name, matches in RELATIVES.items():
+        if matches(contents):
+            raise ValueError(f"is {name}, which is not supported")
     for layout in LAYOUTS:
         if layout.matches(contents):
             return layout

@@ -21,12 +21,14 @@ from clcae.methods.e4e import E4E, PSP
 from clcae.methods.interface import InversionMethod
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.methods.projection import Projection
-from clcae.pretrained.assets import asset_path, portraits_generator
-from clcae.pretrained.layouts import Contents, Layout, Request, layout_of
+from clcae.pretrained.assets import SHIPPED, asset_path, is_shipped, portraits_generator
+from clcae.pretrained.contents import Contents, holds_tensors
+from clcae.pretrained.layouts import Layout, Request, layout_of
+from clcae.quoting import listing, one_line, shown
 from clcae.serialization import is_native, load
 from clcae.stylegan2 import Generator
+from clcae.weight_file import check_finite
 
-SHIPPED = "portraits/"  # "portraits/NAME" is the shipped file NAME
 LARGE = 1 << 26  # numbers: the largest feature of a generator of 1024 pixels, twice
 # Imported so that native files find their class by its registered name.
 _KNOWN = (CLCAE, E4E, PSP, OfficialCLCAE, Projection, FaceEmbedder, MoCo)
@@ -46,7 +48,7 @@ def load_generator(source: str | Path) -> Generator:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is none of these, with what was found.
     """
-    if str(source) == "portraits":
+    if str(source) == SHIPPED and is_shipped(source):
         return portraits_generator()
     path = _existing(source, "a generator")
     module = load(path) if is_native(path) else import_checkpoint(path).module
@@ -81,9 +83,9 @@ def load_method(
         ValueError: if the file holds something else; or if `which` or `image_size` is given for a
             native file, which says both itself.
     """
-    name = str(source)
-    if name.startswith(SHIPPED) and not Path(name).exists():
-        path = asset_path(name.removeprefix(SHIPPED))
+    name = str(source).removeprefix(f"{SHIPPED}/")
+    if name != str(source) and is_shipped(source):
+        path = asset_path(name)
     else:
         path = _existing(source, "a method")
     if not is_native(path):
@@ -114,7 +116,7 @@ class Report:
         sections: dict[str, int] = {}
         for key in self.ignored:
             free = (prefix for prefix in _prefixes(key) if prefix not in prefixes)
-            section = next(free, key)
+            section = one_line(next(free, key), 200)
             sections[section] = sections.get(section, 0) + 1
         lines += [
             f"  {name}" if count == 1 else f"  {name}.* ({count} keys)"
@@ -178,15 +180,17 @@ def import_checkpoint(
         layout = layout_of(contents)
         if which is not None and which not in layout.choices:
             choices = ", ".join(layout.choices) or "it holds one network"
-            raise ValueError(f"is a {layout.name} and has no {which!r}: {choices}")
+            raise ValueError(f"is a {layout.name} and has no {shown(which)}: {choices}")
         # Sizes come from the file: a tensor may be no larger than it, or than a large feature.
         with SizeLimit(contents.size + LARGE):
             module = layout.build(contents, request)
+        check_finite(module.state_dict())  # what was computed of the weights, too
         report = _report(layout, contents, request)
     except _FAULTS as error:
-        line = str(error) if type(error) is ValueError else f"does not fit ({error!r})"
+        plain = type(error) is ValueError
+        line = one_line(error if plain else f"does not fit ({type(error).__name__}: {error})", 1200)
         colon = "" if line.startswith(_VERBS) else ":"
-        raise ValueError(" ".join(f"{path}{colon} {line}".split())) from error
+        raise ValueError(f"{path}{colon} {line}") from error
     files = {"file": path, "companion": companion, "generator": generator}
     return Imported(module.eval(), layout.name, report, files)
 
@@ -202,13 +206,19 @@ def _report(layout: Layout, contents: Contents, request: Request) -> Report:
     for given in (contents, request.companion):
         if given is None:
             continue
-        unexpected = [name for name in given.unused() if not layout.ignores(name)]
+        unexpected = [
+            name
+            for name, value in given.unused().items()
+            if not layout.ignores(name) and holds_tensors(value)  # all else carries nothing
+        ]
         if unexpected:
-            listed = ", ".join(unexpected[:4])
-            raise ValueError(f"holds {len(unexpected)} names that no {layout.name} has ({listed})")
+            raise ValueError(
+                f"holds {len(unexpected)} names that no {layout.name} has "
+                f"({listing(unexpected, 4)})"
+            )
         skipped = set(given.ignored)
         used += [key for key in given.used if key not in skipped]
-        ignored += given.ignored + given.unused()
+        ignored += [*given.ignored, *given.unused()]
         notes += given.notes
     return Report(tuple(used), tuple(ignored), tuple(notes))
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from clcae.ops import low_pass
-from clcae.pretrained.keymap import Entry, KeyMap, count, require
+from clcae.pretrained.keymap import Entry, KeyMap, check_colours, count, require
 from clcae.pretrained.torch_file import peek, read_stream, reading, refusal
 from clcae.pretrained.unpickle import (
     Budget,
@@ -32,8 +32,8 @@ from clcae.pretrained.unpickle import (
     Unpickler,
     allowed_names,
     ordered_dict,
-    shown,
 )
+from clcae.quoting import one_line, shown
 from clcae.stylegan2 import Discriminator, Generator, Layer
 
 GENERATOR = "stylegan2-ada generator (G_ema)"
@@ -133,17 +133,18 @@ def _flatten(network: Persistent) -> dict[str, Tensor]:
             return flat
         prefix, module = pending.pop()
         if not isinstance(module, Persistent):
-            raise ValueError(f"has a {type(module).__name__} for the module {prefix[:80]!r}")
+            raise ValueError(f"has a {type(module).__name__} for the module {shown(prefix)}")
         parts = [module.state.get(f"_{part}", {}) for part in ("parameters", "buffers", "modules")]
         skipped = module.state.get("_non_persistent_buffers_set", set())
         if not all(type(part) is dict for part in parts) or type(skipped) is not set:
-            raise ValueError(f"has a damaged module {prefix[:80]!r}")
+            raise ValueError(f"has a damaged module {shown(prefix)}")
         tensors = parts[0] | {key: value for key, value in parts[1].items() if key not in skipped}
         for key, tensor in tensors.items():
             if tensor is None:
                 continue
             if not isinstance(tensor, Tensor):
-                raise ValueError(f"has a {type(tensor).__name__} for the tensor {prefix}{key}")
+                name = one_line(f"{prefix}{key}", 80)
+                raise ValueError(f"has a {type(tensor).__name__} for the tensor {name}")
             flat[f"{prefix}{key}"] = tensor
         if len(prefix) > 1000 or len(flat) > MAX_TENSORS or len(parts[2]) > MAX_MODULES:
             raise ValueError("nests more modules or tensors than a network has")
@@ -217,6 +218,8 @@ def generator_from_state(
         raise ValueError(
             f"this {GENERATOR} is conditional (mapping.embed), only others are supported"
         )
+    if (colours := state.get("synthesis.b4.torgb.weight")) is not None:
+        check_colours(colours, axis=0, network=GENERATOR)
     blocks = _blocks(state, r"synthesis\.b(\d+)\.torgb\.weight$")
     mapping = count(state, r"mapping\.fc\d+\.weight")
     counted = [f"synthesis.b{4 << block}.conv1.weight" for block in range(blocks)]
@@ -248,6 +251,8 @@ def generator_from_network(network: Network) -> Generator:
     if any(key.startswith("synthesis.L0_") for key in network.state):
         raise ValueError("this is a StyleGAN3 network, only those of StyleGAN2 are supported")
     keywords = network.init_kwargs
+    classes = network.init_args[1] if len(network.init_args) > 1 else 0  # (z_dim, c_dim, w_dim)
+    _check_unconditional(keywords.get("c_dim", classes), GENERATOR)
     synthesis = {**keywords, **_section(keywords, "synthesis_kwargs")}
     mapping = _section(keywords, "mapping_kwargs")
     _only(synthesis, "architecture", "skip", GENERATOR)
@@ -291,6 +296,7 @@ def discriminator_from_state(state: Mapping[str, Tensor], *, group_size: int = 4
     names = [f"b{8 << block}" for block in range(num_blocks)]
     counted = [f"{name}.skip.weight" for name in names]
     require(state, [f"{names[-1]}.fromrgb.weight", *counted], DISCRIMINATOR)
+    check_colours(state[f"{names[-1]}.fromrgb.weight"], axis=1, network=DISCRIMINATOR)
     high = [state[f"{names[-1]}.fromrgb.weight"].shape[0]]
     channels = [state[key].shape[0] for key in counted] + high
     return discriminator_keymap(num_blocks=num_blocks).build(
@@ -307,6 +313,7 @@ def discriminator_from_network(network: Network) -> Discriminator:
             statistics have no group size.
     """
     keywords = network.init_kwargs
+    _check_unconditional(keywords.get("c_dim", 0), DISCRIMINATOR)
     blocks, epilogue = (_section(keywords, f"{part}_kwargs") for part in ("block", "epilogue"))
     for section in (keywords, epilogue):
         _only(section, "architecture", "resnet", DISCRIMINATOR)
@@ -317,6 +324,13 @@ def discriminator_from_network(network: Network) -> Discriminator:
     if not isinstance(group, int) or not 0 < group < 1 << 16:
         raise ValueError(f"this {DISCRIMINATOR} has the mbstd_group_size {shown(group)}")
     return discriminator_from_state(network.state, group_size=group)
+
+
+def _check_unconditional(classes: object, layout: str) -> None:
+    if classes != 0:
+        raise ValueError(
+            f"this {layout} is conditional (c_dim {shown(classes)}), only others are supported"
+        )
 
 
 def _section(keywords: Mapping[str, Any], name: str) -> Mapping[str, Any]:

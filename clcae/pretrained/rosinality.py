@@ -5,6 +5,7 @@ weights carry a leading axis, noise maps stand apart, and the mean latent is a s
 dict. Noise and kernels are buffers of the official file too.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from torch import Tensor
 
 from clcae.files import replacing
 from clcae.ops import low_pass
-from clcae.pretrained.keymap import Entry, KeyMap, count, require
+from clcae.pretrained.keymap import Entry, KeyMap, check_colours, count, require
+from clcae.quoting import one_line
 from clcae.stylegan2 import Discriminator, Generator, Layer
 
 GENERATOR = "rosinality generator (g_ema)"
 DISCRIMINATOR = "rosinality discriminator (d)"
+OTHERS = "only unconditional ones are supported"
 LR_MULTIPLIER = 0.01  # of the mapping network, in every file of this layout
+NOISE_SEED = 0  # of noise maps that a file lacks
+_CONDITION = re.compile(r"(.*[._])?(embed|label|class)\w*\..*")
 
 
 def _drop_axis(tensor: Tensor) -> Tensor:
@@ -97,18 +102,26 @@ def generator_from_state(
     """Builds a generator whose size is read off the tensors.
 
     Args:
-        state: the file's `g_ema`, or a decoder's keys without their prefix.
+        state: the file's `g_ema`, or a decoder's keys without their prefix. Noise maps, which older
+            code did not keep, are drawn from a fixed seed where there are none at all.
         latent_average: the file's `latent_avg`; None computes it from 100,000 mapped samples.
 
     Raises:
-        ValueError: if the keys are not of this layout; lists what is wrong.
+        ValueError: if the keys are not of this layout, with what is wrong; or if the network is
+            class-conditional or makes other pictures than RGB.
     """
-    num_layers = count(state, r"noises\.noise_\d+")
+    maps, convolutions = r"noises\.noise_\d+", r"convs\.\d+\.conv\.weight"
+    num_layers = count(state, maps) or 1 + count(state, convolutions)
     mapping = count(state, r"style\.\d+\.weight")
     counted = [f"convs.{index}.conv.weight" for index in range(1, num_layers - 1, 2)]
     require(state, ["input.input", "style.1.weight", *counted], GENERATOR)
     if num_layers < 3:
-        raise ValueError(f"this is no {GENERATOR}: {num_layers} noise maps, expected 3 or more")
+        raise ValueError(f"this is no {GENERATOR}: {num_layers} layers, expected 3 or more")
+    _check_unconditional(state)
+    if (colours := state.get("to_rgb1.conv.weight")) is not None:
+        check_colours(colours, axis=1, network=GENERATOR)
+    if lacks_noise(state):
+        state = {**state, **_drawn_noise(num_layers)}
     w_dim = state[f"style.{mapping}.weight"].shape[0]
     channels = [state["input.input"].shape[1], *(state[key].shape[1] for key in counted)]
     average = torch.zeros(w_dim) if latent_average is None else latent_average
@@ -129,13 +142,46 @@ def generator_from_state(
     return generator
 
 
+def lacks_noise(state: Mapping[str, Tensor], prefix: str = "") -> bool:
+    """Returns whether the keys behind a prefix hold no noise map at all."""
+    return not any(key.startswith(f"{prefix}noises.") for key in state)
+
+
+def _drawn_noise(num_layers: int) -> dict[str, Tensor]:
+    source = torch.Generator().manual_seed(NOISE_SEED)
+    sides = [Layer(index).resolution for index in range(num_layers)]
+    return {
+        f"noises.noise_{index}": torch.randn(1, 1, side, side, generator=source)
+        for index, side in enumerate(sides)
+    }
+
+
+def _check_unconditional(state: Mapping[str, Tensor]) -> None:
+    """Refuses networks that map a class beside z, which the layout has no key to tell."""
+    first = state["style.1.weight"]
+    embedding = next((key for key in state if _CONDITION.fullmatch(key)), None)
+    if embedding is not None:
+        raise ValueError(f"this {GENERATOR} is conditional ({one_line(embedding, 80)}), {OTHERS}")
+    if first.ndim == 2 and first.shape[1] > first.shape[0]:
+        raise ValueError(
+            f"this {GENERATOR} is conditional: its mapping network reads {first.shape[1]} numbers "
+            f"and goes on with {first.shape[0]}, so that a class goes in beside z; {OTHERS}"
+        )
+
+
 def generator_to_state(generator: Generator) -> tuple[dict[str, Tensor], Tensor]:
     """Converts a generator to `g_ema` and `latent_avg` [w_dim], as copies on the CPU.
 
     Raises:
-        ValueError: if its mapping network has another learning rate, which this layout cannot say.
+        ValueError: if its mapping network has another learning rate, or z is wider than its first
+            layer, which this layout cannot say.
     """
     mapping = generator.mapping.layers
+    if generator.z_dim > len(mapping[0].bias):
+        raise ValueError(
+            f"z has {generator.z_dim} numbers and the first layer {len(mapping[0].bias)}, which "
+            "this layout takes for a condition beside z"
+        )
     multiplier = generator.mapping.lr_multiplier
     if multiplier != LR_MULTIPLIER:
         raise ValueError(
@@ -189,6 +235,9 @@ def discriminator_from_state(state: Mapping[str, Tensor]) -> Discriminator:
     num_blocks = count(state, r"convs\.\d+\.skip\.1\.weight")
     counted = [f"convs.{block + 1}.skip.1.weight" for block in range(num_blocks)]
     require(state, ["convs.0.0.weight", *counted], DISCRIMINATOR)
+    check_colours(state["convs.0.0.weight"], axis=1, network=DISCRIMINATOR)
+    if len(out := state.get("final_linear.1.weight", ())) > 1:
+        raise ValueError(f"this {DISCRIMINATOR} is conditional: {len(out)} logits, {OTHERS}")
     if not num_blocks:
         raise ValueError(f"this is no {DISCRIMINATOR}: no residual block (convs.1.skip.1.weight)")
     channels = [state["convs.0.0.weight"].shape[0], *(state[key].shape[0] for key in counted)]

@@ -19,11 +19,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from clcae.pretrained.unpickle import Budget, Storage, Unpickler, allowed_names
+from clcae.pretrained.metadata import all_names
+from clcae.pretrained.unpickle import Budget, Storage, Unpickler
+from clcae.quoting import one_line, shown
 
 MAX_PICKLE = 1 << 28  # bytes of the pickle within an archive
 MAX_ENTRIES = 1 << 17
 _CHUNK = 1 << 20
+_SUFFIXES = (".pt", ".pth", ".pkl", ".tar", ".ckpt", ".safetensors")
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # with which torch.save began
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, struct.error, UnicodeError),
@@ -49,7 +52,8 @@ def reading(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, expected a file")
+        unpacked = " (it holds an unpacked file of torch.save)" * (path / "data.pkl").is_file()
+        raise ValueError(f"{path} is a folder, expected a file{unpacked}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if not path.stat().st_size:
@@ -58,12 +62,12 @@ def reading(path: str | Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except _DAMAGE as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
         raise ValueError(
             f"{path} is damaged or cut short ({reason}); get the file again"
         ) from error
     except ValueError as error:
-        raise ValueError(" ".join(f"{path} {error}".split())) from error
+        raise ValueError(f"{path} {one_line(error)}") from error
 
 
 def peek(file: BinaryIO) -> bytes:
@@ -143,7 +147,7 @@ def read_stream(file: BinaryIO, size: int) -> Any:
         raise ValueError("is a pickle, but none of torch.save")
     if not isinstance(info, dict) or not info.get("little_endian", True):
         raise ValueError("was written on a big-endian machine")
-    content = unpickled(names=allowed_names(budget), storage=storages.of)
+    content = unpickled(names=all_names(budget), storage=storages.of)
     keys = unpickled()
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise ValueError("lists storages by something else than text")
@@ -163,7 +167,7 @@ def _read_archive(file: BinaryIO, size: int) -> Any:
         entries = _entries(archive, size)
         folder = next((name[: -len("data.pkl")] for name in entries if _is_main(name)), None)
         if folder is None:
-            raise ValueError("is a zip archive, but none of torch.save")
+            raise ValueError(_other_archive(list(entries)))
         if f"{folder}constants.pkl" in entries:
             raise ValueError("is a TorchScript archive, expected a state dict")
         order = entries.get(f"{folder}byteorder")
@@ -181,7 +185,7 @@ def _read_archive(file: BinaryIO, size: int) -> Any:
                 _fill(data, source)
 
         budget, pickled = Budget(size), archive.read(main)
-        storage, names = _Storages(budget, fill).of, allowed_names(budget)
+        storage, names = _Storages(budget, fill).of, all_names(budget)
         return Unpickler(
             io.BytesIO(pickled), size=len(pickled), names=names, storage=storage
         ).load()
@@ -189,6 +193,24 @@ def _read_archive(file: BinaryIO, size: int) -> Any:
 
 def _is_main(name: str) -> bool:
     return PurePosixPath(name).name == "data.pkl" and len(PurePosixPath(name).parts) == 2
+
+
+def _other_archive(names: list[str]) -> str:
+    """Says what a zip archive without a folder of data.pkl is."""
+    if "data.pkl" in names:
+        return (
+            "is a zip archive without the folder that torch.save puts everything into (data.pkl "
+            "lies at its top): it was unpacked and packed again; pack the folder itself, or get "
+            "the file again"
+        )
+    deeper = next((name for name in names if PurePosixPath(name).name == "data.pkl"), None)
+    if deeper is not None:
+        folder = PurePosixPath(deeper).parent
+        return f"is a zip archive that holds an unpacked file of torch.save in {shown(str(folder))}"
+    held = [name for name in names if PurePosixPath(name).suffix in _SUFFIXES]
+    if held:
+        return f"is a zip archive that holds {shown(held[0])}: unpack it first"
+    return "is a zip archive, but none of torch.save"
 
 
 def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -199,11 +221,11 @@ def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     for entry in archive.infolist():
         name = entry.filename
         if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
-            raise ValueError(f"has an entry that leads outside: {name[:80]!r}")
+            raise ValueError(f"has an entry that leads outside: {shown(name)}")
         if name in entries:
-            raise ValueError(f"has the entry {name[:80]!r} twice")
+            raise ValueError(f"has the entry {shown(name)} twice")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            raise ValueError(f"has a compressed or encrypted entry, {name[:80]!r}; torch has none")
+            raise ValueError(f"has a compressed or encrypted entry, {shown(name)}; torch has none")
         entries[name] = entry
     if sum(entry.file_size for entry in entries.values()) > size:
         raise ValueError("has entries larger than the file itself")

@@ -13,6 +13,7 @@ import functools
 import math
 import pickle
 import pickletools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -21,6 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clcae.quoting import shown
+
+SAVE_STATE = "save a whole network's weights alone, torch.save(network.state_dict(), FILE)"
 MAX_READS = 4_000_000  # two or three an operation, of which official files have some ten thousands
 MAX_NAME = 512  # bytes of a dotted name
 MAX_KEY = 1 << 60  # larger integers can be chosen to collide in a dict
@@ -33,7 +37,8 @@ _DTYPES = {
     **{"BFloat16": torch.bfloat16, "Long": torch.int64, "Int": torch.int32},
     **{"Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8, "Bool": torch.bool},
 }
-_ARRAY_CODES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
+_ARRAY_CODE = re.compile(r"[fiu][248]|[iub]1|[US]\d{1,4}")  # numbers, or texts beside weights
+_CLASS = re.compile(r"[A-Z]\w*")  # by custom; a function or a module begins otherwise
 
 
 class Budget:
@@ -81,7 +86,7 @@ class ArrayType(StandIn):
     """Replaces a numpy dtype of numbers."""
 
     def __init__(self, code: Any, *_: Any) -> None:
-        if not isinstance(code, str) or code not in _ARRAY_CODES:
+        if not isinstance(code, str) or not _ARRAY_CODE.fullmatch(code):
             raise ValueError(f"holds a numpy array of {shown(code)}, only numbers are read")
         self.dtype = np.dtype(code)
 
@@ -106,7 +111,9 @@ class Array(StandIn):
 
     @functools.cached_property
     def tensor(self) -> Tensor:
-        """The array as a tensor, copied once."""
+        """The array as a tensor, copied once. Raises ValueError if it is one of texts."""
+        if self.value.dtype.kind not in "fiub":
+            raise ValueError("holds a numpy array of texts where numbers are due")
         return torch.from_numpy(self.value.astype(self.value.dtype.newbyteorder("=")))
 
 
@@ -156,7 +163,10 @@ class Unpickler(pickle._Unpickler):
         """Returns the table's entry. Raises ValueError if the table has none."""
         full = f"{module}.{name}"
         if full not in self.names:
-            raise ValueError(f"names {full[:80]!r}, which is not among what weights are made of")
+            whole = f"; {SAVE_STATE}" if _CLASS.fullmatch(name) else ""
+            raise ValueError(
+                f"names {shown(full)}, which is not among what weights are made of{whole}"
+            )
         return self.names[full]
 
     def persistent_load(self, pid: Any) -> Storage:
@@ -240,12 +250,6 @@ class _Source:
         return line
 
 
-def shown(value: object) -> str:
-    """Formats a value of a stranger's file in few words, however large or nested it is."""
-    plain = isinstance(value, str | int | float | None)
-    return repr(value)[:40] if plain else f"a {type(value).__name__}"
-
-
 def checked_keys(keys: list[Any]) -> list[Any]:
     """Returns keys of a dict or items of a set that are cheap to hash and safe to print.
 
@@ -281,16 +285,14 @@ def allowed_names(budget: Budget) -> dict[str, object]:
         "numpy.ndarray": "ndarray",
     }
     for module in ("builtins", "__builtin__"):
-        names[f"{module}.set"] = Call(lambda items=(): set(_items(budget, items)))
-        names[f"{module}.frozenset"] = Call(lambda items=(): frozenset(_items(budget, items)))
+        names[f"{module}.set"] = Call(lambda items=(): set(items_of(budget, items)))
+        names[f"{module}.frozenset"] = Call(lambda items=(): frozenset(items_of(budget, items)))
     for name, dtype in _DTYPES.items():
         names[f"torch.{name}Storage"] = names[f"torch.cuda.{name}Storage"] = dtype
         names[str(dtype)] = dtype
     for core in ("numpy.core", "numpy._core"):
         names[f"{core}.multiarray._reconstruct"] = Call(Array)
-        names[f"{core}.multiarray.scalar"] = Call(
-            lambda *given: _array(given[1], given[0], (), "C").item()
-        )
+        names[f"{core}.multiarray.scalar"] = Call(_scalar)
         names[f"{core}.numeric._frombuffer"] = Call(_from_buffer)
     return names
 
@@ -349,13 +351,14 @@ def ordered_dict(budget: Budget, *given: Any) -> dict[Any, Any]:
     """Returns a dict, empty or of a list of pairs."""
     if len(given) > 1:
         raise ValueError(f"makes a dict of {len(given)} values")
-    pairs = _items(budget, given[0], keys=False) if given else []
+    pairs = items_of(budget, given[0], keys=False) if given else []
     if not all(type(pair) in (tuple, list) and len(pair) == 2 for pair in pairs):
         raise ValueError("makes a dict of something else than pairs")
     return dict(zip(checked_keys([key for key, _ in pairs]), [v for _, v in pairs], strict=True))
 
 
-def _items(budget: Budget, given: Any, *, keys: bool = True) -> list[Any]:
+def items_of(budget: Budget, given: Any, *, keys: bool = True) -> list[Any]:
+    """Returns a list of what is gone through. Raises ValueError if it is no list, or too long."""
     if type(given) not in (tuple, list):
         raise ValueError(f"goes through a {type(given).__name__}")
     budget.spend(len(given))
@@ -383,6 +386,11 @@ def _array(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
     if math.prod(sizes) * kind.dtype.itemsize != len(data):
         raise ValueError(f"holds a numpy array {sizes} of {len(data)} bytes")
     return np.frombuffer(data, kind.dtype).reshape(sizes, order=order)
+
+
+def _scalar(kind: Any, data: Any) -> object:
+    value: object = _array(data, kind, (), "C").item()
+    return value
 
 
 def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> Array:

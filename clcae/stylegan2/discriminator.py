@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from clcae.construction import require_positive
 from clcae.nn.equalized import EqualizedConv2d, EqualizedLinear
 from clcae.serialization import register
 from clcae.stylegan2.generator import channels_by_resolution, record_channels
@@ -82,6 +83,7 @@ class Discriminator(nn.Module):
         super().__init__()
         counts = channels_by_resolution(resolution, base=channel_base, maximum=channel_max)
         counts = list(channels) if channels is not None else counts
+        require_positive(group_size=group_size)
         self.group_size = group_size
         self.from_rgb = EqualizedConv2d(
             in_channels=3, out_channels=counts[-1], kernel_size=1, activation="lrelu"

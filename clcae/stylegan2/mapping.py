@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from clcae.construction import require_positive
 from clcae.nn.equalized import EqualizedLinear
 from clcae.stylegan2.latents import normalize_z
 
@@ -25,6 +26,7 @@ class MappingNetwork(nn.Module):
         lr_multiplier: float,
     ) -> None:
         super().__init__()
+        require_positive(mapping_layers=num_layers, mapping_lr_multiplier=lr_multiplier)
         self.lr_multiplier = lr_multiplier
         hidden = w_dim if hidden_dim is None else hidden_dim
         widths = [z_dim, *[hidden] * (num_layers - 1), w_dim]

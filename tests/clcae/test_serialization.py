@@ -53,8 +53,10 @@ def header_of(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def with_metadata(path: Path, **changes: object) -> None:
+    """Changes the description and leaves out its digest, as files were once written."""
     header, body = header_of(path)
     fields = json.loads(header["__metadata__"]["clcae"])
+    del fields["description_sha256"]
     header["__metadata__"]["clcae"] = json.dumps({**fields, **changes})
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)

@@ -197,6 +197,7 @@ def rewritten(path: Path, change: object, vector: Tensor | None = None) -> Path:
     """The native file with its description changed, or a tensor of it."""
     with safe_open(path, framework="pt") as file:
         described = json.loads(file.metadata()["clcae"])
+        del described["description_sha256"]  # the file may be any that was once written
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     if callable(change):
         change(described)

@@ -28,7 +28,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 def small(**changes: Any) -> Generator:
     torch.manual_seed(0)
-    settings = {"resolution": 16, "z_dim": 20, "w_dim": 12, "channels": [8, 6, 4]}
+    settings = {"resolution": 16, "z_dim": 12, "w_dim": 20, "channels": [8, 6, 4]}
     generator = Generator(**{**settings, "mapping_layers": 2, **changes}).eval()
     generator.w_average.normal_()
     return generator
