@@ -55,8 +55,7 @@ def read_npy(path: str | Path) -> NDArray:
         shape, fortran, dtype, count = _header(file, Path(path).stat().st_size)
         if not count:
             return np.zeros(shape, dtype)
-        order = "F" if fortran else "C"
-        return np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape, order=order)
+        return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 
 
 def read_npz(path: str | Path, *, wanted: Sequence[str] | None = None) -> dict[str, NDArray]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from clcae.files import write_text
+from clcae.quoting import one_line, parse_json
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -45,7 +46,7 @@ def run_command(name: str, work: Callable[[], int | None], *, resumable: bool = 
     except torch.OutOfMemoryError:
         line, status = "out of memory: give a smaller --batch-size, or another --device", 1
     except (ValueError, OSError, ImportError) as error:
-        line, status = " ".join(str(error).split()), 1
+        line, status = one_line(error), 1
     except KeyboardInterrupt:
         line = "stopped; the same command goes on from here" if resumable else "stopped"
         status = 130
@@ -105,7 +106,7 @@ def claim(path: Path, settings: Mapping[str, Any], *, again: bool | None = None)
     wanted = json.loads(json.dumps(settings))
     if path.is_file() and not again:
         try:
-            found = json.loads(path.read_text())
+            found = parse_json(path.read_text())
         except ValueError:
             found = None
         found = found if isinstance(found, dict) else {}

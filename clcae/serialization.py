@@ -270,7 +270,7 @@ def read_metadata(path: str | Path) -> Metadata:
         )
     try:
         fields = parse_json(text)
-        metadata = Metadata(*(fields[name] for name in _FIELDS), digest=fields.get(_DIGEST))
+        metadata = Metadata(*[fields[name] for name in _FIELDS], fields.get(_DIGEST))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = one_line(error, 200) if type(error) is ValueError else type(error).__name__
         raise ValueError(f"{path}: description is damaged ({reason})") from error

@@ -9,7 +9,6 @@ without the count: Kaggle's copy), the second is JSON. Pictures are found by the
 files, endings and folders aside.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from clcae.evaluation.networks import JudgingNetwork
 from clcae.portraits import ATTRIBUTES
+from clcae.quoting import listing, one_line, parse_json, shown
 
 _NOT = "not "  # before the name of an attribute: who lacks it
 _VALUES: Mapping[object, float] = {1: 1.0, 0: 0.0, -1: 0.0, "1": 1.0, "0": 0.0, "-1": 0.0}
@@ -85,7 +85,7 @@ def read_labels(path: str | Path, *, attribute: str, names: Iterable[str]) -> di
     name = attribute.removeprefix(_NOT)
     try:
         known = dict(_entries(path, name))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no file of attributes: {error}") from error
     asked = list(names)
     found = {each: known[stem] for each in asked if (stem := _stem(each)) in known}
@@ -131,10 +131,16 @@ def _entries(path: Path, attribute: str) -> Iterator[tuple[str, float]]:
     """Yields the stem of each picture and whether it has the attribute."""
     text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("{"):
-        for picture, values in json.loads(text).items():
+        try:
+            pictures = parse_json(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: no file of attributes: {one_line(error, 200)}") from error
+        for picture, values in pictures.items():
             if not isinstance(values, Mapping) or attribute not in values:
                 known = list(values) if isinstance(values, Mapping) else []
-                raise ValueError(f"{path}: {picture} has no {attribute!r}: it has {_listed(known)}")
+                raise ValueError(
+                    f"{path}: {one_line(picture, 80)} has no {attribute!r}: it has {_listed(known)}"
+                )
             yield _stem(str(picture)), _value(path, picture, values[attribute])
         return
     lines = [line.replace(",", " ").split() for line in text.splitlines() if line.strip()]
@@ -149,13 +155,17 @@ def _entries(path: Path, attribute: str) -> Iterator[tuple[str, float]]:
     column = head.index(attribute) + 1
     for line in lines[1:]:
         if len(line) != width + 1:
-            raise ValueError(f"{path}: {line[0]} has {len(line) - 1} values, expected {width}")
+            raise ValueError(
+                f"{path}: {one_line(line[0], 80)} has {len(line) - 1} values, expected {width}"
+            )
         yield _stem(line[0]), _value(path, line[0], line[column])
 
 
 def _value(path: Path, picture: object, value: object) -> float:
     if isinstance(value, float | list | dict) or value not in _VALUES:
-        raise ValueError(f"{path}: {picture} has the value {value!r}: expected 1, 0 or -1")
+        raise ValueError(
+            f"{path}: {one_line(picture, 80)} has the value {shown(value)}: expected 1, 0 or -1"
+        )
     return _VALUES[value]
 
 
@@ -164,4 +174,4 @@ def _stem(name: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if names[4:] else "") if names else "none"
+    return listing(names, 4) or "none"

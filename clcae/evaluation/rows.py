@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from clcae.files import replacing
+from clcae.quoting import listing, one_line, parse_json
 
 try:
     import fcntl
@@ -124,12 +125,12 @@ def read_rows(path: str | Path) -> list[Row]:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
-            objects = [json.loads(line) for line in text.splitlines() if line.strip()]
+            objects = [parse_json(line) for line in text.splitlines() if line.strip()]
         else:
-            objects = json.loads(text)
+            objects = parse_json(text)
         return [_row(o) for o in objects]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a file of rows ({error})") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: not a file of rows ({one_line(error, 300)})") from error
 
 
 @contextmanager
@@ -165,7 +166,7 @@ def _text(rows: Sequence[Row], path: Path) -> str:
 def _row(values: Mapping[str, Any]) -> Row:
     unknown = sorted(values.keys() - {f.name for f in fields(Row)})
     if unknown:
-        raise ValueError(f"unknown fields {', '.join(unknown)}")
+        raise ValueError(f"unknown fields {listing(unknown, 4)}")
     metrics = {
         name: math.nan if value is None else float(value)
         for name, value in values["metrics"].items()

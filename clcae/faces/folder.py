@@ -16,8 +16,10 @@ from torch import Tensor
 from clcae.faces.alignment import Crop, Which
 from clcae.files import write_text
 from clcae.images import write_png
+from clcae.quoting import one_line, parse_json, shown
 
 LARGEST_RECORD = 1 << 16  # bytes
+LARGEST_NUMBER = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,23 @@ def read_record(path: str | Path) -> Record:
         raise FileNotFoundError(f"{path}: no such file; expected the record beside a crop")
     try:
         with path.open(encoding="utf-8") as file:
-            fields = json.loads(file.read(LARGEST_RECORD))
+            fields = parse_json(file.read(LARGEST_RECORD))
         for key, kind in _KINDS.items():
             if type(fields[key]) is not kind:
-                raise TypeError(f"{key} is {fields[key]!r:.40}")
+                raise TypeError(f"{key} is {shown(fields[key])}")
+        numbers = {key: fields[key] for key, kind in _KINDS.items() if kind is int}
+        for key, number in numbers.items():
+            if number < (key != "number") or number > LARGEST_NUMBER:
+                raise ValueError(f"{key} is {shown(number)}")
         frame = fields["frame"]
         if not isinstance(frame, str | None):
-            raise TypeError(f"frame is {frame!r:.40}")
+            raise TypeError(f"frame is {shown(frame)}")
         quad, landmarks = _points(fields["quad"], 4), _points(fields["landmarks"], 5)
         values = {key: fields[key] for key in _KINDS}
         return Record(**values, frame=frame, quad=quad, landmarks=landmarks)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: no record of a crop, or damaged ({error!r:.80})") from error
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = one_line(f"{type(error).__name__}: {error}", 80)
+        raise ValueError(f"{path}: no record of a crop, or damaged ({reason})") from error
 
 
 def _points(values: object, count: int) -> Tensor:

@@ -7,6 +7,7 @@ digest, and the crop. Files may come from strangers: everything is checked, noth
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,14 +19,18 @@ from torch import Tensor
 
 from clcae.files import replacing
 from clcae.methods.interface import Inversion
+from clcae.quoting import one_line, parse_json, shown
 from clcae.stylegan2 import LatentSpace, Layer
-from clcae.weight_file import opened, update_digest
+from clcae.weight_file import is_finite, opened, update_digest
 
 FORMAT_VERSION = 1
 LARGEST_FILE = 1 << 30  # bytes; that of a 1024-pixel method holds about two million
 _METADATA_KEY = "clcae_inversion"
 _CONTEXT = "context."
 _FIELDS = {"format_version", "space", "layer", "origin", "sha256"}
+_DIGEST = "description_sha256"  # of all other fields; files were once written without it
+_CROPS = ("centre", "face")
+_LARGEST_PICTURE = 1 << 20  # pixels of a side
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def save_inversion(
         "origin": asdict(origin),
         "sha256": _digest(tensors),
     }
+    description[_DIGEST] = _description_digest(description)
     data = to_bytes(tensors, metadata={_METADATA_KEY: json.dumps(description, allow_nan=False)})
     with replacing(path) as partial:
         partial.write_bytes(data)
@@ -108,11 +114,13 @@ def load_inversion(path: str | Path) -> tuple[Inversion, Origin]:
         # Copies, because the reader's lie in the mapped file, which may change later.
         tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     try:
-        description = json.loads(text)
+        description = parse_json(text)
         if (version := description["format_version"]) != FORMAT_VERSION:
-            raise ValueError(f"format version {version!r}, expected {FORMAT_VERSION}")
-        if {*description} != _FIELDS:
+            raise ValueError(f"format version {shown(version)}, expected {FORMAT_VERSION}")
+        if {*description} - {_DIGEST} != _FIELDS:
             raise ValueError("other fields")
+        if description.pop(_DIGEST, None) not in (None, _description_digest(description)):
+            raise ValueError("the description does not match its sha256")
         origin, layer = _origin(description["origin"]), description["layer"]
         _check_tensors(tensors)
         if _digest(tensors) != description["sha256"]:
@@ -130,7 +138,7 @@ def load_inversion(path: str | Path) -> tuple[Inversion, Origin]:
         )
         if (inversion.feature is None) != (inversion.layer is None):
             raise ValueError("a feature and its layer go together")
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: file or description is damaged ({_reason(error)})") from error
     return inversion, origin
 
@@ -220,33 +228,45 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
         raise ValueError("has no codes")
     for key, value in tensors.items():
         if key not in axes and not key.startswith(_CONTEXT):
-            raise ValueError(f"holds {key[:80]!r}, which belongs to no inversion")
+            raise ValueError(f"holds {shown(key)}, which belongs to no inversion")
         if value.ndim != axes.get(key, max(value.ndim, 1)) or len(value) != 1:
             shape = tuple(value.shape)
-            raise ValueError(f"{key[:80]} has shape {shape}, expected that of one picture")
-        # The extremes are NaN where any value is; isfinite of all would take a copy.
-        if not value.is_floating_point() or not (
-            value.numel() and all(map(torch.isfinite, value.aminmax()))
-        ):
-            raise ValueError(f"{key[:80]} holds what is no finite floating-point number")
+            name = one_line(key, 80)
+            raise ValueError(f"{name} has shape {shape}, expected that of one picture")
+        if not value.is_floating_point() or not value.numel() or not is_finite(value):
+            raise ValueError(f"{one_line(key, 80)} holds what is no finite floating-point number")
 
 
 def _origin(fields: Mapping[str, Any]) -> Origin:
-    maker = Maker(**fields["maker"])
-    height, width = (int(side) for side in fields["picture_size"])
-    quad = tuple((float(x), float(y)) for x, y in fields["quad"])
-    rest = {**fields, "maker": maker, "picture_size": (height, width), "quad": quad}
-    origin = Origin(**rest)
+    maker, size, quad = Maker(**fields["maker"]), fields["picture_size"], fields["quad"]
+    height, width = size
+    if not all(type(side) is int and 0 < side <= _LARGEST_PICTURE for side in size):
+        raise ValueError(f"a picture of {shown(height)} x {shown(width)} pixels")
+    corners = tuple((x, y) for x, y in quad)
+    if len(corners) != 4 or not all(_is_coordinate(part) for pair in corners for part in pair):
+        raise ValueError("a quad of something else than four corners")
+    origin = Origin(**{**fields, "maker": maker, "picture_size": (height, width), "quad": corners})
     texts = (*asdict(maker).values(), origin.picture, origin.picture_sha256, origin.crop)
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
         raise ValueError("a field has the wrong type")
+    if origin.crop not in _CROPS:
+        raise ValueError(f"crop is {shown(origin.crop)}, expected {' or '.join(_CROPS)}")
     return origin
+
+
+def _is_coordinate(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _description_digest(description: Mapping[str, Any]) -> str:
+    text = json.dumps(description, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _reason(error: Exception) -> str:
     """One line; the type alone where the message may be long or says nothing."""
     plain = type(error) is ValueError
-    return " ".join(str(error).split())[:300] if plain else type(error).__name__
+    return one_line(error, 300) if plain else type(error).__name__
 
 
 def _form(found: tuple[tuple[int, ...], torch.dtype] | None) -> str:

@@ -177,11 +177,6 @@ def generator_to_state(generator: Generator) -> tuple[dict[str, Tensor], Tensor]
             layer, which this layout cannot say.
     """
     mapping = generator.mapping.layers
-    if generator.z_dim > len(mapping[0].bias):
-        raise ValueError(
-            f"z has {generator.z_dim} numbers and the first layer {len(mapping[0].bias)}, which "
-            "this layout takes for a condition beside z"
-        )
     multiplier = generator.mapping.lr_multiplier
     if multiplier != LR_MULTIPLIER:
         raise ValueError(
@@ -192,6 +187,12 @@ def generator_to_state(generator: Generator) -> tuple[dict[str, Tensor], Tensor]
     state = {
         key: value.detach().cpu().clone() for key, value in keymap.to_theirs(generator).items()
     }
+    width, z_dim = state["style.1.weight"].shape
+    if z_dim > width:
+        raise ValueError(
+            f"z has {z_dim} numbers and the first layer of the mapping network {width}, which this "
+            "layout takes for a condition beside z"
+        )
     average = state.pop("latent_avg")
     return state, average
 

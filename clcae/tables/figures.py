@@ -5,7 +5,6 @@ never read as a formula.
 """
 
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clcae.files import replacing
+from clcae.quoting import one_line, parse_json
 from clcae.tables.sheet import ARROWS, Sheet, plain
 
 SUFFIXES = (".png", ".svg")
@@ -131,13 +131,14 @@ def edit_curves(
         raise FileNotFoundError(f"{path}: no such file; expected edits.json of edit_quality.py")
     curves: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
     try:
-        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        for row in parse_json(path.read_text(encoding="utf-8"))["rows"]:
             for quantity in quantities:
                 value = math.nan if row[quantity] is None else float(row[quantity])
                 curve = curves.setdefault((plain(row["direction"]), quantity), {})
                 curve.setdefault(plain(row["method"]), []).append((float(row["strength"]), value))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path}: not measured edits ({type(error).__name__}: {error})") from error
+    except (ValueError, TypeError, KeyError) as error:
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
+        raise ValueError(f"{path}: not measured edits ({reason})") from error
     return curves
 
 
