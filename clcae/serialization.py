@@ -21,7 +21,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -270,7 +270,7 @@ def read_metadata(path: str | Path) -> Metadata:
         )
     try:
         fields = parse_json(text)
-        metadata = Metadata(*[fields[name] for name in _FIELDS], fields.get(_DIGEST))
+        metadata = replace(Metadata(*map(fields.__getitem__, _FIELDS)), digest=fields.get(_DIGEST))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = one_line(error, 200) if type(error) is ValueError else type(error).__name__
         raise ValueError(f"{path}: description is damaged ({reason})") from error
