@@ -15,7 +15,7 @@ from clcae.quoting import listing, one_line
 
 GROWTH = 2  # the tensors of a section are at most so many times the file, beside some megabytes
 SPARE = 1 << 24
-WRAPPED = re.compile(r"(^|\.)(?:module|_orig_mod)\.")  # by nn.DataParallel, by torch.compile
+WRAPPED = re.compile(r"(^|\.)(?:(?:module|_orig_mod)\.)+")  # by nn.DataParallel, by torch.compile
 NOT_WRAPPED = "module.encoder_q."  # MoCo's own names
 
 
@@ -134,16 +134,21 @@ def _is_wrapped(value: Any) -> bool:
 
 
 def tensors_of(values: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Returns the entries that are tensors or arrays."""
-    return {key: value for key, value in values.items() if isinstance(value, Tensor | Array)}
+    """Returns the entries that are tensors or arrays of numbers."""
+    return {key: value for key, value in values.items() if _is_tensor(value)}
+
+
+def _is_tensor(value: Any) -> bool:
+    numeric = isinstance(value, Array) and value.value.dtype.kind in "fiub"
+    return numeric or isinstance(value, Tensor)
 
 
 def holds_tensors(value: Any) -> bool:
-    """Returns whether there is a tensor or an array in a value, however nested."""
+    """Returns whether there is a tensor or an array of numbers in a value, however nested."""
     pending, seen = [value], set[int]()
     while pending:
         part = pending.pop()
-        if isinstance(part, Tensor | Array):
+        if _is_tensor(part):
             return True
         if id(part) in seen or isinstance(part, str):
             continue

@@ -24,6 +24,7 @@ from clcae.frozen.inception import FaceNet, TFInception, TorchvisionInception
 from clcae.frozen.judges import PaperJudges
 from clcae.frozen.moco import MoCo
 from clcae.frozen.perceptual import LPIPS, Classifier
+from clcae.pretrained.contents import unwrapped
 from clcae.pretrained.irse import trunk_entries
 from clcae.pretrained.keymap import Entry, KeyMap, module_entries
 from clcae.pretrained.torch_file import read_torch_file
@@ -309,7 +310,7 @@ def _read(path: str | Path, what: str) -> dict[str, Tensor]:
         raise FileNotFoundError(f"there is no file {path}, expected {what}")
     contents = read_torch_file(path)
     if isinstance(contents, Mapping):
-        contents = contents.get("state_dict", contents)
+        contents = unwrapped(contents.get("state_dict", contents))
     if not isinstance(contents, Mapping):
         raise ValueError(f"{path} holds a {type(contents).__name__}, expected {what}")
     return {key: value for key, value in contents.items() if isinstance(value, Tensor)}

@@ -17,7 +17,10 @@ from clcae.pretrained.unpickle import (
 )
 
 _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
-_TYPES = ("int", "float", "complex", "bool", "str", "bytes", "list", "tuple", "dict", "object")
+_TYPES = (
+    *("int", "float", "complex", "bool", "str", "bytes", "list", "tuple", "dict", "object"),
+    *("long", "unicode"),  # by their names in Python 2, which protocol 2 writes
+)
 _TYPES_OF_TYPING = ("Any", "Dict", "List", "Tuple", "Optional", "Union")
 _DATES = ("datetime", "date", "time", "timedelta", "timezone")
 _OPTIONS = (  # objects that are their attributes

@@ -111,7 +111,7 @@ def generator_from_state(
             class-conditional or makes other pictures than RGB.
     """
     maps, convolutions = r"noises\.noise_\d+", r"convs\.\d+\.conv\.weight"
-    num_layers = count(state, maps) or 1 + count(state, convolutions)
+    num_layers = max(count(state, maps), 1 + count(state, convolutions))
     mapping = count(state, r"style\.\d+\.weight")
     counted = [f"convs.{index}.conv.weight" for index in range(1, num_layers - 1, 2)]
     require(state, ["input.input", "style.1.weight", *counted], GENERATOR)

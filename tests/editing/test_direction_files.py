@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -349,6 +350,38 @@ def test_tensors_that_share_memory_do_not_fill_it(tmp_path: Path) -> None:
     shared = torch.ones(1, 65536)
     torch.save({f"a{index}": shared for index in range(2000)}, tmp_path / "many.pt")
     refused(tmp_path / "many.pt", "share memory")
+
+
+def test_an_array_under_many_names_is_not_copied(tmp_path: Path) -> None:
+    array = np.ones((1, 1 << 16), np.float32)
+    tracemalloc.start()
+    for name, content in (
+        ("many.pt", {f"a{index}": array for index in range(20_000)}),
+        (
+            "pca.pt",
+            {
+                **dict.fromkeys(("mean", "comp", "std"), array),
+                **dict.fromkeys(range(20_000), array),
+            },
+        ),
+    ):
+        torch.save(content, tmp_path / name)
+        refused(tmp_path / name, "share memory")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20
+
+
+def test_a_folder_called_portraits_is_not_taken_for_the_shipped_directions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = load_directions("portraits")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "portraits").mkdir()
+    assert load_directions("portraits").keys() == shipped.keys()
+    (tmp_path / "portraits").rmdir()
+    torch.save({"mine": ROW}, tmp_path / "portraits")  # a file is, as it always was
+    assert [*load_directions("portraits")] == ["mine"]
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

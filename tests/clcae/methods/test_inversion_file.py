@@ -229,6 +229,19 @@ def test_hostile_tensors(tensors: dict[str, Tensor], words: str, tmp_path: Path)
         lambda d: d["origin"]["maker"].update(sha256=None),
         lambda d: d["origin"]["maker"].pop("output"),
         lambda d: d["origin"].update(maker=[]),
+        lambda d: d["origin"].update(quad=[[0, 0], [0, 1], [1, 1], [1, float("nan")]]),
+        lambda d: d["origin"].update(quad=[[0, 0], [0, 1], [1, 1], [1, float("inf")]]),
+        lambda d: d["origin"].update(quad=[[0, 0], [0, 1], [1, 1], [1, "0"]]),
+        lambda d: d["origin"].update(quad=[[0, 0], [0, 1], [1, 1], [1, True]]),
+        lambda d: d["origin"].update(quad=[[0, 0], [0, 1], [1, 1]]),
+        lambda d: d["origin"].update(picture_size=[4, -5]),
+        lambda d: d["origin"].update(picture_size=[4, 0]),
+        lambda d: d["origin"].update(picture_size=[4, 4.5]),
+        lambda d: d["origin"].update(picture_size=["4", 4]),
+        lambda d: d["origin"].update(picture_size=[4, 4, 4]),
+        lambda d: d["origin"].update(crop="a crop"),
+        lambda d: d.update(description_sha256="0" * 64),
+        lambda d: d.update(description_sha256=[]),
     ],
 )
 def test_hostile_descriptions(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
@@ -237,6 +250,16 @@ def test_hostile_descriptions(change: Callable[[dict[str, Any]], None], tmp_path
     write(tmp_path / "a.safetensors", CODES, change)
     message = refused(tmp_path / "a.safetensors")
     assert "description is damaged" in message or "format version" in message
+
+
+def test_a_changed_description_is_noticed(inversion: Inversion, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_inversion(split(inversion)[0], path, origin=ORIGIN)
+    data = path.read_bytes()
+    for old, new in ((b"anna", b"anne"), (b"480, 640", b"481, 640"), (b"[1.5,", b"[1.6,")):
+        assert data.count(old) == 1
+        path.write_bytes(data.replace(old, new))
+        assert "description does not match its sha256" in refused(path)
 
 
 def test_files_that_are_none(tmp_path: Path, method: CLCAE) -> None:

@@ -9,9 +9,11 @@ import official
 import pytest
 import torch
 from official_files import e4e_to_checkpoint, nvidia_state
+from small_methods import small_e4e
 from torch import Tensor
 
 import clcae
+from clcae.evaluation.networks import Networks
 from clcae.methods.e4e import E4E, PSP
 from clcae.methods.interface import InversionMethod
 from clcae.pretrained import nvidia, rosinality
@@ -304,6 +306,27 @@ def test_doors_say_what_a_file_holds(tmp_path: Path, path: Path) -> None:
     assert isinstance(clcae.load_generator(native), Generator)
     with pytest.raises(ValueError, match="is a folder"):
         clcae.load_generator(tmp_path)
+
+
+def test_shipped_names_yield_to_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "portraits/clcae").mkdir(parents=True)
+    shipped = clcae.load_generator("portraits")
+    assert clcae.load_method("portraits/clcae").generator.resolution == 64
+    assert shipped.resolution == 64 and Networks({}, torch.device("cpu")).get("portraits")
+    (tmp_path / "portraits/clcae").rmdir()
+    save(small_e4e(), tmp_path / "portraits/clcae", provenance={})
+    assert isinstance(clcae.load_method("portraits/clcae"), E4E)
+    (tmp_path / "portraits/clcae").unlink()
+    (tmp_path / "portraits").rmdir()
+    save(small(), tmp_path / "portraits", provenance={})
+    assert clcae.load_generator("portraits").resolution == 16
+    with pytest.raises(
+        FileNotFoundError, match=r"no shipped file is called '\.\./x'; there are: attr"
+    ):
+        clcae.load_method("portraits/../x")
 
 
 def test_number_of_layouts() -> None:
