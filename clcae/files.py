@@ -6,12 +6,19 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+LONGEST_NAME = 255  # bytes, of most file systems
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 
@@ -37,7 +44,9 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise ValueError(f"{path} is {_kind(target)}, expected the name of a file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    ending = f".{secrets.token_hex(4)}.partial"
+    beginning = os.fsencode(target.name)[: LONGEST_NAME - 1 - len(ending)]
+    partial = target.with_name(f".{os.fsdecode(beginning)}{ending}")
     try:
         yield partial
         if durable:
@@ -66,7 +75,7 @@ def _into_pipe(pipe: Path) -> Iterator[Path]:
 
 
 def _kind(path: Path) -> str:
-    kinds = {"a folder": path.is_dir(), "a socket": path.is_socket()}
+    kinds = {"a folder": path.is_dir(), "a socket": path.is_socket(), "a pipe": path.is_fifo()}
     return next((kind for kind, is_one in kinds.items() if is_one), "a device")
 
 
@@ -74,6 +83,18 @@ def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
     """Writes a UTF-8 text file, whole or not at all; see `replacing`."""
     with replacing(path, durable=durable) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def check_regular(path: str | Path) -> None:
+    """Refuses what could block or never end when it is read: pipes, devices, sockets, folders.
+
+    Raises:
+        OSError: if there is no such file, or links lead nowhere.
+        ValueError: if it is no regular file.
+    """
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path}: {_kind(Path(path))}, not a file; expected a regular file")
 
 
 def sha256(path: str | Path) -> str:

@@ -1,15 +1,15 @@
 """Reads, writes and lays out images: float32 RGB tensors in [-1, 1].
 
-Reading applies the EXIF orientation, lays transparency on white and turns grey and CMYK into RGB;
-16-bit grey keeps its 16 bits. Embedded colour profiles are not applied, and 16-bit colour is read
-at 8 bits, as Pillow does.
+Reading applies the EXIF orientation, converts colours to sRGB by the profile in the file, lays
+transparency on white and turns grey and CMYK into RGB; 16-bit grey keeps its 16 bits. 16-bit colour
+is read at 8 bits, as Pillow does.
 """
 
-import struct
-import zlib
+import logging
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,22 +17,12 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from clcae.colour import fits_rgb, from_srgb, to_srgb
 from clcae.files import replacing
+from clcae.picture_file import DECODING_ERRORS, opened, unreadable
 
-# Everything that Pillow raises on damaged files; OSError covers truncation.
-DECODING_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-_EXPECTED = "expected a complete PNG, JPEG, WebP, BMP or TIFF picture"
+_BAND = 256  # rows that are converted at a time
+_log = logging.getLogger(__name__)
 
 
 def to_uint8(
@@ -58,7 +48,7 @@ def from_uint8(
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"images are {images.dtype}: expected torch.uint8")
-    return images.float() / 127.5 - 1
+    return images.float().div_(127.5).sub_(1)
 
 
 def to_pil(
@@ -70,63 +60,107 @@ def to_pil(
     return Image.fromarray(to_uint8(image.detach()).permute(1, 2, 0).cpu().numpy())
 
 
-def from_pil(picture: Image.Image) -> Tensor:
+def from_pil(picture: Image.Image, *, name: object = "picture") -> Tensor:
     """Converts a Pillow picture of any mode to an image [3, H, W], float32 in [-1, 1].
+
+    Args:
+        picture: the picture.
+        name: of its file, for messages.
 
     Raises:
         ValueError: if the mode leaves the range of values open (floating point, or integers beyond
             16 bits).
     """
+    values = _values(picture, name)
+    return from_uint8(values) if values.dtype == torch.uint8 else values
+
+
+def _values(picture: Image.Image, name: object) -> Tensor:
+    """Converts a picture to [3, H, W]: uint8, or float32 in [-1, 1] where it has 16 bits."""
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _from_deep_grey(picture)
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, layer)
-    pixels = np.array(picture.convert("RGB"))
-    return from_uint8(torch.from_numpy(pixels)).permute(2, 0, 1).contiguous()
+    deep = picture.mode.startswith("I") or picture.mode == "F"
+    return _from_deep_grey(picture, name) if deep else _levels(picture)
 
 
-def _from_deep_grey(picture: Image.Image) -> Tensor:
-    """Converts a 16-bit grey picture to [3, H, W]; `convert("RGB")` would clip it to 8 bits."""
+def _levels(picture: Image.Image) -> Tensor:
+    """Converts a picture to [3, H, W], uint8, a band at a time: large ones fill memory once."""
+    pixels = torch.empty(3, picture.height, picture.width, dtype=torch.uint8)
+    for top in range(0, picture.height, _BAND):
+        bottom = min(top + _BAND, picture.height)
+        band = picture.crop((0, top, picture.width, bottom))
+        if picture.has_transparency_data:
+            layer = band.convert("RGBA")
+            coloured = to_srgb(layer.convert("RGB"), picture.info.get("icc_profile"))
+            coloured.putalpha(layer.getchannel("A"))
+            white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+            band = Image.alpha_composite(white, coloured)
+        else:
+            band = to_srgb(band, picture.info.get("icc_profile"))
+        pixels[:, top:bottom] = torch.from_numpy(np.array(band.convert("RGB"))).permute(2, 0, 1)
+    return pixels
+
+
+def _from_deep_grey(picture: Image.Image, name: object) -> Tensor:
+    """Converts grey of 16 or 32 bits to [3, H, W]; `convert("RGB")` would clip it to 8 bits."""
     values = np.array(picture).astype(np.float32)
-    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"picture has mode {picture.mode}: expected 8 or 16 bits per channel")
-    grey = torch.from_numpy(values / 32767.5 - 1)
+    low, high = float(values.min()), float(values.max())
+    if picture.mode == "F" or not 0 <= low <= high <= 65535:
+        raise ValueError(
+            f"picture has mode {picture.mode} with values from {low:g} to {high:g}: expected 8 or "
+            "16 bits per channel; save it as 8-bit PNG"
+        )
+    if 0 < high <= 255:
+        _log.warning("%s: 8-bit values in a picture of 16 or more bits, read as 8-bit", name)
+    grey = torch.from_numpy(values / (127.5 if high <= 255 else 32767.5) - 1)
     return grey.expand(3, -1, -1).contiguous()
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Reads a picture file as an image [3, H, W], float32 in [-1, 1].
+    """Reads a picture file as an image [3, H, W], float32 in [-1, 1], upright.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no picture, or is damaged or cut short.
+        ValueError: if the file is no picture, is damaged or cut short, or is larger than
+            `clcae.picture_file` allows.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; {_EXPECTED}")
-    if not path.is_file():
-        raise ValueError(f"{path}: not a file; {_EXPECTED}")
-    return decode_image(path.read_bytes(), name=str(path))
+    with opened(Path(path), name=path) as picture:
+        return decoded(picture, name=path)
+
+
+def read_with_profile(path: str | Path) -> tuple[Tensor, bytes | None]:
+    """Reads a picture in sRGB as `read_image` does, with the profile that `write_png` takes.
+
+    The profile is None where the file has none, or one that RGB pixels cannot have.
+    """
+    with opened(Path(path), name=path) as picture:
+        profile = picture.info.get("icc_profile")
+        image = decoded(picture, name=path)
+    return image, profile if fits_rgb(profile) else None
 
 
 def decode_image(data: bytes, *, name: str) -> Tensor:
     """Decodes the bytes of a picture file to an image [3, H, W], float32 in [-1, 1].
 
     Raises:
-        ValueError: if the bytes are no picture, or are damaged or cut short; it begins with `name`.
+        ValueError: as `read_image`; it begins with `name`.
+    """
+    with opened(BytesIO(data), name=name) as picture:
+        return decoded(picture, name=name)
+
+
+def decoded(picture: Image.Image, *, name: object) -> Tensor:
+    """Decodes and closes a picture of `clcae.picture_file.opened`: [3, H, W] in [-1, 1].
+
+    Raises:
+        ValueError: if it is damaged, cut short, or of a mode that `from_pil` refuses.
     """
     try:
-        with Image.open(BytesIO(data)) as picture:
-            picture.load()
-            return from_pil(picture)
+        picture.load()
+        values = _values(picture, name)
+        picture.close()  # frees its pixels
+        return from_uint8(values) if values.dtype == torch.uint8 else values
     except DECODING_ERRORS as error:
-        # Pillow's own message names the in-memory buffer.
-        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else error
-        one_line = " ".join(str(reason).split())
-        raise ValueError(f"{name}: cannot be read ({one_line}); {_EXPECTED}") from error
+        raise unreadable(error, name) from error
 
 
 def write_png(
@@ -134,18 +168,23 @@ def write_png(
     path: str | Path,
     *,
     compress_level: int = 6,
+    profile: bytes | None = None,
 ) -> None:
     """Writes one image as PNG, atomically; values beyond the range are clamped.
 
     The default `compress_level` (zlib's, 0 to 9) takes four times as long as 1, which makes
-    photographs an eighth larger.
+    photographs an eighth larger. With a `profile` of `read_with_profile` the colours are converted
+    to it, and the file keeps it; None writes sRGB.
 
     Raises:
         ValueError: if the shape is another one or a value is NaN.
     """
     picture = to_pil(image)
+    options: dict[str, Any] = {} if profile is None else {"icc_profile": profile}
+    if profile is not None:
+        picture = from_srgb(picture, profile)
     with replacing(path) as partial:
-        picture.save(partial, format="PNG", compress_level=compress_level)
+        picture.save(partial, format="PNG", compress_level=compress_level, **options)
 
 
 def labelled_grid(

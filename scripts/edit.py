@@ -64,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _edit(options: argparse.Namespace) -> int:
-    items = without_reconstructions(find_items(options.images, without=options.out))
+    items = without_reconstructions(
+        find_items(options.images, without=options.out, inversions=True)
+    )
     endings = ["crop"] * options.align + ["strip"] * options.strip
     check_names(items, [rf"(?:\d+-)?{ending}" for ending in endings])
     method, maker = open_method(

@@ -1,33 +1,64 @@
 """Reads the images of a folder or of a zip file, cropped and resized to one size.
 
 A zip file may have the layout that NVIDIA's data set tool writes (pictures in subfolders, beside
-them a `dataset.json`, whose labels are not read). Entries are read in memory, never extracted. If a
-name leads out of the archive, it is refused: names of images become names of results.
+them a `dataset.json`, whose labels are not read). Entries are read in memory, never extracted, and
+Windows' backslashes are read as slashes. If a name leads out of the archive, it is refused: names
+of images become names of results.
 """
 
+import logging
+import lzma
 import os
 import threading
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from clcae.data.pictures import is_left_by_a_system, printable
 from clcae.data.sources import checked_indices
 from clcae.data.transforms import FILTERS, Filter, center_crop, resize
-from clcae.images import decode_image, read_image
+from clcae.images import decoded
+from clcae.picture_file import (
+    CLOSED_EXTENSIONS,
+    EXTENSIONS,
+    Header,
+    OversizedError,
+    check_bytes,
+    look,
+    opened,
+    room_for,
+)
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_MAX_ENTRY_BYTES = 512 * 2**20  # more than any picture; stops zip bombs
+_HEADER = 1 << 16  # bytes of an entry that tell the size of most pictures
+_LARGE = 1 << 24  # bytes of an entry whose header is looked at before the rest is inflated
+_ENTRY_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    KeyError,
+)
+_log = logging.getLogger(__name__)
 
 
 class ImageFolder:
     """The images of a folder and its subfolders, or of a zip file, sorted by path.
 
-    Hidden files and folders and the `__MACOSX` folder of an archive are not listed.
+    Hidden files and what systems leave (Thumbs.db, __MACOSX) are not listed. Pictures of formats
+    that are not read, such as .psd, are left out with a line that counts them.
 
     Args:
         root: folder or `.zip` file.
@@ -76,7 +107,29 @@ class ImageFolder:
 
     def name(self, index: int) -> str:
         """Returns the path of an image relative to the root, with forward slashes."""
-        return self._files.names[index]
+        return printable(self._files.names[index])
+
+    def files(self) -> list[Path]:
+        """Lists the files of a folder, or the archive."""
+        if not self.root.is_dir():
+            return [self.root]
+        return [self.root / name for name in self._files.names]
+
+    def header(self, index: int) -> Header:
+        """Reads the size of a file's picture, upright; nothing is decoded.
+
+        Raises:
+            ValueError: if it is no picture that can be read.
+        """
+        return self._files.header(self._files.names[index])
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Looks over the headers of all files; yields the name of each faulty one and why."""
+        for index in range(len(self)):
+            try:
+                self.header(index)
+            except (ValueError, OSError) as error:
+                yield self.name(index), str(error)
 
     def images(self, indices: Sequence[int] | Tensor) -> Tensor:
         """Reads, crops and resizes images: [N, 3, *size], float32 in [-1, 1].
@@ -91,40 +144,48 @@ class ImageFolder:
         return torch.stack([self._image(int(index)) for index in wanted])
 
     def _image(self, index: int) -> Tensor:
-        image = self._files.read(self.name(index))
-        crop = self.crop
-        if crop == "aspect":
-            crop = _largest_crop(image.shape[-2], image.shape[-1], self.size)
-        if crop is not None:
-            try:
-                image = center_crop(image, crop)
-            except ValueError as error:
-                raise ValueError(
-                    f"{self.root}/{self.name(index)}: {error}; choose a smaller crop"
-                ) from error
-        return resize(image[None], self.size, filter_name=self.filter_name)[0]
+        name, crop = self._files.names[index], self.crop
+        label = f"{self.root}/{self.name(index)}"
+        with (
+            self._files.opened(name) as picture,
+            room_for(picture.width * picture.height),
+        ):
+            image = decoded(picture, name=label)
+            if crop == "aspect":
+                crop = _largest_crop(image.shape[-2], image.shape[-1], self.size)
+            if crop is not None:
+                try:
+                    image = center_crop(image, crop)
+                except ValueError as error:
+                    raise ValueError(f"{label}: {error}; choose a smaller crop") from error
+            return resize(image[None], self.size, filter_name=self.filter_name)[0].contiguous()
 
 
 class _Files(Protocol):
-    """Lists files, and reads one as an image [3, H, W]."""
+    """Lists files, and opens one as a picture."""
 
     names: list[str]
 
-    def read(self, name: str) -> Tensor: ...
+    def opened(self, name: str) -> AbstractContextManager[Image.Image]: ...
+
+    def header(self, name: str) -> Header: ...
 
 
 class _FolderFiles:
     def __init__(self, *, root: Path, extensions: tuple[str, ...]) -> None:
         self.root = root
-        self.names = sorted(
-            name
+        names = [
+            (Path(folder) / file).relative_to(root).as_posix()
             for folder, _, files in os.walk(root)
             for file in files
-            if _is_listed(name := (Path(folder) / file).relative_to(root).as_posix(), extensions)
-        )
+        ]
+        self.names = _listed(names, extensions, root)
 
-    def read(self, name: str) -> Tensor:
-        return read_image(self.root / name)
+    def opened(self, name: str) -> AbstractContextManager[Image.Image]:
+        return opened(self.root / name, name=f"{self.root}/{printable(name)}")
+
+    def header(self, name: str) -> Header:
+        return look(self.root / name, name=f"{self.root}/{printable(name)}")
 
 
 class _ZipFiles:
@@ -135,27 +196,49 @@ class _ZipFiles:
         self._lock = threading.Lock()
         self._archive: zipfile.ZipFile | None = None
         self._process = -1
-        names = [entry.filename for entry in self._opened().infolist() if not entry.is_dir()]
-        self.names = sorted(name for name in names if _is_listed(name, extensions))
+        entries = [
+            entry.filename
+            for entry in self._archive_of_this_process().infolist()
+            if not entry.is_dir()
+        ]
+        self._entries = {entry.replace("\\", "/"): entry for entry in entries}
+        self.names = _listed(self._entries, extensions, path)
         for name in self.names:
-            if ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name:
+            path_in_it = PurePosixPath(name)
+            if ".." in path_in_it.parts or path_in_it.is_absolute() or name[1:2] == ":":
                 raise ValueError(f"{path}: entry {name!r} leads out of the archive")
 
-    def read(self, name: str) -> Tensor:
+    def opened(self, name: str) -> AbstractContextManager[Image.Image]:
+        if self._archive_of_this_process().getinfo(self._entries[name]).file_size > _LARGE:
+            self.header(name)  # refuses what is too large before it is inflated
+        return opened(BytesIO(self._read(name, -1)), name=f"{self.path}/{name}")
+
+    def header(self, name: str) -> Header:
+        label = f"{self.path}/{name}"
+        try:
+            return look(BytesIO(self._read(name, _HEADER)), name=label)
+        except OversizedError:
+            raise
+        except ValueError:  # the header of some lies further behind
+            return look(BytesIO(self._read(name, -1)), name=label)
+
+    def _read(self, name: str, count: int) -> bytes:
+        """Inflates the first bytes of an entry; -1 is all of it."""
         label = f"{self.path}/{name}"
         try:
             with self._lock:
-                archive = self._opened()
-                if archive.getinfo(name).file_size > _MAX_ENTRY_BYTES:
-                    raise ValueError(f"{label}: larger than {_MAX_ENTRY_BYTES >> 20} MiB")
-                data = archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+                archive = self._archive_of_this_process()
+                entry = archive.getinfo(self._entries[name])
+                check_bytes(entry.file_size, label)
+                with archive.open(entry) as file:
+                    return file.read(count)
+        except _ENTRY_ERRORS as error:
+            reason = " ".join(str(error).split())
             raise ValueError(
-                f"{label}: cannot be read ({error}); expected an undamaged, unencrypted entry"
+                f"{label}: cannot be read ({reason}); expected an undamaged, unencrypted entry"
             ) from error
-        return decode_image(data, name=label)
 
-    def _opened(self) -> zipfile.ZipFile:
+    def _archive_of_this_process(self) -> zipfile.ZipFile:
         if self._archive is None or self._process != os.getpid():
             try:
                 self._archive = zipfile.ZipFile(self.path)
@@ -168,10 +251,10 @@ class _ZipFiles:
         return self._archive
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "names": self.names}
+        return {"path": self.path, "names": self.names, "entries": self._entries}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self.names = state["path"], state["names"]
+        self.path, self.names, self._entries = state["path"], state["names"], state["entries"]
         self._lock, self._archive, self._process = threading.Lock(), None, -1
 
 
@@ -200,10 +283,29 @@ def _open(root: Path, extensions: tuple[str, ...]) -> _Files:
     raise FileNotFoundError(f"{root}: no such folder; expected a folder of pictures or a .zip")
 
 
-def _is_listed(name: str, extensions: tuple[str, ...]) -> bool:
-    parts = PurePosixPath(name).parts
-    hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
-    return not hidden and name.lower().endswith(extensions)
+def _listed(names: Iterable[str], extensions: tuple[str, ...], root: Path) -> list[str]:
+    """Sorts the names of pictures; counts in a line those of formats that are not read."""
+    meant = [
+        name
+        for name in names
+        if not any(is_left_by_a_system(part) and part != ".." for part in name.split("/"))
+    ]
+    found = sorted(name for name in meant if name.lower().endswith(extensions))
+    others = EXTENSIONS + CLOSED_EXTENSIONS
+    left = Counter(
+        PurePosixPath(name).suffix.lower()
+        for name in meant
+        if name.lower().endswith(others) and not name.lower().endswith(extensions)
+    )
+    if left and found:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left.items()))
+        _say_left_out(root, kinds)
+    return found
+
+
+@lru_cache(maxsize=64)  # once for each folder, which may be opened at several sizes
+def _say_left_out(root: Path, kinds: str) -> None:
+    _log.warning("%s: left out are %s; convert them to PNG", root, kinds)
 
 
 def _largest_crop(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:

@@ -1,29 +1,18 @@
-"""Picture files: listing those that a command was given, and reading one of any origin."""
+"""Picture files: lists those that a command was given, and names their results."""
 
 import glob
-import importlib
-import importlib.util
 import os
-import re
-import threading
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path, PurePath
 
-from PIL import Image
-from torch import Tensor
+from clcae.picture_file import EXTENSIONS, look
 
-from clcae.images import DECODING_ERRORS, decode_image
-
-LARGEST_SIDE = 16384  # pixels
-LARGEST_FILE = 1 << 30  # bytes
-
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-# Readers are threads, and the filters of warnings belong to the process.
-_FILTERS = threading.Lock()
+# What systems leave in folders, in lower case; names that begin with a dot are never listed.
+_LEFT_BY_SYSTEMS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
+# What our commands write beside a picture NAME.png: records of crops, and inversion files.
+_RECORD, INVERSION = ".json", ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,29 +27,34 @@ def find_items(
     inputs: Sequence[str | Path],
     *,
     without: Path | None = None,
+    inversions: bool = False,
 ) -> list[Item]:
     """Lists the files that a command was given.
 
     Args:
-        inputs: files; folders, taken with all below them; patterns such as `photos/*.jpg`. Hidden
-            files and folders are left out. A file that is reached twice is taken once.
+        inputs: files; folders, taken with all below them; patterns such as `photos/*.jpg`. Of
+            folders, hidden files are left out, as is what systems leave (Thumbs.db) and what
+            align.py and invert.py write beside a picture. A file that is reached twice is taken
+            once.
         without: folder to leave out, for results within the inputs; None is none.
+        inversions: list inversion files that lie beside their reconstruction as well.
 
     Returns:
         One item for each file, pictures or not, in the order of the inputs and sorted within a
-        folder. Files whose names differ only in their suffix keep it as a part of the name.
+        folder. Pictures whose names differ only in their suffix keep it as a part of the name.
 
     Raises:
         FileNotFoundError: if there is no such file, no file fits a pattern, or a folder is empty.
     """
     found: dict[Path, tuple[Path, str]] = {}  # real path -> path as given, name with suffix
     for given in inputs:
-        listed = [entry for path in matching_paths(given) for entry in _files(path)]
+        paths = matching_paths(given)
+        listed = [entry for path in paths for entry in _files(path, inversions=inversions)]
         if not listed:
             raise FileNotFoundError(f"{given}: no file in it; expected pictures")
         for path, name in listed:
-            real = path.resolve()
-            if without is None or not real.is_relative_to(without.resolve()):
+            real = Path(os.path.realpath(path))  # resolve() fails at links in a circle
+            if without is None or not real.is_relative_to(os.path.realpath(without)):
                 found.setdefault(real, (path, name))
     if not found:
         raise FileNotFoundError(
@@ -70,23 +64,27 @@ def find_items(
     return _named(list(found.values()))
 
 
-def read_photograph(path: Path) -> Tensor:
-    """Reads a picture file as [3, H, W] in [-1, 1], upright by its EXIF orientation.
+def is_picture(name: str) -> bool:
+    """Tests a name for an ending of the pictures that are read."""
+    return name.lower().endswith(EXTENSIONS)
 
-    Raises:
-        ValueError: if it is no picture, is damaged, or is larger than any photograph.
-    """
+
+def is_left_by_a_system(name: str) -> bool:
+    """Tests the name of a file or folder for what is never meant as a picture: Thumbs.db."""
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
+
+
+def printable(name: str) -> str:
+    """Returns a file's name for results and reports; bytes that are not UTF-8 are written out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def pixels_of(path: Path) -> int:
+    """Counts the pixels of a picture file by its header; 0 where that cannot be read."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError(f"{path}: more than {LARGEST_FILE >> 30} GiB; expected a photograph")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    if not data:
-        raise ValueError(f"{path}: an empty file; expected a picture")
-    _check_reader(data, path)
-    _check_size(data, path)
-    return decode_image(data, name=str(path))
+        return look(path, name=path).pixels if is_picture(path.name) else 0
+    except (ValueError, OSError):
+        return 0  # reading it says why
 
 
 def matching_paths(given: str | Path) -> list[Path]:
@@ -96,7 +94,7 @@ def matching_paths(given: str | Path) -> list[Path]:
         FileNotFoundError: if there are none.
     """
     path = Path(given)
-    if path.exists():
+    if os.path.lexists(path):
         return [path]
     matches = sorted(glob.glob(str(given), recursive=True))  # noqa: PTH207 - absolute patterns too
     if not matches:
@@ -104,68 +102,40 @@ def matching_paths(given: str | Path) -> list[Path]:
     return [Path(match) for match in matches]
 
 
-def _files(path: Path) -> Iterator[tuple[Path, str]]:
+def _files(path: Path, *, inversions: bool) -> Iterator[tuple[Path, str]]:
     """Yields files with their names, sorted; of a folder, all below it."""
     if not path.is_dir():
         yield path, path.name
         return
     for folder, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_left_by_a_system(name))
+        ours = {_RECORD} if inversions else {_RECORD, INVERSION}
+        pictures = {PurePath(file).stem for file in files if file.endswith(".png")}
         for file in sorted(files):
-            if not file.startswith("."):
+            own = PurePath(file).suffix in ours and PurePath(file).stem in pictures
+            if not is_left_by_a_system(file) and not own:
                 whole = Path(folder) / file
                 yield whole, whole.relative_to(path).as_posix()
 
 
 def _named(files: list[tuple[Path, str]]) -> list[Item]:
-    """Drops the suffix where names stay unique, else keeps it, else adds a number."""
-    plain = Counter(_stem(name).casefold() for _, name in files)
-    items, used = [], set[str]()
-    for path, full in files:
+    """Drops the suffix where names of pictures stay unique, else keeps it, else adds a number."""
+    plain = Counter(_stem(full).casefold() for _, full in files if is_picture(full))
+    used, names = set[str](), {}
+    for path, full in sorted(files, key=lambda entry: not is_picture(entry[1])):  # pictures first
         name = _stem(full)
-        if plain[name.casefold()] > 1:
-            name = f"{name}_{PurePath(full).suffix[1:]}" if PurePath(full).suffix else name
-        base, number = name, 1
+        taken = plain[name.casefold()] > (1 if is_picture(full) else 0)
+        if taken and PurePath(full).suffix:
+            name = f"{name}_{PurePath(full).suffix[1:]}"
+        base, number = printable(name), 1
+        name = base
         while name.casefold() in used:  # the results may lie on a disk that ignores case
             number += 1
             name = f"{base}_{number}"
         used.add(name.casefold())
-        items.append(Item(path, name))
-    return items
+        names[path] = name
+    return [Item(path, names[path]) for path, _ in files]
 
 
 def _stem(name: str) -> str:
     return str(PurePath(name).with_suffix("").as_posix())
-
-
-def _check_reader(data: bytes, path: Path) -> None:
-    """Registers a HEIC reader with Pillow; raises ValueError where none is installed."""
-    if data[4:8] != b"ftyp" or data[8:12] not in _HEIC or ".heic" in Image.registered_extensions():
-        return
-    if importlib.util.find_spec("pillow_heif") is None:
-        raise ValueError(
-            f"{path}: a HEIC picture, which needs a reader: convert it to JPEG, or pip install "
-            "pillow-heif"
-        )
-    importlib.import_module("pillow_heif").register_heif_opener()
-
-
-def _check_size(data: bytes, path: Path) -> None:
-    """Refuses oversized pictures by their header, before a pixel is decoded."""
-    size = "too many"
-    try:
-        with _FILTERS, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(data)) as picture:
-                width, height = picture.size
-        if max(width, height) <= LARGEST_SIDE:
-            return
-        size = f"{width} x {height}"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        size = next(iter(re.findall(r"\d+", str(error))), size)
-    except DECODING_ERRORS:
-        return  # decode_image says what is wrong with it
-    raise ValueError(
-        f"{path}: {size} pixels; expected at most {LARGEST_SIDE} a side and "
-        f"{(Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels: scale it down"
-    )

@@ -17,6 +17,8 @@ def in_order(
     *,
     threads: int,
     ahead: int,
+    weight: Callable[[Element], int] = lambda _: 0,
+    heaviest: int = 1,
 ) -> "Iterator[tuple[Element, Future[Result]]]":
     """Runs `work` on elements in a thread pool and yields each with its future, in their order.
 
@@ -25,14 +27,23 @@ def in_order(
         work: called in a worker thread; what it raises is in the future.
         threads: size of the pool; each worker starts with one torch thread.
         ahead: elements submitted beyond the one that is yielded; bounds the memory.
+        weight: what the result of an element takes of the memory.
+        heaviest: the sum of weights that are submitted at a time; one element may exceed it alone.
     """
     waiting: deque[tuple[Element, Future[Result]]] = deque()
+    weights: deque[int] = deque()
     pool = _pool(threads)
     try:
         for element in elements:
+            added = weight(element)
+            while waiting and sum(weights) + added > heaviest:
+                yield waiting.popleft()
+                weights.popleft()
             waiting.append((element, pool.submit(work, element)))
+            weights.append(added)
             if len(waiting) > ahead:
                 yield waiting.popleft()
+                weights.popleft()
         while waiting:
             yield waiting.popleft()
     finally:
@@ -90,14 +101,26 @@ class BackgroundWriter:
         settle(future)
 
 
-def batched(elements: Iterable[Element], size: int) -> Iterator[list[Element]]:
-    """Splits elements into lists of `size`; the last one may be shorter."""
-    batch = []
+def batched(
+    elements: Iterable[Element],
+    size: int,
+    *,
+    weight: Callable[[Element], int] = lambda _: 0,
+    heaviest: int = 1,
+) -> Iterator[list[Element]]:
+    """Splits elements into lists of `size`, shorter where weights exceed `heaviest`."""
+    batch: list[Element] = []
+    held = 0
     for element in elements:
+        added = weight(element)
+        if batch and held + added > heaviest:
+            yield batch
+            batch, held = [], 0
         batch.append(element)
+        held += added
         if len(batch) == size:
             yield batch
-            batch = []
+            batch, held = [], 0
     if batch:
         yield batch
 

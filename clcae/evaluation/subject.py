@@ -1,28 +1,25 @@
 """The subject of an evaluation: a method on a source of pictures, or two folders of pictures."""
 
 import hashlib
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from clcae.data.folder import ImageFolder
-from clcae.data.pictures import find_items
+from clcae.data.pictures import find_items, is_picture
 from clcae.data.sources import ImageSource
 from clcae.evaluation.preparation import Size, size_text
 from clcae.evaluation.protocol import Protocol
 from clcae.evaluation.tally import RECONSTRUCTION, Observations
-from clcae.images import DECODING_ERRORS, read_image
+from clcae.images import read_image
 from clcae.methods.interface import InversionMethod
+from clcae.picture_file import look, room_for
 
 LARGEST_BATCH = 64
 BATCH_OF_FILES = 16
-ENOUGH = 1 << 16  # bytes that hold the header of a picture
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,8 @@ def folder_subject(
 class PairedFolders:
     """Reads pairs of reconstruction and original from two folders.
 
-    Files belong together where their paths below the folders are the same, endings aside. As an
+    Pictures belong together where their paths below the folders are the same, endings aside; other
+    files are left out, such as the inversion files and settings of invert.py. As an
     image source it gives both pictures on each other, [N, 6, H, W]: `observe` parts them again.
 
     Raises:
@@ -147,8 +145,7 @@ class PairedFolders:
     space = "files"
 
     def __init__(self, *, reconstructions: str, originals: str) -> None:
-        made = {item.name: item.path for item in find_items([reconstructions])}
-        given = {item.name: item.path for item in find_items([originals])}
+        made, given = _pictures_in(reconstructions), _pictures_in(originals)
         lonely = [
             f"{len(names)} of {len(files)} in {folder} have no partner ({', '.join(sorted(names))})"
             for folder, files, names in (
@@ -177,11 +174,12 @@ class PairedFolders:
         stacked = []
         for index in torch.as_tensor(indices).tolist():
             name, made, given = self.pairs[index]
-            pair = read_image(made), read_image(given)
-            if pair[0].shape != pair[1].shape:
-                sizes = [f"{p.shape[-2]} x {p.shape[-1]}" for p in pair]
-                raise ValueError(f"{name} is {sizes[0]}, its original {sizes[1]}")
-            stacked.append(torch.cat(pair))
+            with room_for(look(made, name=made).pixels + look(given, name=given).pixels):
+                pair = read_image(made), read_image(given)
+                if pair[0].shape != pair[1].shape:
+                    sizes = [f"{p.shape[-2]} x {p.shape[-1]}" for p in pair]
+                    raise ValueError(f"{name} is {sizes[0]}, its original {sizes[1]}")
+                stacked.append(torch.cat(pair))
         return torch.stack(stacked)
 
     @staticmethod
@@ -269,28 +267,24 @@ def _check_equal(source: PairedFolders, sizes: list[Size]) -> None:
     raise ValueError(f"pictures are {found}: expected one size of all pictures")
 
 
+def _pictures_in(folder: str) -> dict[str, Path]:
+    """Lists the pictures of a folder by their names."""
+    return {item.name: item.path for item in find_items([folder]) if is_picture(item.path.name)}
+
+
 def _sizes_in(source: ImageFolder) -> Iterator[Size]:
-    names = [source.name(index) for index in range(len(source))]
-    if source.root.is_dir():
-        yield from (size for name in names if (size := _size_of(source.root / name)))
-        return
-    with zipfile.ZipFile(source.root) as archive:
-        for name in names:
-            try:
-                with archive.open(name) as entry:
-                    start = entry.read(ENOUGH)
-            except (zipfile.BadZipFile, OSError, EOFError, RuntimeError):
-                continue
-            if size := _size_of(BytesIO(start)):
-                yield size
+    for index in range(len(source)):
+        try:
+            yield source.header(index).size
+        except (ValueError, OSError):
+            continue  # reading says what is wrong with it
 
 
-def _size_of(file: Path | BytesIO) -> Size | None:
-    """Reads height and width from a header; None where it is no picture's."""
+def _size_of(file: Path) -> Size | None:
+    """Reads height and width, upright, from a header; None where it is no picture's."""
     try:
-        with Image.open(file) as picture:
-            return picture.height, picture.width
-    except DECODING_ERRORS:
+        return look(file, name=file).size
+    except (ValueError, OSError):
         return None
 
 
@@ -310,7 +304,5 @@ def _files(source: ImageSource) -> list[Path]:
     if isinstance(source, PairedFolders):
         return [path for _, *pair in source.pairs for path in pair]
     if isinstance(source, ImageFolder):
-        if not source.root.is_dir():
-            return [source.root]
-        return [source.root / source.name(index) for index in range(len(source))]
+        return source.files()
     return []

@@ -7,8 +7,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clcae import faces
-from clcae.data.pictures import Item, read_photograph
+from clcae.data.pictures import Item
 from clcae.faces import Crop, CropFolder, Detector
+from clcae.images import read_image
 from clcae.photographs.frames import open_frames
 from clcae.photographs.passes import Account, read_ahead
 
@@ -35,17 +36,17 @@ class FaceAligner:
                     self.account.kept.append(item.name)
                 else:
                     waiting.append(item)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 self.account.skip(item.path, error)
         bar = tqdm(waiting, unit="photograph", disable=None)
-        for item, image in read_ahead(bar, read_photograph, self.account, ahead=AHEAD):
+        for item, image in read_ahead(bar, read_image, self.account, ahead=AHEAD):
             image = image.to(self.device)
             try:
                 crops = self._crops(image, item)
                 if crops:
                     self.folder.write(item.name, item.path, image, crops)
                     self.account.done.append(item.name)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 self.account.skip(item.path, error)
 
     def _crops(
@@ -92,7 +93,7 @@ class FaceAligner:
             aligned = all(faces.is_aligned(quad, *size) for quad in quads)
             take = faces.take_whole if aligned else faces.take_crop
             bar = tqdm([i for i in waiting if i in found], unit="frame", desc="crops", disable=None)
-            for item, image in read_ahead(bar, read_photograph, account, ahead=AHEAD):
+            for item, image in read_ahead(bar, read_image, account, ahead=AHEAD):
                 crop = take(image.to(self.device), found[item], size=folder.size)
                 source, frame = origins[item]
                 folder.write(f"{name}/{item.name}", source, image, [(0, crop)], frame=frame)
@@ -102,7 +103,7 @@ class FaceAligner:
         """Smooths the landmarks [5, 2] of one face in all readable frames; returns their size."""
         seen, sizes = {}, set()
         bar = tqdm(frames, unit="frame", desc="faces", disable=None)
-        for item, image in read_ahead(bar, read_photograph, self.account, ahead=AHEAD):
+        for item, image in read_ahead(bar, read_image, self.account, ahead=AHEAD):
             seen[item] = self.detector.detect(image.to(self.device))
             sizes.add((image.shape[-2], image.shape[-1]))
         if not seen:

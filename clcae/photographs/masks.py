@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clcae.data.pictures import read_photograph
+from clcae.images import read_image
 from clcae.photographs.cutouts import Size
 
 
@@ -79,7 +79,7 @@ def read_mask(text: str, *, feather: int) -> Mask:
     path = Path(text)
     if not path.is_file():
         raise FileNotFoundError(f"--mask {text}: no such file, and no box x0,y0,x1,y1")
-    painted = feathered((read_photograph(path).mean(dim=0) + 1) / 2, feather)
+    painted = feathered((read_image(path).mean(dim=0) + 1) / 2, feather)
     return Mask(None, painted, feather, hashlib.sha256(path.read_bytes()).hexdigest())
 
 

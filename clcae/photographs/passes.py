@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from clcae.data.pictures import Item
+from clcae.data.pictures import Item, pixels_of
 from clcae.data.threads import BackgroundWriter, batched, in_order
 from clcae.methods.interface import InversionMethod
 from clcae.methods.inversion_file import Maker
 from clcae.photographs.reader import Photograph, Stored
+from clcae.picture_file import largest_pixels
 from clcae.pretrained.assets import is_shipped
 from clcae.pretrained.loading import load_method
 from clcae.stylegan2.compilation import compiled
@@ -76,13 +77,23 @@ def read_ahead(
         threads: reading at once.
         ahead: files read beyond the one that is yielded; bounds the memory.
     """
-    for item, future in in_order(items, lambda i: read(i.path), threads=threads, ahead=ahead):
+    reading = in_order(
+        items,
+        lambda item: read(item.path),
+        threads=threads,
+        ahead=ahead,
+        weight=lambda item: pixels_of(item.path),
+        heaviest=largest_pixels(),
+    )
+    for item, future in reading:
         try:
             result = future.result()
         except (ValueError, OSError) as error:
             account.skip(item.path, error)
         else:
             yield item, result
+            del result
+        del future  # and with it what was read
 
 
 def open_method(
@@ -165,13 +176,22 @@ def pass_over(
 
         files = read_ahead(todo, read, account, threads=min(THREADS, 4), ahead=ahead)
         parts = ((item, given, part) for item, given in files for part in given.parts)
-        batches = batched(parts, batch_size or min(16, method.generator.at_once))
+        batches = batched(
+            parts,
+            batch_size or min(16, method.generator.at_once),
+            weight=lambda entry: _kept(entry[1]) if entry[2] is entry[1].parts[0] else 0,
+            heaviest=largest_pixels(),
+        )
         on_cpu = method.device.type == "cpu"
         of_file: list[Result] = []
+        kept = 0  # pixels of photographs that are being written
         for batch, results in _computed(batches, compute, lanes=2 if on_cpu else 1):
             for (item, given, _), result in zip(batch, results, strict=True):
                 of_file.append(result)
                 if len(of_file) == len(given.parts):
+                    if (kept := kept + _kept(given)) > largest_pixels():
+                        writer.wait()
+                        kept = _kept(given)
                     names = part_names(item.name, len(of_file))
                     writer.add(partial(write, item, names, given, of_file), partial(settle, item))
                     of_file = []
@@ -179,6 +199,12 @@ def pass_over(
     if count:
         print(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s)")
     return account.report()
+
+
+def _kept(given: Given) -> int:
+    """Counts the pixels of a photograph that is kept whole."""
+    image = given.image if isinstance(given, Photograph) else None
+    return 0 if image is None else image[0].numel()
 
 
 def _computed(

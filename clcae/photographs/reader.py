@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clcae.data.pictures import Item, read_photograph
+from clcae.data.pictures import Item
 from clcae.faces import Which, align_face, choose, mtcnn_detector
-from clcae.images import to_uint8
+from clcae.images import read_image, to_uint8
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, check_fit, check_origin, load_inversion
 from clcae.photographs.cutouts import Cutout, Size, cut_middle
@@ -93,7 +93,7 @@ class Reader:
             check_origin(origin, self.maker)
             check_fit(inversion, self.expected)
             return Stored([inversion])
-        image = read_photograph(path)
+        image = read_image(path)
         cutouts = [cut_middle(image, self.shape)] if self.faces is None else self._faces(image)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -110,9 +110,10 @@ def test_damaged_zip_entry_is_named(tmp_path: Path) -> None:
 def test_oversized_zip_entry_is_not_inflated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = ImageFolder(root=archive(tmp_path / "a.zip", {"a.png": encoded(picture())}), size=4)
-    monkeypatch.setattr("clcae.data.folder._MAX_ENTRY_BYTES", 10)
-    with pytest.raises(ValueError, match=r"a\.png: larger than"):
+    data = encoded(picture()) + bytes(2 << 20)
+    source = ImageFolder(root=archive(tmp_path / "b.zip", {"a.png": data}), size=4)
+    monkeypatch.setenv("CLCAE_MAX_PICTURE_MIB", "1")
+    with pytest.raises(ValueError, match=r"a\.png: 3 MiB, larger than .*PICTURE_MIB=3 allows"):
         source.images([0])
 
 
