@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,15 +97,83 @@ def check_regular(path: str | Path) -> None:
         raise ValueError(f"{path}: {_kind(Path(path))}, not a file; expected a regular file")
 
 
+@contextmanager
+def locked(
+    folder: Path,
+    *,
+    waits: Callable[[], object] = lambda: None,
+) -> Iterator[bool]:
+    """Locks a folder, which is made if missing, against other processes while the block runs.
+
+    Args:
+        folder: the folder; another process may remove it at the end of its own block.
+        waits: called once if another process holds the lock.
+
+    Yields:
+        Whether the lock is held: False where the system or the disk has no locks.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = None if fcntl is None else os.open(folder, os.O_RDONLY)
+        try:
+            held = handle is not None and _lock(handle, waits)
+            if held and handle is not None and not _is_at(handle, folder):
+                continue  # it was removed by the process that held the lock
+            yield held
+            return
+        finally:
+            if handle is not None:
+                os.close(handle)  # and with it the lock
+
+
+def is_locked(folder: Path) -> bool:
+    """Tests whether another process holds a folder by `locked`; False where there are no locks."""
+    if fcntl is None:
+        return False
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno == errno.EWOULDBLOCK
+    else:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, waits: Callable[[], object]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno != errno.EWOULDBLOCK:
+            return False  # a network disk without locks
+        waits()
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return True
+
+
+def _is_at(handle: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
 def sha256(path: str | Path) -> str:
     """Computes the SHA-256 digest of a file, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """Lists temporary files of `replacing` below a folder, which a killed process left behind."""
-    return [path for path in folder.rglob(".*.partial") if _TEMPORARY.fullmatch(path.name)]
+def leftovers(folder: Path, pattern: str = "*") -> list[Path]:
+    """Lists temporary files of `replacing` below a folder, which a killed process left behind.
+
+    Args:
+        folder: looked through with all below it.
+        pattern: of the names of the files that were to be written.
+    """
+    found = folder.rglob(f".{pattern}.partial")
+    return [path for path in found if _TEMPORARY.fullmatch(path.name)]
 
 
 def _synchronize(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,25 +68,42 @@ def evaluate(config: Mapping[str, Any], *, data: str, device: torch.device) -> l
         extra=extra,
         results=Path(config["results"]),
         save=Path(config["save"]) if config["save"] else None,
+        again=config["again"],
     )
     done = {} if config["again"] else distributed.on_main(evaluation.finished)
     spaces = [space for space in subject.spaces if space not in done]
     if distributed.is_main():
         _announce(evaluation, [s for s in subject.spaces if s in done], config)
     if spaces:
-        quiet = None if distributed.is_main() else True  # None: by the terminal
-        with tqdm(total=len(subject.source), unit="image", disable=quiet) as bar:
-            finish = evaluation.run(
-                spaces,
-                rank=distributed.rank(),
-                world_size=distributed.world_size(),
-                num_parts=config["num_parts"],
-                save_every=config["save_every"],
-                progress=lambda count: bar.update(count * distributed.world_size()),
-            )
-        distributed.barrier()
-        done |= distributed.on_main(finish)
+        with ExitStack() as stack:
+
+            def wait() -> dict[str, Row]:
+                stack.enter_context(evaluation.alone(spaces))
+                return {} if config["again"] else evaluation.finished()
+
+            done |= distributed.on_main(wait)  # another process may have measured them meanwhile
+            if not all(space in done for space in spaces):
+                done |= _measured(evaluation, spaces, config)
     return [done[space] for space in subject.spaces]
+
+
+def _measured(
+    evaluation: Evaluation, spaces: Sequence[str], config: Mapping[str, Any]
+) -> dict[str, Row]:
+    """Measures spaces in all processes; the rows by space."""
+    quiet = None if distributed.is_main() else True  # None: by the terminal
+    with tqdm(total=len(evaluation.subject.source), unit="image", disable=quiet) as bar:
+        finish = evaluation.run(
+            spaces,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            num_parts=config["num_parts"],
+            save_every=config["save_every"],
+            progress=lambda count: bar.update(count * distributed.world_size()),
+        )
+    distributed.barrier()
+    rows: dict[str, Row] = distributed.on_main(finish)
+    return rows
 
 
 def report(rows: Sequence[Row], results: str) -> int:

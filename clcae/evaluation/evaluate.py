@@ -8,7 +8,9 @@ and undone, for what LEC (e4e, section 5.3) and an editing FID (StyleRes, sectio
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +25,10 @@ from clcae.evaluation.networks import Networks
 from clcae.evaluation.preparation import Size
 from clcae.evaluation.protocol import EditSpec, Protocol, build_measures
 from clcae.evaluation.rows import Row, append_rows, read_rows, source_commit
-from clcae.evaluation.sharded import EvaluationPass, read_batches
+from clcae.evaluation.sharded import EvaluationPass, collect_unfinished, read_batches
 from clcae.evaluation.subject import PairedFolders, Subject
 from clcae.evaluation.tally import RECONSTRUCTION, Observations, Pair, codes_of, unedited_of
+from clcae.files import leftovers, locked
 from clcae.methods.interface import Inversion, InversionMethod, Move
 from clcae.metrics.cost import count_operations, count_parameters, time_per_image, timing_words
 from clcae.stylegan2 import LatentSpace
@@ -136,6 +139,7 @@ class Evaluation:
         extra: for every row.
         results: file of the rows.
         save: folder for the reconstructions; None keeps none.
+        again: append rows even if the results have them.
     """
 
     def __init__(
@@ -149,9 +153,11 @@ class Evaluation:
         extra: Mapping[str, Any],
         results: Path,
         save: Path | None,
+        again: bool = False,
     ) -> None:
         self.subject, self.protocol, self.extra = subject, protocol, extra
         self.results, self.save, self.device = results, save, networks.device
+        self.again = again
         files = _file_digests(protocol)
         self.edits: dict[str, EditMoves] = {}
         labels: dict[str, Label] = {}
@@ -198,6 +204,35 @@ class Evaluation:
         rows = read_rows(self.results)
         return {row.space: row for row in rows if row.extra.get("digest") == self.digest}
 
+    @contextmanager
+    def alone(self, spaces: Sequence[str]) -> Iterator[None]:
+        """Waits until no other process measures these spaces; removes what killed ones left."""
+        parts = self._parts(spaces)
+
+        def waits() -> None:
+            print(
+                f"another process measures this into {self.results}: waiting for it",
+                file=sys.stderr,
+            )
+
+        with locked(parts, waits=waits) as held:
+            if held:
+                pictures = leftovers(self.save, "*.png") if self.save else []
+                for leftover in [*leftovers(parts), *pictures]:
+                    leftover.unlink(missing_ok=True)
+                collect_unfinished(parts.parent)
+            try:
+                yield
+            finally:
+                for folder in (parts, parts.parent):
+                    with suppress(OSError):  # it is not empty
+                        folder.rmdir()
+
+    def _parts(self, spaces: Sequence[str]) -> Path:
+        """Returns the folder of unfinished parts."""
+        own = _sha256({"digest": self.digest, "spaces": list(spaces), "save": str(self.save)})
+        return self.results.with_name(f"{self.results.name}.unfinished") / own[:16]
+
     def run(
         self,
         spaces: Sequence[str],
@@ -213,7 +248,6 @@ class Evaluation:
         One process calls the result when all have done their share: it makes the rows and appends
         them to the results.
         """
-        own = _sha256({"digest": self.digest, "spaces": list(spaces), "save": str(self.save)})
         subject, observe = self.subject, PairedFolders.observe
         if subject.method is not None:
             observe = MethodObserver(
@@ -228,7 +262,7 @@ class Evaluation:
             observe=observe,
             measures=self.measures,
             batch_size=subject.batch_size,
-            folder=self.results.with_name(f"{self.results.name}.unfinished") / own[:16],
+            folder=self._parts(spaces),
             device=self.device,
             num_parts=num_parts,
             save_every=save_every,
@@ -256,7 +290,11 @@ class Evaluation:
         if self.protocol.timed_batch is not None:
             rows = self._with_costs(rows, batch=self.protocol.timed_batch)
         rows = {space: self._with_missing(row) for space, row in rows.items()}
-        append_rows(list(rows.values()), self.results)
+        append_rows(
+            list(rows.values()),
+            self.results,
+            unless=lambda row: not self.again and row.extra.get("digest") == self.digest,
+        )
         done.clear()
         return rows
 

@@ -6,11 +6,10 @@ no infinity and no NaN: a value that is not finite is written as null and read a
 
 import json
 import math
-import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,13 +17,8 @@ from typing import Any
 
 import torch
 
-from clcae.files import replacing
+from clcae.files import locked, replacing
 from clcae.quoting import listing, one_line, parse_json
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 PACKAGES = ("numpy", "torchvision", "pillow", "torch-fidelity", "lpips", "facenet-pytorch")
 
@@ -90,17 +84,32 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def append_rows(rows: Sequence[Row], path: str | Path) -> None:
+def append_rows(
+    rows: Sequence[Row],
+    path: str | Path,
+    *,
+    unless: Callable[[Row], bool] = lambda _: False,
+) -> None:
     """Appends rows to a file of rows, or begins one; an interruption leaves it as it was.
 
     Several processes may append at once. Lines that are there stay as they are, byte for byte.
+
+    Args:
+        rows: appended in this order.
+        path: the file.
+        unless: called with each row in the file; where it is true of one, no row of its space is
+            appended.
 
     Raises:
         ValueError: if the file there is damaged, or a row holds what JSON cannot.
     """
     path = Path(path)
-    with _locked(path):
+    with locked(path.parent):
         earlier = read_rows(path) if path.exists() and path.stat().st_size else []
+        there = {row.space for row in earlier if unless(row)}
+        rows = [row for row in rows if row.space not in there]
+        if not rows:
+            return
         if path.suffix != ".jsonl":
             write_rows([*earlier, *rows], path)
             return
@@ -131,25 +140,6 @@ def read_rows(path: str | Path) -> list[Row]:
         return [_row(o) for o in objects]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: not a file of rows ({one_line(error, 300)})") from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Locks a file against other processes: its folder, as a rename replaces the file itself.
-
-    Does nothing where the system, or the folder's disk, has no such locks.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a network disk without locks
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)  # and with it the lock
 
 
 def _text(rows: Sequence[Row], path: Path) -> str:

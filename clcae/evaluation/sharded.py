@@ -8,8 +8,12 @@ as sums within a network do. The folder is to be one that all processes see. A s
 tensors (safetensors) and JSON: values come back bit for bit, and nothing in it is executed.
 """
 
+import hashlib
 import json
+import logging
+import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,7 +31,7 @@ from clcae.data.sources import ImageSource
 from clcae.data.threads import BackgroundWriter, in_order
 from clcae.evaluation.rows import Row
 from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally
-from clcae.files import replacing
+from clcae.files import is_locked, replacing
 from clcae.images import write_png
 from clcae.metrics.moments import Moments
 from clcae.metrics.reservoir import Reservoir
@@ -37,7 +41,11 @@ THREADS = 2  # that read, and as many that write
 AHEAD = 2  # batches that are read before they are asked for
 PENDING = 64  # pictures that wait to be written
 RELEASE_EVERY = 128  # images; what is released has to be paged in again
-_KEY = "clcae-evaluation"
+ABANDONED = 7 * 24 * 3600  # seconds after which nobody is expected to continue
+_KEY, _DIGEST = "clcae-evaluation", "clcae-sha256"
+_OWN_FOLDER = re.compile(r"[0-9a-f]{16}")
+_OWN_FILE = re.compile(r"part-\d{3,}\.safetensors|\.part-.+\.partial")
+_log = logging.getLogger(__name__)
 
 Batch = tuple[list[str], Tensor | None, dict[str, str]]  # names, images, left out: name -> why
 
@@ -143,7 +151,10 @@ class EvaluationPass:
     def _do(self, number: int) -> None:
         batches, part = self.parts[number], Part(Tally(self.measures))
         if self.folder is not None and self._path(number).is_file():
-            part = read_part(self._path(number), self.measures)
+            try:
+                part = read_part(self._path(number), self.measures)
+            except ValueError as error:
+                _log.warning("%s: measured again", error)
         for batch in batches[: part.batches]:
             self.progress(len(batch))
         rest, saved, unreleased = batches[part.batches :], part.num_images, 0
@@ -253,8 +264,10 @@ def write_part(part: Part, path: Path) -> None:
         "num_images": part.num_images,
         "left_out": part.left_out,
     }
+    text = json.dumps(description)
+    metadata = {_KEY: text, _DIGEST: _digest(text, tensors)}
     with replacing(path) as unfinished:
-        save_file(tensors, unfinished, metadata={_KEY: json.dumps(description)})
+        save_file(tensors, unfinished, metadata=metadata)
 
 
 def read_part(path: Path, measures: Mapping[str, Measure]) -> Part:
@@ -268,8 +281,11 @@ def read_part(path: Path, measures: Mapping[str, Measure]) -> Part:
         raise FileNotFoundError(f"{path}: no such file; expected a part of an evaluation")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            description = json.loads((file.metadata() or {})[_KEY])
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if metadata[_DIGEST] != _digest(metadata[_KEY], tensors):
+            raise ValueError("its bytes have changed since they were written")
+        description = json.loads(metadata[_KEY])
         states = {
             space: {name: _unpacked(state, tensors) for name, state in metrics.items()}
             for space, metrics in description["states"].items()
@@ -285,9 +301,34 @@ def read_part(path: Path, measures: Mapping[str, Measure]) -> Part:
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path}: a damaged part of an evaluation ({reason}); delete it"
-        ) from error
+        raise ValueError(f"{path}: a damaged part of an evaluation ({reason})") from error
+
+
+def collect_unfinished(root: Path) -> None:
+    """Removes the parts of evaluations that nobody has continued for a week.
+
+    Only folders that hold nothing but parts are removed, and none that a process is working in.
+
+    Args:
+        root: the folder NAME.unfinished beside the results.
+    """
+    for folder in root.iterdir():
+        if not _OWN_FOLDER.fullmatch(folder.name) or not folder.is_dir() or is_locked(folder):
+            continue
+        inside = [path for path in folder.rglob("*") if not path.is_dir()]
+        ours = all(_OWN_FILE.fullmatch(path.name) for path in inside)
+        latest = max(path.lstat().st_mtime for path in [folder, *inside])
+        if ours and time.time() - latest > ABANDONED:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Computes sha256 over the description and the tensors of a part."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read(source: ImageSource, indices: Sequence[int]) -> Batch:

@@ -156,10 +156,13 @@ def pass_over(
     """
     account, todo = Account(), []
     for item in items:
-        if finished(item):
-            account.kept.append(item.name)
-        else:
-            todo.append(item)
+        try:
+            if finished(item):
+                account.kept.append(item.name)
+            else:
+                todo.append(item)
+        except (ValueError, OSError) as error:
+            account.skip(item.path, error)
     start = time.perf_counter()
     with (
         tqdm(total=len(todo), unit="image", disable=None) as bar,

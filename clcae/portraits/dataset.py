@@ -19,7 +19,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clcae.files import replacing
+from clcae.files import leftovers, locked, replacing, sha256
 from clcae.images import from_uint8, to_uint8
 from clcae.portraits.parameters import (
     NUM_LATENTS,
@@ -35,6 +35,7 @@ DETAIL_RATES = {"train": 0.05, "validation": 0.5, "test": 0.5}
 NUM_PEOPLE = {"train": 65536, "validation": 1024, "test": 2824}
 RENDER_BATCH = 64
 _STREAMS = {"train": 1, "validation": 2, "test": 3}
+_DIGEST_SIZE = 32  # bytes, behind the pictures of a cache
 _REPORTED = 4096  # pictures from which on the progress of drawing is printed
 # Pictures of a person are numbered below 2^24 and people below 2^32: no two share a counter.
 _PICTURE_BITS = 24
@@ -105,9 +106,8 @@ class PortraitImages:
         """Returns images [N, 3, size, size] in [-1, 1]; the first call draws the whole cache."""
         if self._pixels is None:
             path = self.cache / self._file_name()
-            if not path.exists():
-                with replacing(path) as partial:
-                    self._write(partial)
+            if not path.exists() or not _is_whole(path):
+                self._draw(path)
             # A copy-on-write map: torch has no read-only tensors and warns of read-only arrays.
             self._pixels = torch.from_numpy(np.load(path, mmap_mode="c"))
         return from_uint8(self._pixels[self._checked(indices)])
@@ -150,6 +150,25 @@ class PortraitImages:
         """Names a picture in reports: "test/00042"."""
         return f"{self.split}/{index:05d}"
 
+    def _draw(self, path: Path) -> None:
+        """Draws the cache; waits for another process that draws into the same folder."""
+
+        def waits() -> None:
+            print(f"another process draws portraits into {self.cache}: waiting", file=sys.stderr)
+
+        with locked(self.cache, waits=waits) as held:
+            for leftover in leftovers(self.cache, "portraits_*.npy") if held else ():
+                leftover.unlink(missing_ok=True)
+            if path.exists() and _is_whole(path):
+                return
+            if path.exists():
+                print(f"{path} is damaged: drawn again", file=sys.stderr)
+            with replacing(path) as partial:
+                self._write(partial)
+                digest = sha256(partial)
+                with partial.open("ab") as file:
+                    file.write(bytes.fromhex(digest))
+
     def _write(self, path: Path) -> None:
         """Draws all pictures into a numpy file."""
         count = len(self)
@@ -185,6 +204,17 @@ class PortraitImages:
         if outside.numel():
             raise IndexError(f"index {int(outside[0])} is out of range for {len(self)} portraits")
         return rows
+
+
+def _is_whole(path: Path) -> bool:
+    """Compares a cache with the digest at its end."""
+    with path.open("rb") as file:
+        rest = path.stat().st_size - _DIGEST_SIZE
+        digest = hashlib.sha256()
+        while rest > 0 and (block := file.read(min(rest, 1 << 20))):
+            digest.update(block)
+            rest -= len(block)
+        return file.read() == digest.digest()
 
 
 def _splitmix(counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
