@@ -72,6 +72,7 @@ MEBIBYTES = "CLCAE_MAX_PICTURE_MIB"
 _DEFAULTS = {MEGAPIXELS: 89, MEBIBYTES: 512}
 _LARGEST_SIDE = 16384  # pixels, at the default number of megapixels
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_END = 64  # bytes
 _TURNED = range(5, 9)  # EXIF orientations that swap height and width
 _ORIENTATION = 0x0112
 
@@ -165,6 +166,25 @@ def look(source: Path | IO[bytes], *, name: object) -> Header:
         except DECODING_ERRORS:
             pass  # decoding says what is wrong with it
         return Header((height, width), height * width)
+
+
+def seems_cut(path: Path) -> bool:
+    """Tests the end of a PNG, JPEG or WebP file for what a file that was cut short lacks.
+
+    A file that only seems cut may have other data behind the picture; decoding it tells.
+    """
+    with path.open("rb") as file:
+        start = file.read(12)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _END, 0))
+        end = file.read()
+    if start.startswith(b"\x89PNG"):
+        return b"IEND" not in end
+    if start.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in end
+    if start.startswith(b"RIFF"):
+        return size < int.from_bytes(start[4:8], "little") + 8
+    return False
 
 
 class _Room:

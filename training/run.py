@@ -1,7 +1,7 @@
 """Runs what a configuration describes: its stages in order, then its final report."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any, get_args
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from clcae.data.sources import FileSource
 from training import distributed
-from training.errors import UsageError
+from training.errors import UsageError, UserError
 from training.iteration import Precision
 from training.logger import Logger
 from training.optim import ExponentialAverage
@@ -23,6 +24,7 @@ from training.trainer import StageSettings, Trainer, load_finished
 
 # Root keys that the run reads itself; every other root key describes a part.
 OWN_KEYS = {"run", "seed", "device", "paths", "trainer", "optim", "stages", "report"}
+PICTURES = {"data", "validation", "test"}  # parts that may be folders of pictures
 # Keys of the section `trainer`: of the process, and of a stage.
 PROCESS_KEYS = {"suffix", "threads", "tf32", "progress", "debug"}
 LOOP_KEYS = {entry.name for entry in dataclasses.fields(StageSettings)}
@@ -69,6 +71,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             seed=config["seed"],
         )
         run = _Run(config=config, run_state=run_state, parts=parts, logger=logger, device=device)
+        distributed.on_main(lambda: run.check_pictures(loops))
         reports = {name: run.stage(name, stage, loops[name]) for name, stage in stages.items()}
         return {"run": str(folder), "stages": reports, "report": run.report()}
 
@@ -82,6 +85,27 @@ class _Run:
     parts: Parts
     logger: Logger
     device: torch.device
+
+    def check_pictures(self, loops: Mapping[str, StageSettings]) -> None:
+        """Looks over the picture files before the first stage: the last one would wait for it.
+
+        Raises:
+            UserError: if some cannot be read, with their count and the first of them.
+        """
+        stages = {name: self.run_state.stage(name, keep_last=1) for name in loops}
+        if all(stage.finished() is not None for stage in stages.values()):
+            return
+        used = set(_parts_in(self.config))
+        for key in sorted(PICTURES & used & self.parts.config.keys()):
+            source = self.parts[key]
+            if not isinstance(source, FileSource):
+                continue
+            faults = list(source.faults())
+            if faults:
+                raise UserError(
+                    f"{key}: {len(faults)} of {len(source)} pictures cannot be read: "
+                    f"{faults[0][1]}{' ...' if faults[1:] else ''}; remove or replace them"
+                )
 
     def stage(
         self, name: str, stage: Mapping[str, Any], settings: StageSettings
@@ -153,6 +177,17 @@ class _Run:
                 kind = type(schedules[key]).__name__
                 raise UsageError(f"{at}: {kind} needs a task with a monitored value")
         return optimizers, schedules
+
+
+def _parts_in(node: Any) -> Iterator[str]:
+    """Yields the names of the parts that a node refers to, at any depth."""
+    if isinstance(node, Mapping):
+        if "_part_" in node:
+            yield node["_part_"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _parts_in(value)
 
 
 def _checked_stages(config: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

@@ -37,6 +37,7 @@ from clcae.picture_file import (
     look,
     opened,
     room_for,
+    seems_cut,
 )
 
 _HEADER = 1 << 16  # bytes of an entry that tell the size of most pictures
@@ -124,10 +125,15 @@ class ImageFolder:
         return self._files.header(self._files.names[index])
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        """Looks over the headers of all files; yields the name of each faulty one and why."""
-        for index in range(len(self)):
+        """Looks over the headers of all files; yields the name of each faulty one and why.
+
+        Files of a folder that seem to be cut short are decoded.
+        """
+        for index, name in enumerate(self._files.names):
             try:
                 self.header(index)
+                if self.root.is_dir() and seems_cut(self.root / name):
+                    self.images([index])
             except (ValueError, OSError) as error:
                 yield self.name(index), str(error)
 

@@ -1,6 +1,6 @@
-"""The interface of a data set of images, and one in memory."""
+"""The interfaces of data sets of images, and one in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,6 +23,15 @@ class ImageSource(Protocol):
 
     def name(self, index: int) -> str:
         """Names an image in reports and result files."""
+        ...
+
+
+@runtime_checkable
+class FileSource(ImageSource, Protocol):
+    """Images that are read from files, which may be damaged."""
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Looks over the headers of all files; yields the name of each faulty one and why."""
         ...
 
 
