@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import re
 import struct
 import threading
 import zlib
@@ -65,6 +66,7 @@ DECODING_ERRORS = (
     MemoryError,
     struct.error,
     zlib.error,
+    Image.DecompressionBombError,
 )
 
 MEGAPIXELS = "CLCAE_MAX_MEGAPIXELS"
@@ -145,6 +147,9 @@ def opened(source: Path | IO[bytes], *, name: object) -> Iterator[Image.Image]:
             stream = source
         try:
             picture = stack.enter_context(_identified(stream, name))
+        except Image.DecompressionBombError as error:  # of plugins that look for themselves
+            found = int(next(iter(re.findall(r"\d+", str(error))), largest_pixels()))
+            raise _oversized(f"{name}: {found} pixels", found) from error
         except DECODING_ERRORS as error:
             raise unreadable(error, name) from error
         _check_pixels(picture, name)
@@ -160,8 +165,10 @@ def look(source: Path | IO[bytes], *, name: object) -> Header:
     with opened(source, name=name) as picture:
         height, width = picture.height, picture.width
         try:
-            # The method of a PNG file would decode it, to look for EXIF behind the pixels.
-            if Image.Image.getexif(picture).get(_ORIENTATION) in _TURNED:
+            # The method of a PNG file would decode it, to look for EXIF behind the pixels. Of TIFF
+            # files Pillow gives the upright size already.
+            turned = Image.Image.getexif(picture).get(_ORIENTATION) in _TURNED
+            if turned and picture.format != "TIFF":
                 height, width = width, height
         except DECODING_ERRORS:
             pass  # decoding says what is wrong with it
@@ -235,6 +242,8 @@ def _identified(stream: IO[bytes], name: object) -> Image.Image:
     start = stream.read(16)
     if not start:
         raise ValueError("an empty file")
+    if Image.MAX_IMAGE_PIXELS is not None and largest_pixels() > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = largest_pixels()  # Pillow's own bound, which some plugins check
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
         _register_heic()
     for kind in FORMATS:
@@ -261,15 +270,23 @@ def _register_heic() -> None:
 
 def _check_pixels(picture: Image.Image, name: object) -> None:
     width, height = picture.size
-    largest = largest_pixels()
-    side = round(_LARGEST_SIDE * (largest / (_DEFAULTS[MEGAPIXELS] * 10**6)) ** 0.5)
-    if width * height > largest or max(width, height) > side:
-        needed = max(width * height, largest * max(width, height, side) ** 2 // side**2)
-        raise OversizedError(
-            f"{name}: {width} x {height} pixels; expected at most {side} a side and "
-            f"{largest // 10**6} megapixels: scale it down, or allow it by the environment "
-            f"variable {MEGAPIXELS}={-(-needed // 10**6) + 1}"
-        )
+    side = _largest_side()
+    if width * height > largest_pixels() or max(width, height) > side:
+        beyond = max(max(width, height) / side, 1) ** 2
+        needed = max(width * height, round(largest_pixels() * beyond))
+        raise _oversized(f"{name}: {width} x {height} pixels", needed)
+
+
+def _largest_side() -> int:
+    return round(_LARGEST_SIDE * (_setting(MEGAPIXELS) / _DEFAULTS[MEGAPIXELS]) ** 0.5)
+
+
+def _oversized(what: str, needed: int) -> OversizedError:
+    return OversizedError(
+        f"{what}; expected at most {_largest_side()} a side and {_setting(MEGAPIXELS)} megapixels: "
+        f"scale it down, or allow it by the environment variable "
+        f"{MEGAPIXELS}={-(-needed // 10**6) + 1}"
+    )
 
 
 def unreadable(error: Exception, name: object) -> ValueError:

@@ -9,6 +9,7 @@ of images become names of results.
 import logging
 import lzma
 import os
+import struct
 import threading
 import zipfile
 import zlib
@@ -51,6 +52,9 @@ _ENTRY_ERRORS = (
     RuntimeError,
     NotImplementedError,
     KeyError,
+    ValueError,
+    OverflowError,
+    struct.error,
 )
 _log = logging.getLogger(__name__)
 
@@ -215,7 +219,7 @@ class _ZipFiles:
                 raise ValueError(f"{path}: entry {name!r} leads out of the archive")
 
     def opened(self, name: str) -> AbstractContextManager[Image.Image]:
-        if self._archive_of_this_process().getinfo(self._entries[name]).file_size > _LARGE:
+        if self._size(name) > _LARGE:
             self.header(name)  # refuses what is too large before it is inflated
         return opened(BytesIO(self._read(name, -1)), name=f"{self.path}/{name}")
 
@@ -228,18 +232,23 @@ class _ZipFiles:
         except ValueError:  # the header of some lies further behind
             return look(BytesIO(self._read(name, -1)), name=label)
 
+    def _size(self, name: str) -> int:
+        """Returns the number of bytes that an entry claims to have."""
+        with self._lock:
+            return self._archive_of_this_process().getinfo(self._entries[name]).file_size
+
     def _read(self, name: str, count: int) -> bytes:
         """Inflates the first bytes of an entry; -1 is all of it."""
         label = f"{self.path}/{name}"
+        check_bytes(self._size(name), label)
         try:
             with self._lock:
                 archive = self._archive_of_this_process()
                 entry = archive.getinfo(self._entries[name])
-                check_bytes(entry.file_size, label)
                 with archive.open(entry) as file:
                     return file.read(count)
         except _ENTRY_ERRORS as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"{label}: cannot be read ({reason}); expected an undamaged, unencrypted entry"
             ) from error
@@ -248,7 +257,7 @@ class _ZipFiles:
         if self._archive is None or self._process != os.getpid():
             try:
                 self._archive = zipfile.ZipFile(self.path)
-            except (zipfile.BadZipFile, OSError) as error:
+            except _ENTRY_ERRORS as error:
                 raise ValueError(
                     f"{self.path}: not a readable zip archive ({error}); expected a folder of "
                     "pictures or a .zip of them"

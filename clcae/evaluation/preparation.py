@@ -139,7 +139,7 @@ class Preparation:
     def _compressed(self, picture: Image.Image) -> Image.Image:
         buffer = BytesIO()
         picture.save(buffer, format="JPEG", quality=self.quality)
-        return Image.open(buffer)
+        return Image.open(buffer, formats=["JPEG"])
 
 
 def _each(images: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:

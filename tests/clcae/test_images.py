@@ -100,6 +100,20 @@ def test_floating_point_file_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.uint16])
+def test_deep_files_of_8_bit_values_are_not_black(
+    tmp_path: Path, kind: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.arange(256, dtype=kind).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(as_pixels(read_image(tmp_path / "a.tif"))[..., 2], values)
+    assert "a.tif: 8-bit values" in caplog.text
+    for wrong in (values.astype(np.int32) - 1, values.astype(np.int32) * 1000):
+        Image.fromarray(wrong).save(tmp_path / "b.tif")
+        with pytest.raises(ValueError, match=r"b\.tif.*values from .*expected 8 or 16 bits"):
+            read_image(tmp_path / "b.tif")
+
+
 def test_cmyk_jpeg(tmp_path: Path) -> None:
     cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # no cyan: red
     cmyk.save(tmp_path / "a.jpg", quality=100)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from clcae.data.folder import ImageFolder
-from clcae.data.sources import ImageSource
+from clcae.data.sources import FileSource, ImageSource
 from clcae.images import to_uint8, write_png
 
 
@@ -95,6 +96,63 @@ def test_zip_entry_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="leads out of the archive"):
         ImageFolder(root=path, size=4)
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_zip_of_windows_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("photos\\a.png", "photos\\b\\c.png"):
+            entry = zipfile.ZipInfo("x")
+            entry.filename = name
+            file.writestr(entry, encoded(picture()))
+    source = ImageFolder(root=path, size=4)
+    assert [source.name(i) for i in range(2)] == ["photos/a.png", "photos/b/c.png"]
+    assert source.images([0, 1]).shape == (2, 3, 4, 4)
+    for name in ("..\\evil.png", "C:\\evil.png", "\\evil.png"):
+        with zipfile.ZipFile(path, "w") as file:
+            entry = zipfile.ZipInfo("x")
+            entry.filename = name
+            file.writestr(entry, encoded(picture()))
+        with pytest.raises(ValueError, match="leads out of the archive"):
+            ImageFolder(root=path, size=4)
+
+
+def test_every_type_is_read_or_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.png", "b.tif", "c.gif", "d.tga", "e.txt"):
+        picture().save(tmp_path / name, format="PNG" if name.endswith("txt") else None)
+    (tmp_path / "Thumbs.db").write_text("x")
+    (tmp_path / os.fsdecode(b"n\xff.png")).write_bytes(encoded(picture()))
+    for _ in range(2):
+        source = ImageFolder(root=tmp_path, size=4)
+    names = [source.name(index) for index in range(len(source))]
+    assert names == ["a.png", "b.tif", "c.gif", "n\\xff.png"]
+    assert source.images(range(4)).shape == (4, 3, 4, 4)
+    assert caplog.text.count("left out are 1 .tga") == 1
+
+
+def test_faulty_files_are_found_without_training(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for name in ("a.png", "b.jpg", "c.png", "d.webp"):
+        Image.fromarray(noise).save(tmp_path / name)
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:900])
+    (tmp_path / "c.png").write_text("text")
+    with (tmp_path / "a.png").open("ab") as file:
+        file.write(bytes(1000))  # behind the end, which readers do not mind
+    source = ImageFolder(root=tmp_path, size=4)
+    assert isinstance(source, FileSource)
+    assert [name for name, _ in source.faults()] == ["b.jpg", "c.png"]
+
+
+def test_an_oversized_entry_is_refused_by_its_header(tmp_path: Path) -> None:
+    data = b"BM" + bytes(8) + bytes.fromhex("36000000 28000000 e02e0000 28230000 01001800")
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.bmp", data.ljust(400 << 20, b"\0"))
+    source = ImageFolder(root=path, size=4)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"a\.bmp: 12000 x 9000 pixels"):
+        source.images([0])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
 def test_damaged_zip_entry_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Commands over many files: what is listed, how it is named, what is skipped and why."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from clcae.data.pictures import Item, find_items
-from clcae.data.threads import BackgroundWriter, batched
+from clcae.data.threads import BackgroundWriter, batched, in_order
 from clcae.images import read_image
 from clcae.photographs.passes import Account, read_ahead
 
@@ -51,6 +52,25 @@ def test_results_are_no_inputs(tmp_path: Path) -> None:
     assert names(tmp_path, without=tmp_path / "out") == ["a"]
     with pytest.raises(FileNotFoundError, match="nothing but what lies in the folder of"):
         names(tmp_path / "out", without=tmp_path / "out")
+
+
+def test_our_own_outputs_are_inputs_and_rename_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "a.json", "b.png", "b.safetensors", ".invert.json", "c.safetensors")
+    touch(tmp_path, "Thumbs.db", "desktop.ini", ".DS_Store", "__MACOSX/a.png", "d.jpg", "d.txt")
+    assert names(tmp_path) == ["a", "b", "c", "d", "d_txt"]
+    items = find_items([tmp_path], inversions=True)
+    assert [item.name for item in items] == ["a", "b", "b_safetensors", "c", "d", "d_txt"]
+    assert names(tmp_path / "a.json") == ["a"]  # asked for by name
+
+
+def test_links_pipes_and_names_that_are_not_utf_8_are_listed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("b.png")
+    (tmp_path / os.fsdecode(b"c\xff.png")).write_bytes(b"")
+    items = find_items([tmp_path])
+    assert [item.name for item in items] == ["a", "b", "c\\xff"]
+    account = Account()
+    assert not list(read_ahead(items, read_image, account)) and len(account.skipped) == 3
 
 
 def test_nothing_found(tmp_path: Path) -> None:
@@ -130,6 +150,16 @@ def test_writes_settle_in_order_and_an_error_is_raised() -> None:
     assert seen == list(range(9))
     with pytest.raises(OSError, match="full"), BackgroundWriter(threads=1, pending=1) as writer:
         writer.add(lambda: Path("/nowhere/full").read_text())
+
+
+def test_heavy_elements_are_few_at_a_time() -> None:
+    asked: list[int] = []
+    weights = {"threads": 2, "ahead": 9, "weight": lambda i: 40 if i % 2 else 0, "heaviest": 100}
+    for seen, future in in_order(range(20), lambda i: asked.append(i), **weights):  # type: ignore[arg-type]
+        future.result()
+        assert sum(i % 2 for i in asked if i >= seen) <= 3
+    assert sorted(asked) == list(range(20))
+    assert list(batched([3, 3, 3, 9, 1], 3, weight=int, heaviest=7)) == [[3, 3], [3], [9], [1]]
 
 
 def test_batches() -> None:
