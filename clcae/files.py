@@ -172,7 +172,7 @@ def leftovers(folder: Path, pattern: str = "*") -> list[Path]:
         folder: looked through with all below it.
         pattern: of the names of the files that were to be written.
     """
-    found = folder.rglob(f".{pattern}.partial")
+    found = folder.rglob(f".{pattern}.{8 * '?'}.partial")
     return [path for path in found if _TEMPORARY.fullmatch(path.name)]
 
 

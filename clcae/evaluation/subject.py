@@ -16,10 +16,11 @@ from clcae.evaluation.protocol import Protocol
 from clcae.evaluation.tally import RECONSTRUCTION, Observations
 from clcae.images import read_image
 from clcae.methods.interface import InversionMethod
-from clcae.picture_file import look, room_for
+from clcae.picture_file import MEGAPIXELS, largest_pixels, look, room_for
 
 LARGEST_BATCH = 64
 BATCH_OF_FILES = 16
+COMPARED = 5  # times the memory of reading that measuring a picture at its full size takes
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,13 @@ def folder_subject(
     """Makes two folders of pictures the subject. Raises as `PairedFolders`, `check_sizes` do."""
     pairs = PairedFolders(reconstructions=reconstructions, originals=originals)
     size = smallest_size(pairs)
+    pixels, most = size[0] * size[1], largest_pixels() // COMPARED
+    if pixels > most:
+        raise ValueError(
+            f"{reconstructions}: pictures of {size_text(size)} pixels are compared at full size; "
+            f"expected at most {most // 10**6} megapixels: scale them down, or allow it by the "
+            f"environment variable {MEGAPIXELS}={COMPARED * pixels // 10**6 + 1}"
+        )
     if not enlarge:
         check_sizes(protocol, size, size)
     return Subject(
@@ -126,7 +134,7 @@ def folder_subject(
         spaces=(pairs.space,),
         size=size,
         files=size,
-        batch_size=batch_size or BATCH_OF_FILES,
+        batch_size=batch_size or max(min(BATCH_OF_FILES, most // pixels), 1),
     )
 
 

@@ -109,6 +109,16 @@ def test_several_processes_lose_no_row_and_break_none(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
+def test_a_space_that_is_there_is_not_appended_twice(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows([ROW, replace(ROW, method="other", space="X")], path)
+    both = [ROW, replace(ROW, space="X")]
+    append_rows(both, path, unless=lambda row: row.method == ROW.method)
+    assert [(row.method, row.space) for row in read_rows(path)][2:] == [(ROW.method, "X")]
+    append_rows(both, path, unless=lambda row: row.method == ROW.method)
+    assert len(read_rows(path)) == 3
+
+
 def test_lines_that_are_there_stay_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows([ROW], path)

@@ -1,6 +1,9 @@
 """A pass in parts: shared, stopped and continued, it gives what one pass gives, digit for digit."""
 
 import gc
+import os
+import random
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,8 +14,17 @@ from torch import Tensor
 
 from clcae.data.folder import ImageFolder
 from clcae.data.sources import TensorImages
-from clcae.evaluation.sharded import EvaluationPass, Part, evaluate, read_part, write_part
+from clcae.evaluation.sharded import (
+    ABANDONED,
+    EvaluationPass,
+    Part,
+    collect_unfinished,
+    evaluate,
+    read_part,
+    write_part,
+)
 from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally
+from clcae.files import locked
 from clcae.images import read_image
 from clcae.metrics.editing import EditingConsistency
 from clcae.metrics.frechet import EditingFrechetDistance, FrechetDistance
@@ -246,6 +258,42 @@ def test_states_come_back_and_damage_is_told(source: TensorImages, tmp_path: Pat
         with pytest.raises(ValueError, match="a damaged part of an evaluation") as caught:
             read_part(tmp_path / "part.safetensors", MEASURES)
         assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_of_a_part_is_noticed_and_measured_again(
+    source: TensorImages, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = evaluation(source, tmp_path / "a")
+    whole.run()
+    expected, path = values(whole.merged()), tmp_path / "a" / "part-001.safetensors"
+    data, rng = path.read_bytes(), random.Random(0)
+    for _ in range(200):
+        flipped = bytearray(data)
+        flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match="a damaged part of an evaluation"):
+            read_part(path, MEASURES)
+    whole.run()
+    assert values(whole.merged()) == expected
+    assert "part-001.safetensors: a damaged part" in caplog.text and "measured again" in caplog.text
+
+
+def test_parts_that_nobody_continues_go_and_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "rows.jsonl.unfinished"
+    old, new, theirs, locked_one = (root / (digit * 16) for digit in "0123")
+    for folder in (old, new, theirs, locked_one, root / "notes"):
+        folder.mkdir(parents=True)
+        (folder / "part-000.safetensors").touch()
+        (folder / ".part-001.safetensors.0123abcd.partial").touch()
+    (theirs / "notes.txt").touch()
+    past = time.time() - ABANDONED - 60
+    for path in [*root.rglob("*")]:
+        if new not in (path, path.parent):
+            os.utime(path, (past, past))
+    with locked(locked_one) as held:
+        assert held
+        collect_unfinished(root)
+    assert sorted(path.name for path in root.iterdir()) == ["1" * 16, "2" * 16, "3" * 16, "notes"]
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:

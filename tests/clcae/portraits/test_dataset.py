@@ -1,5 +1,6 @@
 """The data set: addressed by index, disjoint by split, cached whole."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,36 @@ def test_cache_holds_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert torch.equal(again.images(range(300)), images)
     (path,) = cache.iterdir()
     assert path.name.startswith("portraits_test_16px_300x1_details0.5_")
+
+
+def test_a_flipped_bit_of_the_cache_is_noticed_and_drawn_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pictures() -> torch.Tensor:
+        return PortraitImages(split="test", size=16, num_people=70, cache=tmp_path).images(
+            range(70)
+        )
+
+    expected = pictures()
+    (path,) = tmp_path.iterdir()
+    data, rng = path.read_bytes(), random.Random(0)
+    for _ in range(5):
+        flipped = bytearray(data)
+        flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(flipped)
+        assert torch.equal(pictures(), expected)
+        assert "is damaged: drawn again" in capsys.readouterr().err
+    path.write_bytes(data[:1000])
+    assert torch.equal(pictures(), expected)
+
+
+def test_what_a_killed_process_left_of_a_cache_goes(tmp_path: Path) -> None:
+    ours = tmp_path / ".portraits_test_16px_9x1_details0.5_0123456789ab.npy.0123abcd.partial"
+    theirs = [tmp_path / name for name in (".notes.npy.0123abcd.partial", "notes.partial")]
+    for path in (ours, *theirs):
+        path.touch()
+    PortraitImages(split="test", size=16, num_people=3, cache=tmp_path).images([0])
+    assert not ours.exists() and all(path.exists() for path in theirs)
 
 
 def test_cache_names_tell_data_sets_apart() -> None:
