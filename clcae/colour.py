@@ -7,6 +7,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageCms
 
+from clcae.quoting import one_line
+
 _LARGEST_PROFILE = 16 << 20  # bytes
 _SAME = 2  # levels by which a profile may differ from sRGB and still be taken for it
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # mode -> colour space of its profiles
@@ -61,8 +63,8 @@ def _change(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             raise ValueError(f"a profile of {space} in a picture of {_SPACES[mode]}")
         change = _transform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError) as error:
-        reason = " ".join(str(error).split())
-        _log.warning("a colour profile is left aside, which cannot be used (%s)", reason[:200])
+        reason = one_line(error, 200)
+        _log.warning("a colour profile is left aside, which cannot be used (%s)", reason)
         return None
     return None if mode == "RGB" and _is_same(change) else change
 

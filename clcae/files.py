@@ -114,7 +114,10 @@ def locked(
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = None if fcntl is None else os.open(folder, os.O_RDONLY)
+        try:
+            handle = None if fcntl is None else os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # removed meanwhile
         try:
             held = handle is not None and _lock(handle, waits)
             if held and handle is not None and not _is_at(handle, folder):

@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from clcae.files import check_regular
+from clcae.quoting import one_line
 
 # Every other format of Pillow's stays closed: its EPS plugin, for one, starts Ghostscript.
 _PLUGINS = (
@@ -293,7 +294,7 @@ def unreadable(error: Exception, name: object) -> ValueError:
     """Writes what is wrong with a file in one line."""
     if isinstance(error, OversizedError):
         return error
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(error, 200) or type(error).__name__
     if isinstance(error, Image.UnidentifiedImageError):
         reason = "not a picture"  # Pillow's own message names the stream
-    return ValueError(f"{name}: cannot be read ({reason[:200]}); {EXPECTED}")
+    return ValueError(f"{name}: cannot be read ({reason}); {EXPECTED}")

@@ -40,6 +40,7 @@ from clcae.picture_file import (
     room_for,
     seems_cut,
 )
+from clcae.quoting import one_line
 
 _HEADER = 1 << 16  # bytes of an entry that tell the size of most pictures
 _LARGE = 1 << 24  # bytes of an entry whose header is looked at before the rest is inflated
@@ -248,7 +249,7 @@ class _ZipFiles:
                 with archive.open(entry) as file:
                     return file.read(count)
         except _ENTRY_ERRORS as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise ValueError(
                 f"{label}: cannot be read ({reason}); expected an undamaged, unencrypted entry"
             ) from error
