@@ -59,6 +59,26 @@ def opened(path: str | Path) -> Iterator[Any]:
         raise ValueError(f"{path}: not a readable safetensors file ({reason})") from error
 
 
+def is_plain(path: str | Path) -> bool:
+    """Returns whether a file is a sound safetensors one without a description of ours."""
+    try:
+        with opened(path) as file:
+            return not any(key.startswith("clcae") for key in file.metadata() or {})
+    except ValueError:
+        return False
+
+
+def read_plain(path: str | Path) -> dict[str, Tensor]:
+    """Reads all tensors of a file; copies, because the reader's lie in the mapped file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+    with opened(path) as file:
+        return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+
+
 def read_header(path: str | Path) -> tuple[dict[str, Entry], int]:
     """Lists the tensors of a file and the start of its body; safetensors has checked the header."""
     with opened(path), Path(path).open("rb") as file:

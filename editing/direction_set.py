@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from clcae.quoting import listing
 from clcae.serialization import register, save
 from clcae.stylegan2 import LatentSpace
 from editing.directions import Direction
@@ -101,7 +102,7 @@ def save_directions(
 def _check(index: int, entry: Mapping[str, Any]) -> None:
     if entry.keys() != _FIELDS:
         odd = sorted(_FIELDS ^ entry.keys())
-        raise ValueError(f"direction {index} lacks or has too many fields: {odd[:5]}")
+        raise ValueError(f"direction {index} lacks or has too many fields: {listing(odd, 5)}")
     shape, layers, numbers = entry["shape"], entry["layers"], [entry["unit"], entry["default"]]
     sound = (
         _are(int, shape)

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from clcae.quoting import shown
 from clcae.stylegan2 import Generator, LatentSpace
 
 Semantics = Literal["increment", "coordinate"]
@@ -70,7 +71,7 @@ class Direction:
         if not self.vector.any():
             raise ValueError(f"direction {name}: its vector is zero")
         if self.semantics not in get_args(Semantics):
-            raise ValueError(f"direction {name}: semantics {self.semantics!r} are unknown")
+            raise ValueError(f"direction {name}: semantics {shown(self.semantics)} are unknown")
         if (self.semantics == "coordinate") != (self.center is not None):
             raise ValueError(f"direction {name}: a coordinate has a center, an increment has none")
         if self.center is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clcae.images import labelled_grid, write_png
+from clcae.quoting import one_line
 from clcae.stylegan2 import Generator
 from editing.directions import Direction, cosines
 from editing.editor import moved_pictures
@@ -34,7 +35,7 @@ def listing(directions: Mapping[str, Direction]) -> str:
                 f"{direction.unit:.4g}",
                 f"{low:g} to {high:g}",
                 direction.semantics,
-                direction.meaning,
+                one_line(direction.meaning, 200),
             )
         )
     text = _columns(rows)
@@ -94,7 +95,8 @@ def _measured_rows(directions: Mapping[str, Direction]) -> list[tuple[str, ...]]
     for direction in directions.values():
         low, high = direction.strengths
         known = direction.provenance
-        identity = known.get("identity", ())
+        identity = known.get("identity")
+        figures = identity if isinstance(identity, list | tuple) else []
         rows.append(
             (
                 direction.name,
@@ -104,7 +106,7 @@ def _measured_rows(directions: Mapping[str, Direction]) -> list[tuple[str, ...]]
                 _figure(known.get("rest_accuracy"), "{:.2%}"),
                 _figure(known.get("change"), "{:+.2f}"),
                 _figure(known.get("largest_leak"), "{:.3f}"),
-                ", ".join(_figure(i, "{:.3f}") for i in identity) or "-",
+                ", ".join(_figure(i, "{:.3f}") for i in figures[:2]) or "-",
             )
         )
     return rows

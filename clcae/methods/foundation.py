@@ -201,8 +201,10 @@ class FoundationInversion(InversionMethod):
         "refined" (the paper, section 3.4): W+ is moved, and f becomes f + G(w+ edited) - G(w+),
         features at the layer of f. "foundation" (the official InterFaceGAN script): w is moved
         before it is refined, and f is the encoder's own for the moved w, plus the same difference.
+        Codes that come without the image, and so without its w, are moved as they are.
         """
-        if self.edit_rule == "refined" or self.output == "W" or inversion.space is LatentSpace.W:
+        simple = self.edit_rule == "refined" or self.output == "W" or "w" not in inversion.context
+        if simple or inversion.space is LatentSpace.W:
             moved = super().edit(inversion, move)
             if inversion.feature is None:
                 return moved

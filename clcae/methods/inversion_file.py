@@ -30,6 +30,7 @@ _CONTEXT = "context."
 _FIELDS = {"format_version", "space", "layer", "origin", "sha256"}
 _DIGEST = "description_sha256"  # of all other fields; files were once written without it
 _CROPS = ("centre", "face")
+_LONGEST_TEXT = 4096  # of a file's name, in characters
 _LARGEST_PICTURE = 1 << 20  # pixels of a side
 
 
@@ -249,6 +250,8 @@ def _origin(fields: Mapping[str, Any]) -> Origin:
     texts = (*asdict(maker).values(), origin.picture, origin.picture_sha256, origin.crop)
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
         raise ValueError("a field has the wrong type")
+    if max(map(len, texts)) > _LONGEST_TEXT:
+        raise ValueError("a field is too long")
     if origin.crop not in _CROPS:
         raise ValueError(f"crop is {shown(origin.crop)}, expected {' or '.join(_CROPS)}")
     return origin

@@ -84,7 +84,7 @@ class Contents:
         if not isinstance(found, Mapping):
             raise ValueError(f"{'.'.join(section)} is a {type(found).__name__}, expected a dict")
         check_memory(found.values(), size=self.size)
-        state = {str(key): _tensor(str(key), value) for key, value in found.items()}
+        state = {str(key): tensor_of(str(key), value) for key, value in found.items()}
         self._sections.update(section or state)
         self.used += [".".join([*section, key]) for key in state]
         return state
@@ -95,7 +95,7 @@ class Contents:
             return None
         self._sections.add(key)
         self.used.append(key)
-        return _tensor(key, self.tree[key])
+        return tensor_of(key, self.tree[key])
 
     def ignore(self, keymap: KeyMap, section: str) -> None:
         """Accounts for the keys of a section that a table ignores."""
@@ -182,7 +182,8 @@ def _num_bytes(value: Any) -> int:
     return value.nbytes if isinstance(value, Tensor) else 0
 
 
-def _tensor(key: str, value: Any) -> Tensor:
+def tensor_of(key: str, value: Any) -> Tensor:
+    """Returns a value as a tensor. Raises ValueError, with its key, if it is none."""
     if isinstance(value, Array):
         return value.tensor
     if not isinstance(value, Tensor):
