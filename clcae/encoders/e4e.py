@@ -26,14 +26,24 @@ class GradualEncoder(RowHeads):
         image_size: int = 256,  # the longer side
         stem_channels: int = 64,
         stages: Sequence[Sequence[int]] = IR_SE50,  # (channels, units) of the trunk
+        stem_stride: int = 1,
         width: int = 512,
+        num_heads: int | None = None,  # of the first rows; None: one for every row
     ) -> None:
         pyramid = Pyramid(
-            stem_channels=stem_channels, stages=stages, stem_stride=1, width=width, num_levels=3
+            stem_channels=stem_channels,
+            stages=stages,
+            stem_stride=stem_stride,
+            width=width,
+            num_levels=3,
         )
-        super().__init__(pyramid=pyramid, num_rows=num_rows, w_dim=w_dim, side=image_size)
+        super().__init__(
+            pyramid=pyramid, num_rows=num_rows, w_dim=w_dim, side=image_size, count=num_heads
+        )
+        self.num_rows = num_rows
         self.image_size = image_size
         self.pyramid = pyramid
+        self.stage = len(self.heads) - 1  # the last row that has its offset, of e4e
 
     def rows(
         self,
@@ -58,7 +68,10 @@ class GradualEncoder(RowHeads):
 
 
 class ProgressiveEncoder(GradualEncoder):
-    """e4e: w on every row, plus an offset on every row after the first."""
+    """e4e: w on every row, plus an offset on every row after the first that has a head.
+
+    Training raises `stage` from 0, section 4.1; no checkpoint holds it.
+    """
 
     def forward(
         self,
@@ -70,16 +83,16 @@ class ProgressiveEncoder(GradualEncoder):
 
         Args:
             images: the pictures.
-            stage: the last row that has its offset, section 4.1; 0 gives codes of W, None all
-                offsets.
+            stage: the last row that has its offset, section 4.1; 0 gives codes of W, None takes
+                `self.stage`, which is the last one unless training sets it.
 
         Raises:
             ValueError: if images have another shape, or stage is no row.
         """
         last = len(self.heads) - 1
-        stage = last if stage is None else stage
+        stage = self.stage if stage is None else stage
         if not 0 <= stage <= last:
             raise ValueError(f"stage is {stage}, expected 0 to {last}")
         rows = self.rows(images, stage + 1)
         w = rows[:, :1]
-        return torch.cat([w, w + rows[:, 1:], w.expand(-1, last - stage, -1)], dim=1)
+        return torch.cat([w, w + rows[:, 1:], w.expand(-1, self.num_rows - 1 - stage, -1)], dim=1)

@@ -33,9 +33,10 @@ class RowHeads(nn.Module):
         w_dim: int,
         side: int,  # of the images, the longer one
         first: int = 0,  # row; those before it have no head
+        count: int | None = None,  # of heads; None: one for every row from the first on
     ) -> None:
         super().__init__()
-        rows = range(first, num_rows)
+        rows = range(first, num_rows)[:count]
         self.levels = [level_of_row(row, num_rows, pyramid.num_levels) for row in rows]
         self.heads = nn.ModuleList(
             StyleHead(in_channels=pyramid.width, out_dim=w_dim, side=pyramid.side(level, side))

@@ -21,31 +21,21 @@ from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
 class _OnePass(InversionMethod):
     """An encoder with a head for every row of W+; subclasses say how the heads are read."""
 
-    outputs = ("W+",)
+    outputs: Sequence[str] = ("W+",)
     output = "W+"
     latent_average: Tensor
-    encoder_type: type[GradualEncoder]
 
     def __init__(
         self,
         *,
         generator: Generator,
-        image_size: int | Sequence[int] = 256,  # a side, or (H, W); cars are (192, 256)
-        stem_channels: int = 64,
-        stages: Sequence[Sequence[int]] = IR_SE50,
-        width: int = 512,
+        encoder: GradualEncoder,
+        shape: tuple[int, int],  # (H, W) of the images
     ) -> None:
         super().__init__()
         self.generator = generator
-        self.shape = height_and_width(image_size)
-        self.encoder = self.encoder_type(
-            num_rows=generator.num_codes,
-            w_dim=generator.w_dim,
-            image_size=max(self.shape),
-            stem_channels=stem_channels,
-            stages=stages,
-            width=width,
-        )
+        self.shape = shape
+        self.encoder = encoder
         # Official files keep a row a layer, so it is kept apart from the generator's own average.
         average = broadcast_rows(generator.w_average[None], generator.num_codes)[0].clone()
         self.register_buffer("latent_average", average)
@@ -67,19 +57,72 @@ class _OnePass(InversionMethod):
         return self.encoder(images) + self.latent_average
 
     def invert(self, images: Tensor) -> Inversion:
-        return Inversion(codes=self.encode(images), space=LatentSpace.W_PLUS)
+        return Inversion(codes=self.encode(images), space=LatentSpace(self.output))
 
 
 @register("psp")
 class PSP(_OnePass):
     """Every head is a row of W+ (pSp)."""
 
-    encoder_type = GradualEncoder
+    def __init__(
+        self,
+        *,
+        generator: Generator,
+        image_size: int | Sequence[int] = 256,  # a side, or (H, W); cars are (192, 256)
+        stem_channels: int = 64,
+        stages: Sequence[Sequence[int]] = IR_SE50,
+        stem_stride: int = 1,
+        width: int = 512,
+    ) -> None:
+        shape = height_and_width(image_size)
+        encoder = GradualEncoder(
+            num_rows=generator.num_codes,
+            w_dim=generator.w_dim,
+            image_size=max(shape),
+            stem_channels=stem_channels,
+            stages=stages,
+            stem_stride=stem_stride,
+            width=width,
+        )
+        super().__init__(generator=generator, encoder=encoder, shape=shape)
 
 
 @register("e4e")
 class E4E(_OnePass):
-    """The first head is w, the others are offsets of their rows from it (e4e)."""
+    """The first head is w, the others are offsets of their rows from it (e4e).
 
-    encoder_type = ProgressiveEncoder
+    Raises:
+        ValueError: if `num_offsets` is not below the generator's number of rows.
+    """
+
     encoder: ProgressiveEncoder  # whose `stage` training raises
+
+    def __init__(
+        self,
+        *,
+        generator: Generator,
+        image_size: int | Sequence[int] = 256,  # a side, or (H, W); cars are (192, 256)
+        stem_channels: int = 64,
+        stages: Sequence[Sequence[int]] = IR_SE50,
+        stem_stride: int = 1,
+        width: int = 512,
+        num_offsets: int | None = None,  # rows with an offset; 0: an encoder of W; None: all
+    ) -> None:
+        rows = generator.num_codes
+        num_offsets = rows - 1 if num_offsets is None else num_offsets
+        if not 0 <= num_offsets < rows:
+            raise ValueError(f"num_offsets is {num_offsets}, expected 0 to {rows - 1}")
+        shape = height_and_width(image_size)
+        encoder = ProgressiveEncoder(
+            num_rows=generator.num_codes,
+            w_dim=generator.w_dim,
+            image_size=max(shape),
+            stem_channels=stem_channels,
+            stages=stages,
+            stem_stride=stem_stride,
+            width=width,
+            num_heads=num_offsets + 1,
+        )
+        super().__init__(generator=generator, encoder=encoder, shape=shape)
+        if num_offsets == 0:
+            self.outputs, self.output = ("W",), "W"

@@ -1,0 +1,196 @@
+"""Training of e4e, pSp and an encoder of W (Tov et al. 2021; Richardson et al. 2021).
+
+Distortion: squared error, perceptual distance and identity. Editability (e4e section 4): offsets
+are switched on one after another, their norms are penalised, and a latent discriminator compares
+the rows with codes of W. Matches the official training/coach.py at 99ea505.
+
+Known deviations: weights are averaged over training (`trainer.ema`); the pools see training
+batches alone, not those of validation; fakes are measured with the mean of W added, as the official
+code has it since f0a8223, after its files were trained. Without progressive stages the official
+code drops the penalty of offsets; here its weight decides.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clcae.data.sources import ImageSource
+from clcae.data.transforms import at_input_size
+from clcae.frozen.judges import Judges
+from clcae.losses.adversarial import logistic_discriminator, logistic_generator, r1_penalty
+from clcae.losses.inversion import reconstruction_terms, weighted_sum
+from clcae.losses.latent import offset_norms
+from clcae.methods.e4e import E4E, PSP
+from clcae.nn.gather import gather_rows
+from clcae.nn.latent_discriminator import LatentDiscriminator, LatentPool
+from clcae.nn.trunk import Trunk
+from clcae.stylegan2.synthesis import NoiseMode
+from training.task import Phase, StepContext, StepOutput
+from training.tasks.encoder import EncoderTask
+
+
+class E4ETask(EncoderTask):
+    """Trains an encoder of W+ or W, in turn with a latent discriminator.
+
+    Args:
+        name: the exported file is NAME.safetensors.
+        method: e4e or pSp; every row of pSp counts as one whose offset is switched on.
+        discriminator: of rows of W; it has no phases if the weight of "adversarial" is 0.
+        weights: of l2, perceptual, identity, delta (norms of offsets) and adversarial.
+        progressive_start: step at which the first offset is switched on; None: all from the
+            beginning.
+        progressive_every: steps from one offset to the next.
+        pool_size: codes in the pool of reals, and in that of fakes.
+        r1_gamma: weight of R1, which is taken every `r1_every` steps and times as strongly.
+        start: the trunk with whose weights the encoder begins; None: random ones.
+    """
+
+    method: E4E | PSP
+
+    def __init__(
+        self,
+        *,
+        name: str = "e4e",
+        method: E4E | PSP,
+        images: ImageSource,
+        validation_images: ImageSource,
+        judges: Judges,
+        discriminator: LatentDiscriminator,
+        weights: Mapping[str, float],
+        progressive_start: int | None,
+        progressive_every: int = 1,
+        pool_size: int = 50,
+        r1_gamma: float = 10.0,
+        r1_every: int = 16,
+        start: Trunk | None = None,
+        flip: bool = True,
+        noise: NoiseMode = "random",
+    ) -> None:
+        if not isinstance(method, E4E | PSP):
+            raise ValueError(f"method is a {type(method).__name__}, expected E4E or PSP")
+        super().__init__(
+            method=method, images=images, validation_images=validation_images, flip=flip
+        )
+        self.name = name
+        self.judges = judges
+        self.discriminator = discriminator
+        self.weights = dict(weights)
+        self.progressive_start = progressive_start
+        self.progressive_every = progressive_every
+        w_dim = method.generator.w_dim
+        self.real_pool = LatentPool(size=pool_size, w_dim=w_dim)
+        self.fake_pool = LatentPool(size=pool_size, w_dim=w_dim)
+        self.r1_gamma, self.r1_every = r1_gamma, r1_every
+        self.start = start
+        self.noise: NoiseMode = noise
+        self.adversarial = bool(self.weights.get("adversarial"))
+        self.last_stage = method.encoder.stage
+
+    def prepare(self) -> None:
+        """Sets the start weights of the trunk."""
+        if self.start is not None:
+            self.method.encoder.pyramid.trunk.load_state_dict(self.start.state_dict())
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Both players and the pools."""
+        return {
+            "encoder": self.encoder,
+            "discriminator": self.discriminator,
+            "real_pool": self.real_pool,
+            "fake_pool": self.fake_pool,
+        }
+
+    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """One optimizer for each player."""
+        return {
+            "encoder": self.encoder.parameters(),
+            "discriminator": self.discriminator.parameters(),
+        }
+
+    def averaged(self) -> Mapping[str, nn.Module]:
+        return {"encoder": self.encoder}
+
+    def phases(self, step: int) -> Sequence[Phase]:
+        """The discriminator, every so often its R1, then the encoder."""
+        phases = [Phase("encoder", "encoder")]
+        if self.adversarial and step % self.r1_every == 0:
+            phases.insert(0, Phase("r1", "discriminator"))
+        if self.adversarial:
+            phases.insert(0, Phase("discriminator", "discriminator"))
+        return phases
+
+    def stage(self, step: int) -> int:
+        """Returns the last row that has its offset in this step, in [0, L - 1]; section 4.1."""
+        if self.progressive_start is None:
+            return self.last_stage
+        past = step - self.progressive_start
+        return min(max(past // self.progressive_every + 1, 0), self.last_stage)
+
+    def load_batch(self, context: StepContext) -> dict[str, Tensor]:
+        """Loads images; "real" and "fake" rows of W [N, w_dim] for the discriminator.
+
+        Sets the encoder's stage, and exchanges codes with the pools.
+        """
+        self.method.encoder.stage = self.stage(context.step)
+        batch = {"images": super().load_batch(context)}
+        if self.adversarial:
+            z = context.normal("z", self.method.generator.z_dim).to(self.method.device)
+            batch["real"] = self._pooled(self.real_pool, self.method.generator.map(z), context)
+            # In train mode: it counts in the running statistics, as in the official code.
+            codes = self.method.encode(batch["images"])
+            rows = torch.randint(
+                self.method.encoder.stage + 1,
+                [context.batch_size],
+                generator=context.generator("rows"),
+            )[context.rows]
+            fakes = codes[torch.arange(len(codes)), rows.to(codes.device)]
+            batch["fake"] = self._pooled(self.fake_pool, fakes, context)
+        return batch
+
+    def _pooled(self, pool: LatentPool, codes: Tensor, context: StepContext) -> Tensor:
+        """Exchanges codes with a pool that is the same on every rank, in the order of the batch."""
+        rng = context.generator("real pool" if pool is self.real_pool else "fake pool")
+        swapped = torch.rand(context.batch_size, generator=rng) < 0.5
+        places = torch.randint(pool.size, [context.batch_size], generator=rng)
+        own, count = context.rows, len(codes)
+        first = own.start - context.rank * count  # of this micro batch on rank 0
+        of_all = slice(first, first + context.world_size * count)
+        given = pool.exchange(gather_rows(codes.float()), swapped[of_all], places[of_all])
+        return given[own.start - first : own.stop - first]
+
+    def loss(self, phase: Phase, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
+        """Computes the loss of one player, or R1."""
+        if phase.name == "encoder":
+            return self._encoder_loss(batch["images"])
+        if phase.name == "discriminator":
+            real, fake = (self.discriminator(batch[key]).float() for key in ("real", "fake"))
+            loss = logistic_discriminator(real, fake)
+            return StepOutput(loss=loss, terms={"real": real.mean(), "fake": fake.mean()})
+        with torch.autocast(self.method.device.type, enabled=False):  # differentiated twice
+            w = batch["real"].detach().requires_grad_()
+            penalty = r1_penalty(self.discriminator(w), w)
+        loss = penalty * (self.r1_gamma / 2 * self.r1_every)
+        return StepOutput(loss=loss, terms={"penalty": penalty})
+
+    def _encoder_loss(self, images: Tensor) -> StepOutput:
+        stage = self.method.encoder.stage
+        codes = self.method.encode(images)
+        picture = self.method.generator.synthesize(codes, noise=self.noise)
+        pictures = {self.method.output: at_input_size(picture, images.shape[-2:])}
+        by_output = reconstruction_terms(pictures, images, self.judges)
+        terms = {kind: term for kind, each in by_output.items() for term in each.values()}
+        terms["delta"] = offset_norms(codes.float(), stage)
+        if self.adversarial:
+            terms["adversarial"] = logistic_generator(
+                self.discriminator(codes[:, : stage + 1]).float()
+            )
+        loss = weighted_sum(terms, self.weights)
+        return StepOutput(loss=loss, terms={**terms, "stage": loss.new_tensor(float(stage))})
+
+    def finish(self, folder: Path) -> Mapping[str, Any]:
+        """Writes NAME.safetensors, which uses all offsets whatever stage was reached."""
+        self.method.encoder.stage = self.last_stage
+        return super().finish(folder)
