@@ -24,6 +24,7 @@ from clcae.frozen.inception import FaceNet, TFInception, TorchvisionInception
 from clcae.frozen.judges import PaperJudges
 from clcae.frozen.moco import MoCo
 from clcae.frozen.perceptual import LPIPS, Classifier
+from clcae.nn.trunk import Trunk
 from clcae.pretrained.contents import unwrapped
 from clcae.pretrained.irse import trunk_entries
 from clcae.pretrained.keymap import Entry, KeyMap, module_entries
@@ -207,6 +208,11 @@ def load_arcface(path: str | Path) -> FaceEmbedder:
         ValueError: if it cannot be read safely, or holds something else.
     """
     return arcface_from_state(_read(path, ARCFACE))
+
+
+def load_arcface_trunk(path: str | Path) -> Trunk:
+    """Loads the trunk of `model_ir_se50.pth`, where encoders begin. Raises as above."""
+    return load_arcface(path).trunk
 
 
 def load_curricularface(path: str | Path) -> FaceEmbedder:

@@ -16,7 +16,9 @@ from clcae.losses.adversarial import (
 )
 from clcae.losses.contrastive import info_nce, retrieval_accuracy
 from clcae.losses.inversion import feature_term, weighted_sum
+from clcae.losses.latent import offset_norms
 from clcae.losses.margin import AngularMargin
+from clcae.nn.latent_discriminator import LatentDiscriminator, LatentPool
 
 
 def test_adversarial_goldens() -> None:
@@ -25,6 +27,80 @@ def test_adversarial_goldens() -> None:
     fake = torch.from_numpy(golden.entries["fake_logits"])
     golden.check("gan_d_logistic", logistic_discriminator(real, fake))
     golden.check("gan_g_nonsaturating", logistic_generator(fake))
+
+
+@pytest.fixture
+def latent_discriminator() -> LatentDiscriminator:
+    """The official one, by its own keys."""
+    discriminator = LatentDiscriminator()
+    discriminator.load_state_dict(goldens.state("e4e_latent_disc"))
+    return discriminator.requires_grad_(False)
+
+
+def test_latent_discriminator_goldens(latent_discriminator: LatentDiscriminator) -> None:
+    golden = goldens.Golden("losses", 2e-5)
+    real, fake = golden.latent("real").requires_grad_(), golden.latent("fake")
+    real_logits, fake_logits = latent_discriminator(real), latent_discriminator(fake)
+    golden.check("real_logits", real_logits)
+    golden.check("fake_logits", fake_logits)
+    golden.check("disc_loss", logistic_discriminator(real_logits, fake_logits))
+    penalty = r1_penalty(real_logits, real)
+    golden.check("r1_penalty", penalty)
+    golden.check("r1_final", penalty * (golden.meta["r1"] / 2 * golden.meta["d_reg_every"]))
+    assert sum(p.numel() for p in latent_discriminator.parameters()) == 788_481
+
+
+def test_e4e_encoder_goldens(latent_discriminator: LatentDiscriminator) -> None:
+    golden = goldens.Golden("losses", 2e-5)
+    codes, stage = golden.latent("codes"), golden.meta["stage"]
+    picture = golden.meta["generated"]
+    target = official.image(*golden.meta["target"], seed=golden.meta["seed"])
+    generated = official.image(*picture["size"], seed=picture["seed"])
+    terms = {
+        "adversarial": logistic_generator(latent_discriminator(codes[:, : stage + 1])),
+        "delta": offset_norms(codes, stage),
+        "l2": (generated - target).square().mean(),
+    }
+    for name, term in terms.items():
+        golden.check(f"encoder_{name}", term)
+    weights = {
+        "adversarial": golden.meta["w_discriminator_lambda"],
+        "delta": golden.meta["delta_norm_lambda"],
+        "l2": golden.meta["l2_lambda"],
+    }
+    golden.check("encoder_total", weighted_sum(terms, weights))
+
+
+def test_offset_norms_against_the_formula() -> None:
+    codes = torch.randn(3, 6, 4)
+    for stage in range(6):
+        expected = sum(
+            np.sqrt(((codes[n, i] - codes[n, 0]).double().numpy() ** 2).sum()) / 3
+            for i in range(1, stage + 1)
+            for n in range(3)
+        )
+        assert float(offset_norms(codes, stage)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(offset_norms(codes[:, :1].expand(3, 6, 4).clone(), 5)) == 0.0
+
+
+def test_latent_pool_against_the_official_rule() -> None:
+    pool, stored = LatentPool(size=3, w_dim=2), []
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        codes = torch.randn(4, 2, generator=rng)
+        swapped = torch.rand(4, generator=rng) < 0.5
+        places = torch.randint(3, [4], generator=rng)
+        given = pool.exchange(codes, swapped, places)
+        for code, swap, place, value in zip(codes, swapped, places.tolist(), given, strict=True):
+            expected = code
+            if len(stored) < 3:
+                stored.append(code)
+            elif swap:
+                expected, stored[place] = stored[place], code
+            assert torch.equal(value, expected)
+        assert torch.equal(pool.codes[: int(pool.filled)], torch.stack(stored))
+    with pytest.raises(ValueError, match="size is 0"):
+        LatentPool(size=0, w_dim=2)
 
 
 def test_stage_2_golden() -> None:

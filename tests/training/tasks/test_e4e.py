@@ -1,0 +1,276 @@
+"""The stage of e4e: what every phase changes, stages, resuming, two processes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from real_runs import run_training
+from small_methods import small_e4e, small_psp
+from torch import nn
+from toy_runs import checkpoint, identical
+
+import clcae
+from clcae.data.sources import TensorImages
+from clcae.methods.e4e import E4E, PSP
+from clcae.nn.latent_discriminator import LatentDiscriminator
+from clcae.pretrained.assets import portraits_judges
+from training.iteration import Iteration
+from training.run import train
+from training.task import Phase
+from training.tasks.e4e import E4ETask
+
+ROOT = Path(__file__).resolve().parents[3]
+FEW = ["data.num_people=32", "validation.num_people=8", "test.num_people=8"]
+WEIGHTS = {"l2": 1.0, "perceptual": 0.8, "identity": 0.1, "delta": 2e-4, "adversarial": 0.1}
+IMAGES = TensorImages(
+    pixels=torch.randint(
+        256, (16, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+)
+
+
+class Small:
+    """Judges of pictures of 32 pixels: those of portraits, on twice the size."""
+
+    identity_name = distance_name = "small"
+    identity_trunk = None
+
+    def __init__(self) -> None:
+        self.judges = portraits_judges()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.judges, name)
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return self.judges.features(nn.functional.interpolate(images, scale_factor=2.0))
+
+
+def make_task(method: E4E | PSP | None = None, **settings: Any) -> E4ETask:
+    method = small_e4e() if method is None else method
+    torch.manual_seed(1)
+    given: dict[str, Any] = {
+        "weights": WEIGHTS,
+        "progressive_start": 2,
+        "progressive_every": 3,
+        "pool_size": 6,
+    }
+    return E4ETask(
+        method=method,
+        images=IMAGES,
+        validation_images=IMAGES,
+        judges=Small(),
+        discriminator=LatentDiscriminator(w_dim=20, hidden=16),
+        **{**given, **settings},
+    )
+
+
+def iteration_of(task: E4ETask, **settings: Any) -> Iteration:
+    optimizers = {
+        name: torch.optim.SGD(list(group), lr=1e-3) for name, group in task.parameters().items()
+    }
+    given = {"batch_size": 4, "accumulate": 1, "clip_norm": None, "precision": "float32"}
+    return Iteration(
+        task=task,
+        optimizers=optimizers,
+        stage="e4e",
+        device=torch.device("cpu"),
+        seed=0,
+        total_steps=100,
+        **{**given, **settings},
+    )
+
+
+def test_offsets_are_switched_on_one_after_another() -> None:
+    task = make_task()
+    assert [task.stage(step) for step in range(12)] == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
+    assert task.stage(10**6) == 7
+    assert make_task(progressive_start=None).stage(0) == 7
+    # The last offset of a generator of 1024 pixels, 512 and 256.
+    for rows, step in ((18, 52_000), (16, 48_000), (14, 44_000)):
+        task = make_task(progressive_start=20_000, progressive_every=2_000)
+        task.last_stage = rows - 1
+        assert (task.stage(step - 1), task.stage(step)) == (rows - 2, rows - 1)
+        assert (task.stage(19_999), task.stage(20_000)) == (0, 1)
+
+
+def test_phases() -> None:
+    names = [[phase.name for phase in make_task().phases(step)] for step in (0, 1, 16)]
+    assert names == [
+        ["discriminator", "r1", "encoder"],
+        ["discriminator", "encoder"],
+        ["discriminator", "r1", "encoder"],
+    ]
+    weights = {**WEIGHTS, "adversarial": 0.0}
+    assert make_task(weights=weights).phases(0) == [Phase("encoder", "encoder")]
+
+
+def copies(task: E4ETask) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        name: {key: value.clone() for key, value in module.named_parameters()}
+        for name, module in task.modules().items()
+    }
+
+
+def changed(task: E4ETask, before: dict[str, dict[str, torch.Tensor]]) -> set[str]:
+    now = copies(task)
+    return {
+        f"{name}.{key}"
+        for name, values in before.items()
+        for key, value in values.items()
+        if not torch.equal(value, now[name][key])
+    }
+
+
+@pytest.mark.parametrize("name", ["discriminator", "r1", "encoder"])
+def test_a_phase_changes_its_own_player(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task()
+    (phase,) = (phase for phase in task.phases(0) if phase.name == name)
+    monkeypatch.setattr(task, "phases", lambda step: [phase])
+    before = copies(task)
+    generator = [value.clone() for value in task.method.generator.state_dict().values()]
+    iteration_of(task).run(2)  # w and one offset
+    moved = changed(task, before)
+    assert {key.split(".")[0] for key in moved} == {phase.optimizer}
+    if name == "encoder":
+        heads = {key.split(".")[3] for key in moved if ".heads." in key}
+        assert heads == {"0", "1"}
+        assert any("trunk" in key for key in moved)
+    assert all(map(torch.equal, generator, task.method.generator.state_dict().values()))
+    assert int(task.real_pool.filled) == int(task.fake_pool.filled) == 4
+
+
+def test_fakes_are_rows_of_the_stage_and_reals_codes_of_the_mapping() -> None:
+    task = make_task(pool_size=200)
+    iteration = iteration_of(task, batch_size=16)
+    (context,) = iteration.contexts(3)
+    with torch.no_grad():
+        batch = task.load_batch(context)
+        codes = task.method.encode(batch["images"])
+        z = context.normal("z", task.method.generator.z_dim)
+    assert torch.equal(batch["real"], task.method.generator.map(z))
+    distance = (batch["fake"][:, None] - codes).abs().amax(dim=2)  # [N, L]
+    rows = distance.argmin(dim=1)
+    assert float(distance.min(dim=1).values.max()) < 1e-6
+    assert set(rows.tolist()) == {0, 1}  # stage 1: row 2 and later equal row 0, whose index is less
+
+
+def test_micro_batches_do_not_change_the_pools() -> None:
+    """The order of the exchange is that of the batch, however it is divided."""
+    pools = []
+    for accumulate in (1, 2):
+        task = make_task()
+        task.encoder.eval()
+        iteration = iteration_of(task, batch_size=8, accumulate=accumulate)
+        with torch.no_grad():
+            for step in range(4):
+                batches = [task.load_batch(context) for context in iteration.contexts(step)]
+        pools.append([*task.real_pool.buffers(), *task.fake_pool.buffers()])
+        reals = torch.cat([batch["real"] for batch in batches])
+        pools[-1].append(reals)
+    for one, other in zip(*pools, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_psp_has_neither_stages_nor_a_discriminator() -> None:
+    weights = {**WEIGHTS, "delta": 0.0, "adversarial": 0.0}
+    task = make_task(small_psp(), weights=weights, progressive_start=None)
+    before = copies(task)
+    terms = iteration_of(task).run(0)
+    assert "encoder/adversarial" not in terms and "discriminator/loss" not in terms
+    moved = changed(task, before)
+    assert {key.split(".")[0] for key in moved} == {"encoder"}
+    assert {key.split(".")[3] for key in moved if ".heads." in key} == {*map(str, range(8))}
+
+
+def test_another_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="method is a Linear, expected E4E or PSP"):
+        make_task(nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
+def run(folder: Path, *overrides: str, experiment: str = "portraits_e4e") -> Path:
+    """Trains through the real configuration; returns the run folder."""
+    paths = [f"paths.runs={folder}", f"paths.cache={folder.parent / 'cache'}"]
+    quiet = ["device=cpu", "trainer.threads=1", "trainer.progress=false", "trainer=debug"]
+    few = ["stages.e4e.task.progressive_start=2", "stages.e4e.task.progressive_every=2"]
+    arguments = [f"+experiment={experiment}", *quiet, *paths, *FEW, *overrides]
+    if experiment != "portraits_psp":
+        arguments += few
+    with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
+        return Path(train(compose("train", overrides=arguments))["run"])
+
+
+@pytest.mark.parametrize(
+    ("experiment", "file", "space"),
+    [
+        ("portraits_e4e", "e4e", "W+"),
+        ("portraits_psp", "psp", "W+"),
+        ("portraits_w", "w", "W"),
+    ],
+)
+def test_a_run_leaves_a_method(tmp_path: Path, experiment: str, file: str, space: str) -> None:
+    folder = run(tmp_path / "runs", experiment=experiment)
+    method = clcae.load_method(folder / f"{file}.safetensors")
+    assert method.outputs == (space,)
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    inversion = method.invert(images)
+    assert str(inversion.space) == space
+    assert inversion.codes.shape == (2, 10, 128)
+    equal_rows = bool((inversion.codes == inversion.codes[:, :1]).all())
+    assert equal_rows == (space == "W")
+    assert method.reconstruct(images).shape == images.shape
+
+
+def test_a_stopped_run_resumes_exactly_pools_included(tmp_path: Path) -> None:
+    steps = ["trainer.limit_steps=5", "trainer.save_every=1", "trainer.keep_last=9"]
+    steps += ["stages.e4e.task.pool_size=6", "stages.e4e.task.r1_every=2"]
+    folder = run(tmp_path / "runs", *steps)
+    whole = checkpoint(folder, stage="e4e")
+    assert int(whole["modules"]["fake_pool"]["filled"]) == 6
+    stage = folder / "checkpoints" / "e4e"
+    (stage / "finished.json").unlink()
+    (stage / "step_00000003.pt").replace(stage / "last.pt")
+    run(tmp_path / "runs", *steps)
+    resumed = checkpoint(folder, stage="e4e")
+    for key in ("modules", "ema", "optimizers"):
+        assert identical(whole[key], resumed[key]), key
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    fixed = [
+        "+experiment=portraits_e4e",
+        *FEW,
+        "report=null",
+        "trainer.precision=float32",
+        "trainer.limit_steps=2",
+        "trainer.limit_batch_size=8",
+        "stages.e4e.task.noise=const",  # noise maps are drawn by each process
+        "stages.e4e.task.start=null",  # well conditioned
+        "stages.e4e.task.pool_size=6",
+        "stages.e4e.task.progressive_start=1",
+        *(
+            f"{prefix}stages.e4e.optim.{name}.{setting}"
+            for name in ("encoder", "discriminator")
+            for prefix, setting in (
+                ("", "_target_=torch.optim.SGD"),
+                ("", "lr=1.0e-4"),
+                ("++", "momentum=0.9"),
+            )
+        ),
+    ]
+    for count in (1, 2):
+        run_training(tmp_path / str(count), *fixed, processes=count)
+    one, two = (checkpoint(tmp_path / count / "portraits_e4e-debug", stage="e4e") for count in "12")
+    for name in ("real_pool", "fake_pool"):
+        for key, value in one["modules"][name].items():
+            torch.testing.assert_close(two["modules"][name][key], value, rtol=1e-4, atol=1e-4)
+    for name in ("encoder", "discriminator"):
+        # What SGD keeps in the momentum: the gradients themselves.
+        expected, value = (
+            torch.cat([part["momentum_buffer"].flatten() for part in state.values()])
+            for state in (side["optimizers"][name]["state"] for side in (one, two))
+        )
+        assert expected.norm() > 0
+        # Float32, with kinks: rounding moves single entries, not the whole.
+        assert (value - expected).norm() <= 1e-2 * expected.norm(), name
