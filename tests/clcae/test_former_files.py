@@ -1,4 +1,7 @@
-"""Native files of commit 69f9b54 still load, and files written now say the same settings."""
+"""Native files of commit 69f9b54 still load, and files written now say the same settings.
+
+A class may have got further ones since; what a former file does not say is their default.
+"""
 
 from pathlib import Path
 
@@ -10,6 +13,8 @@ from clcae import serialization
 from clcae.serialization import load, read_metadata, save
 
 FILES = sorted((Path(former.__file__).parent / "former").glob("*.safetensors"))
+
+LATER = {"e4e": {"stem_stride": 1, "num_offsets": None}, "psp": {"stem_stride": 1}}
 
 
 def test_every_registered_class_has_a_file() -> None:
@@ -23,10 +28,11 @@ def test_every_registered_class_has_a_file() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_former_file_loads_and_is_written_alike(file: Path, tmp_path: Path) -> None:
     metadata = read_metadata(file)
+    settings = {**metadata.settings, **LATER.get(file.stem, {})}
     save(former.modules()[file.stem], tmp_path / "now", provenance={})
-    assert read_metadata(tmp_path / "now").settings == metadata.settings
+    assert read_metadata(tmp_path / "now").settings == settings
     module = load(file)
     save(module, tmp_path / "again", provenance={}, half=True)
-    assert read_metadata(tmp_path / "again").settings == metadata.settings
+    assert read_metadata(tmp_path / "again").settings == settings
     assert read_metadata(tmp_path / "again").sha256 == metadata.sha256
     assert not any(torch.isnan(value).any() for value in module.state_dict().values())
