@@ -13,6 +13,7 @@ from clcae.portraits.parameters import (
     scores,
 )
 from clcae.portraits.renderer import render
+from clcae.portraits.true_edits import TRUE_EDITS, TrueEdit, TrueEditImages, TrueEditPairs
 
 __all__ = [
     "ATTRIBUTES",
@@ -20,10 +21,14 @@ __all__ = [
     "DETAIL_RATES",
     "NUM_LATENTS",
     "NUM_PLAIN_LATENTS",
+    "TRUE_EDITS",
     "Group",
     "PortraitImages",
     "PortraitParameters",
     "Portraits",
+    "TrueEdit",
+    "TrueEditImages",
+    "TrueEditPairs",
     "decode",
     "group_slice",
     "render",

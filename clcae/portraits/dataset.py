@@ -8,7 +8,9 @@ version of a library.
 
 import hashlib
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,6 +41,7 @@ _DIGEST_SIZE = 32  # bytes, behind the pictures of a cache
 _REPORTED = 4096  # pictures from which on the progress of drawing is printed
 # Pictures of a person are numbered below 2^24 and people below 2^32: no two share a counter.
 _PICTURE_BITS = 24
+_ONE_THREAD = threading.Lock()  # the number of threads belongs to the process
 
 
 @dataclass(frozen=True)
@@ -174,19 +177,13 @@ class PortraitImages:
         count = len(self)
         shape = (count, 3, self.size, self.size)
         pixels = open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # faster for maps this small
-        try:
-            for start in range(0, count, RENDER_BATCH):
-                stop = min(start + RENDER_BATCH, count)
+        for start in range(0, count, RENDER_BATCH):
+            stop = min(start + RENDER_BATCH, count)
+            with single_threaded():
                 pixels[start:stop] = to_uint8(self.batch(range(start, stop)).images).numpy()
-                if count >= _REPORTED and (
-                    stop == count or stop * 10 // count > start * 10 // count
-                ):
-                    progress = f"drawing {self.split} portraits {stop}/{count}"
-                    print(progress, file=sys.stderr, flush=True)
-        finally:
-            torch.set_num_threads(threads)
+            if count >= _REPORTED and (stop == count or stop * 10 // count > start * 10 // count):
+                progress = f"drawing {self.split} portraits {stop}/{count}"
+                print(progress, file=sys.stderr, flush=True)
         pixels.flush()
 
     def _file_name(self) -> str:
@@ -215,6 +212,18 @@ def _is_whole(path: Path) -> bool:
             digest.update(block)
             rest -= len(block)
         return file.read() == digest.digest()
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Computes with one thread, which is faster for maps as small as the renderer's."""
+    with _ONE_THREAD:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _splitmix(counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
