@@ -183,6 +183,54 @@ def test_a_killed_command_goes_on_where_it_was(method_file: Path, here: Path) ->
     assert rows[0].num_images == 500
 
 
+def test_two_at_once_measure_once(method_file: Path, here: Path) -> None:
+    given = [f"method={method_file}", *PIXELS, "+data.size=32", "data.num_people=60"]
+    commands = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, *given, "protocol.time=null"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [command.communicate(timeout=120) for command in commands]
+    assert [command.returncode for command in commands] == [0, 0], said
+    assert [row.space for row in read_rows("results.jsonl")] == ["W", "W+", "F"]
+    tables = [[line for line in out.splitlines() if line.startswith("|")] for out, _ in said]
+    assert tables[0] == tables[1] and len(tables[0]) == 5
+    assert not list(here.glob("*.unfinished"))
+
+
+def test_a_damaged_part_is_measured_again(method_file: Path, here: Path) -> None:
+    given = [f"method={method_file}", *PIXELS, "+data.size=32", "data.num_people=60"]
+    given += ["batch_size=2", "num_parts=6", "protocol.time=null"]
+    with subprocess.Popen(
+        [sys.executable, SCRIPT, *given, "save=kept"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not list(here.glob("*.unfinished/*/part-001*")):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    part = sorted(here.glob("results.jsonl.unfinished/*/part-000*"))[0]
+    flipped = bytearray(part.read_bytes())
+    flipped[-9] ^= 4
+    part.write_bytes(flipped)
+    leftover = here / "kept" / "W" / ".test" / ".00001.png.0123abcd.partial"
+    notes = here / "kept" / "notes.partial"
+    for path in (leftover, notes, part.with_name(f".{part.name}.0123abcd.partial")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    rows, whole = rows_of(*given, "save=kept"), rows_of(*given, "results=whole.jsonl")
+    assert [row.metrics for row in rows] == [row.metrics for row in whole]
+    assert [path.name for path in here.rglob("*.partial")] == ["notes.partial"]
+    assert not list(here.glob("*.unfinished"))
+
+
 def test_a_folder_of_photographs(
     method_file: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

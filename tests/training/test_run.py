@@ -165,6 +165,26 @@ def test_a_mistake_in_the_last_stage_is_found_before_the_first(tmp_path: Path) -
     assert not (tmp_path / "toy").exists()
 
 
+def test_unreadable_pictures_are_found_before_the_first_stage(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    noise = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8).numpy()
+    for name in ("a.png", "b.png", "c.jpg"):
+        Image.fromarray(noise).save(photos / name)
+    for name in ("b.png", "c.jpg"):
+        (photos / name).write_bytes((photos / name).read_bytes()[:600])
+    target = "_target_: clcae.data.folder.ImageFolder"
+    given = [f"+data={{{target}, root: {photos}, size: 8}}", "+other.pictures={_part_: data}"]
+    with pytest.raises(
+        UserError, match=r"data: 2 of 3 pictures cannot be read: .*b\.png: .*\.\.\."
+    ):
+        train(configure(tmp_path, *given))
+    assert not (tmp_path / "toy" / "checkpoints").exists()
+    for name in ("b.png", "c.jpg"):
+        (photos / name).unlink()
+    train(configure(tmp_path, *given))
+
+
 def test_a_plateau_needs_a_monitored_value(tmp_path: Path) -> None:
     contrast = "+stages.fit.task={_target_: toy_tasks.Contrast, critic: {_part_: critic}}"
     plateau = "stages.fit.schedule={_target_: training.schedules.Plateau}"
