@@ -163,7 +163,8 @@ def _is_at(handle: int, folder: Path) -> bool:
 
 
 def sha256(path: str | Path) -> str:
-    """Computes the SHA-256 digest of a file, in hexadecimal."""
+    """Computes the SHA-256 digest of a file, in hexadecimal. Raises as `check_regular`."""
+    check_regular(path)
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

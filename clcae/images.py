@@ -9,7 +9,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from clcae.colour import fits_rgb, from_srgb, to_srgb
+from clcae.colour import to_srgb
 from clcae.files import replacing
 from clcae.picture_file import DECODING_ERRORS, opened, unreadable
 
@@ -127,17 +126,6 @@ def read_image(path: str | Path) -> Tensor:
         return decoded(picture, name=path)
 
 
-def read_with_profile(path: str | Path) -> tuple[Tensor, bytes | None]:
-    """Reads a picture in sRGB as `read_image` does, with the profile that `write_png` takes.
-
-    The profile is None where the file has none, or one that RGB pixels cannot have.
-    """
-    with opened(Path(path), name=path) as picture:
-        profile = picture.info.get("icc_profile")
-        image = decoded(picture, name=path)
-    return image, profile if fits_rgb(profile) else None
-
-
 def decode_image(data: bytes, *, name: str) -> Tensor:
     """Decodes the bytes of a picture file to an image [3, H, W], float32 in [-1, 1].
 
@@ -168,23 +156,18 @@ def write_png(
     path: str | Path,
     *,
     compress_level: int = 6,
-    profile: bytes | None = None,
 ) -> None:
     """Writes one image as PNG, atomically; values beyond the range are clamped.
 
     The default `compress_level` (zlib's, 0 to 9) takes four times as long as 1, which makes
-    photographs an eighth larger. With a `profile` of `read_with_profile` the colours are converted
-    to it, and the file keeps it; None writes sRGB.
+    photographs an eighth larger.
 
     Raises:
         ValueError: if the shape is another one or a value is NaN.
     """
     picture = to_pil(image)
-    options: dict[str, Any] = {} if profile is None else {"icc_profile": profile}
-    if profile is not None:
-        picture = from_srgb(picture, profile)
     with replacing(path) as partial:
-        picture.save(partial, format="PNG", compress_level=compress_level, **options)
+        picture.save(partial, format="PNG", compress_level=compress_level)
 
 
 def labelled_grid(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clcae.data.pictures import Item, find_items, matching_paths
+from clcae.files import check_regular
 
 
 def find_videos(given: Sequence[str]) -> dict[str, Path]:
@@ -39,6 +40,7 @@ def open_frames(path: Path) -> Iterator[list[Item]]:
     if path.is_dir():
         yield _in_order(find_items([path]))
         return
+    check_regular(path)
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clcae.files import check_regular
+from clcae.files import check_regular, sha256
 from clcae.images import decode_image, read_image
 from clcae.picture_file import EXTENSIONS, OversizedError, look, opened, room_for, seems_cut
 
@@ -84,8 +84,9 @@ def test_what_never_ends_is_refused(tmp_path: Path) -> None:
     for name, reason in reasons.items():
         with pytest.raises(ValueError, match=rf"{name}\.png: {reason}"):
             read_image(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match="a pipe"):
-        check_regular(tmp_path / "pipe.png")
+    for check in (check_regular, sha256):
+        with pytest.raises(ValueError, match="a pipe"):
+            check(tmp_path / "pipe.png")
 
 
 def test_bounds_are_checked_by_the_header_and_raised_by_the_environment(
