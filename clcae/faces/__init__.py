@@ -1,7 +1,6 @@
 """Faces in photographs: landmarks, the crops that networks were trained on, and the way back.
 
-faces = mtcnn_detector().detect(photo)
-crop = align_face(photo, choose(faces, "largest")[0], size=256)
+(_, crop), *_ = crop_faces(photo, "largest", size=256, detector=mtcnn_detector())[0]
 edited = ...  # of crop.image
 result = paste_back(photo, edited, crop.quad)
 """
@@ -14,7 +13,6 @@ from clcae.faces.alignment import (
     align_face,
     check_frontal,
     choose,
-    look_again,
     take_crop,
     take_whole,
 )
@@ -29,6 +27,7 @@ from clcae.faces.crop import (
 from clcae.faces.detector import MTCNNDetector, mtcnn_detector
 from clcae.faces.folder import CropFolder, read_record
 from clcae.faces.paste import paste_back
+from clcae.faces.search import Sighting, crop_faces, find_faces, look_again
 from clcae.faces.similarity import fit_similarity, recognition_crop, recognition_quad
 from clcae.faces.video import follow, smooth_landmarks
 
@@ -38,13 +37,16 @@ __all__ = [
     "Detector",
     "Face",
     "MTCNNDetector",
+    "Sighting",
     "Which",
     "align_face",
     "check_frontal",
     "check_size",
     "choose",
+    "crop_faces",
     "crop_quad",
     "ffhq_quad",
+    "find_faces",
     "fit_similarity",
     "follow",
     "is_aligned",

@@ -1,18 +1,17 @@
 """Faces in photographs and their crops, which encoders read.
 
 The crop is that of FFHQ: Karras et al. 2019, appendix A, and NVlabs/ffhq-dataset
-(`clcae.faces.crop`). The second look, the refusal of profiles and tiny faces, and the rule that an
-aligned picture is not aligned again are ours.
+(`clcae.faces.crop`). The second look (`clcae.faces.search`), the refusal of profiles and tiny faces,
+and the rule that an aligned picture is not aligned again are ours.
 
 Coordinates are pixels (x, y) of the upright picture, with the centre of the top left pixel at
 (0, 0). Left and right are the picture's: the left eye is the one nearer to its left side.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,11 +19,8 @@ from clcae.faces.crop import check_size, crop_quad, ffhq_quad, is_aligned, pictu
 
 Which = Literal["largest", "all"] | int
 
-LOOK = 256  # pixels of the crop that is searched a second time
-LARGEST_CORRECTION = 0.25  # by which the second look may move corners of the quad, of its side
 LARGEST_TURN = 0.8  # how far the nose may lie from between the eyes, in eye distances
 SMALLEST_EYE_DISTANCE = 0.2  # of the width of the face's box; frontal faces have about 0.48
-MIRRORED = (1, 0, 2, 4, 3)  # order of the landmarks in a mirrored picture
 
 
 @dataclass(frozen=True)
@@ -145,40 +141,6 @@ def take_whole(
         resized = F.interpolate(image[None], size=(size, size), mode="bicubic", antialias=True)
         crop = resized[0].clamp(-1, 1)
     return Crop(crop, picture_quad(*image.shape[-2:]), landmarks, was_aligned=True)
-
-
-def look_again(
-    image: Tensor,  # [3, H, W], in [-1, 1]
-    face: Face,
-    *,
-    detector: Detector,
-) -> Face:
-    """Refines landmarks by searching the face's own crop and its mirror image.
-
-    Landmarks of one face differ with its size and its turn in the picture: with MTCNN the corners
-    of the crop by 2 % of its side, and more where the head is tilted. In the crop every face is
-    upright and of one size, and the mean with the mirror image favours no side; that leaves 0.5 %.
-
-    Returns:
-        The face with refined landmarks; the same face where it is not found again, or elsewhere.
-    """
-    quad = ffhq_quad(face.landmarks)
-    crop = crop_quad(image, quad, LOOK)
-    found = []
-    for picture, mirrored in ((crop, False), (crop.flip(-1), True)):
-        faces = detector.detect(picture)
-        if not faces:
-            return face
-        middle = (LOOK - 1) / 2
-        points = min((f.landmarks for f in faces), key=lambda p: float((p.mean(0) - middle).norm()))
-        if mirrored:
-            points = points[list(MIRRORED)] * points.new_tensor([-1, 1])
-            points = points + points.new_tensor([LOOK - 1, 0])
-        found.append(points)
-    edges = torch.stack([quad[3] - quad[0], quad[1] - quad[0]])
-    landmarks = quad[0] + (torch.stack(found).mean(0) + 0.5) / LOOK @ edges
-    correction = (ffhq_quad(landmarks) - quad).norm(dim=1).max() / edges[0].norm()
-    return replace(face, landmarks=landmarks) if correction <= LARGEST_CORRECTION else face
 
 
 def check_frontal(face: Face) -> None:

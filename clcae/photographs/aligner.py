@@ -7,9 +7,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clcae import faces
-from clcae.data.pictures import Item
-from clcae.faces import Crop, CropFolder, Detector
-from clcae.images import read_image
+from clcae.data.pictures import Item, read_photograph
+from clcae.faces import CropFolder, Detector
 from clcae.photographs.frames import open_frames
 from clcae.photographs.passes import Account, read_ahead
 
@@ -36,36 +35,22 @@ class FaceAligner:
                     self.account.kept.append(item.name)
                 else:
                     waiting.append(item)
-            except (ValueError, OSError) as error:
+            except ValueError as error:
                 self.account.skip(item.path, error)
         bar = tqdm(waiting, unit="photograph", disable=None)
-        for item, image in read_ahead(bar, read_image, self.account, ahead=AHEAD):
+        for item, image in read_ahead(bar, read_photograph, self.account, ahead=AHEAD):
             image = image.to(self.device)
             try:
-                crops = self._crops(image, item)
+                crops, refused = faces.crop_faces(
+                    image, self.folder.which, size=self.folder.size, detector=self.detector
+                )
+                for reason in refused:
+                    self.account.skip(item.path, reason)
                 if crops:
                     self.folder.write(item.name, item.path, image, crops)
                     self.account.done.append(item.name)
-            except (ValueError, OSError) as error:
-                self.account.skip(item.path, error)
-
-    def _crops(
-        self,
-        image: Tensor,  # [3, H, W]
-        item: Item,
-    ) -> list[tuple[int, Crop]]:
-        """Crops the chosen faces, each with its number; skips those that cannot be used."""
-        found = faces.choose(self.detector.detect(image), "all")
-        crops = []
-        for face in faces.choose(found, self.folder.which):
-            number = next(index for index, other in enumerate(found) if other is face)
-            try:
-                better = faces.look_again(image, face, detector=self.detector)
-                crops.append((number, faces.align_face(image, better, size=self.folder.size)))
             except ValueError as error:
-                of = f" (face {number} of {len(found)} from 0 at the left)" if found[1:] else ""
-                self.account.skip(item.path, f"{error}{of}")
-        return crops
+                self.account.skip(item.path, error)
 
     def align_video(self, name: str, path: Path) -> None:
         """Crops one face of every frame into the folder `name`, with landmarks smoothed over time.
@@ -93,7 +78,7 @@ class FaceAligner:
             aligned = all(faces.is_aligned(quad, *size) for quad in quads)
             take = faces.take_whole if aligned else faces.take_crop
             bar = tqdm([i for i in waiting if i in found], unit="frame", desc="crops", disable=None)
-            for item, image in read_ahead(bar, read_image, account, ahead=AHEAD):
+            for item, image in read_ahead(bar, read_photograph, account, ahead=AHEAD):
                 crop = take(image.to(self.device), found[item], size=folder.size)
                 source, frame = origins[item]
                 folder.write(f"{name}/{item.name}", source, image, [(0, crop)], frame=frame)
@@ -103,7 +88,7 @@ class FaceAligner:
         """Smooths the landmarks [5, 2] of one face in all readable frames; returns their size."""
         seen, sizes = {}, set()
         bar = tqdm(frames, unit="frame", desc="faces", disable=None)
-        for item, image in read_ahead(bar, read_image, self.account, ahead=AHEAD):
+        for item, image in read_ahead(bar, read_photograph, self.account, ahead=AHEAD):
             seen[item] = self.detector.detect(image.to(self.device))
             sizes.add((image.shape[-2], image.shape[-1]))
         if not seen:

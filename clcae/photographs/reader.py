@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clcae.data.pictures import Item
-from clcae.faces import Which, align_face, choose, mtcnn_detector
-from clcae.images import read_image, to_uint8
+from clcae.data.pictures import Item, read_photograph
+from clcae.faces import Which, crop_faces, mtcnn_detector
+from clcae.images import to_uint8
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, check_fit, check_origin, load_inversion
 from clcae.photographs.cutouts import Cutout, Size, cut_middle
@@ -93,28 +93,25 @@ class Reader:
             check_origin(origin, self.maker)
             check_fit(inversion, self.expected)
             return Stored([inversion])
-        image = read_image(path)
+        image = read_photograph(path)
         cutouts = [cut_middle(image, self.shape)] if self.faces is None else self._faces(image)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         kept = to_uint8(image) if self.keep_image else None
         return Photograph(cutouts, (image.shape[-2], image.shape[-1]), digest, kept)
 
-    def _faces(self, image: Tensor) -> list[Cutout]:
-        """Crops the faces; of several, profiles and tiny ones are left out."""
+    def _faces(self, image: Tensor) -> tuple[list[Cutout], list[str]]:
+        """Crops the faces, and says of those that cannot be used why."""
         assert self.faces is not None
-        cutouts: list[Cutout] = []
-        refused = []
-        for face in choose(self.detector.detect(image), self.faces):
-            try:
-                crop = align_face(image, face, size=self.shape[0])
-            except ValueError as error:
-                refused.append(error)
-                continue
-            cutouts.append(Cutout(crop.image, crop.quad, "centre" if crop.was_aligned else "face"))
-        if not cutouts:
-            raise refused[0]
-        return cutouts
+        crops, refused = crop_faces(
+            image, self.faces, size=self.shape[0], detector=self.detector
+        )
+        if not crops:
+            raise ValueError("; ".join(refused))
+        return [
+            Cutout(crop.image, crop.quad, "centre" if crop.was_aligned else "face")
+            for _, crop in crops
+        ], refused
 
 
 def without_reconstructions(items: list[Item]) -> list[Item]:
