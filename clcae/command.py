@@ -1,18 +1,22 @@
 """What the scripts share: parsers, option types, and failures as one line with an exit status."""
 
 import argparse
+import atexit
+import io
 import json
+import os
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from clcae.files import write_text
 from clcae.quoting import one_line, parse_json
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -35,15 +39,54 @@ def make_parser(name: str, *, description: str, examples: str) -> argparse.Argum
     )
 
 
+def begin() -> None:
+    """Prepares a process for a command; called before slow imports, which may be interrupted.
+
+    Until `run_command` takes over, an interruption ends the process without a traceback.
+    Characters that the terminal does not know are replaced, and a reader that closes its end of the
+    pipe ends the output in silence.
+    """
+    signal.signal(signal.SIGINT, _interrupted)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
+    atexit.register(_flush)
+
+
+def _interrupted(*_: object) -> None:
+    os._exit(130)  # imports and parsers have nothing to tidy up
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the interpreter would try again and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tests whether an error says that memory is short, on the CPU or on a GPU."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
 def run_command(name: str, work: Callable[[], int | None], *, resumable: bool = False) -> int:
     """Runs a command's work and reports a failure in one line on stderr.
 
     `resumable` says that the same command goes on where it was interrupted. Returns the exit
     status: that of `work` (None is 0), 1 after a failure, 130 after an interruption.
     """
+    if signal.getsignal(signal.SIGINT) is _interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return work() or 0
-    except torch.OutOfMemoryError:
+    except BrokenPipeError:
+        _flush()
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         line, status = "out of memory: give a smaller --batch-size, or another --device", 1
     except (ValueError, OSError, ImportError) as error:
         line, status = one_line(error), 1

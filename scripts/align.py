@@ -10,10 +10,12 @@ from clcae.data.pictures import find_items
 from clcae.device import pick_device
 from clcae.faces import CropFolder
 from clcae.ops.memory import keep_freed_memory
+from clcae.photographs.account import Account
 from clcae.photographs.aligner import FaceAligner
 from clcae.photographs.arguments import add_file_arguments
 from clcae.photographs.frames import find_videos
-from clcae.photographs.passes import Account
+from clcae.photographs.passes import check_disk
+from clcae.photographs.results import shared
 
 NAME = "align.py"
 EXAMPLES = """
@@ -31,8 +33,10 @@ examples:
 
 The crop is that of FFHQ, by the eyes and the mouth. A square picture that is such a crop already
 (within 10 %) is only resized. Faces in profile, and faces whose crop would take fewer than 48
-pixels of the photograph, are skipped. The same command again goes on where it stopped. The exit
-status is 1 where anything was skipped.
+pixels of the photograph, are skipped. A photograph may lie on its side or on its head; a face that
+a second look does not confirm in any turn is skipped. The same command again goes on where it
+stopped; a photograph that has changed is cropped anew. The exit status is 1 where anything was
+skipped.
 """
 
 
@@ -51,14 +55,16 @@ def _align(options: argparse.Namespace) -> int:
     )
     account = Account()
     aligner = FaceAligner(folder, device=pick_device(options.device), account=account)
-    if not options.video:
-        aligner.align_photographs(find_items(options.images, without=options.out))
-        return account.report()
-    for name, path in find_videos(options.images).items():
-        try:
-            aligner.align_video(name, path)
-        except ValueError as error:
-            account.skip(path, error)
+    items = [] if options.video else find_items(options.images, without=options.out)
+    videos = find_videos(options.images) if options.video else {}
+    with shared(options.out):
+        aligner.align_photographs(items)
+        for name, path in videos.items():
+            try:
+                aligner.align_video(name, path)
+            except (ValueError, OSError) as error:
+                check_disk(error)
+                account.skip(path, error)
     return account.report()
 
 

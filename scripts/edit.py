@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from clcae.command import claim, make_parser, numbers, run_command
+from clcae.command import make_parser, numbers, run_command
 from clcae.data.pictures import find_items
 from clcae.device import pick_device
 from clcae.methods.foundation import FoundationInversion
@@ -16,6 +16,7 @@ from clcae.photographs.edited import Change, Edits, Sweep
 from clcae.photographs.masks import read_mask
 from clcae.photographs.passes import check_names, open_method, pass_over
 from clcae.photographs.reader import Reader, without_reconstructions
+from clcae.photographs.results import Results, shared
 from editing import LatentStatistics, Watch, chosen_edits, directions_for, edit_inversion
 from editing.editor import Edit
 
@@ -42,8 +43,8 @@ results, for every picture NAME:
                   photograph, at its own size, with the edit in it
   NAME-crop.png   with --align: the edited crop; of several faces NAME-0-crop.png, ...
   NAME-strip.png  with --strip: input, inversion, and every edit by itself over its strengths
-The same command again goes on where it stopped. Files that cannot be used are listed, and the exit
-status is 1.
+The same command again goes on where it stopped; another picture under the name of an earlier one
+is edited anew. Files that cannot be used are listed, and the exit status is 1.
 """
 FEATHER = 4  # pixels
 STEPS = 7  # of a sweep over a direction's own range
@@ -85,7 +86,6 @@ def _edit(options: argparse.Namespace) -> int:
     mask = read_mask(options.mask, feather=feather) if options.mask else None
     work = Edits(
         method=method,
-        out=options.out,
         edit=_change(method, edits, watch),
         whole=bool(options.align or options.mask),
         crops=options.align,
@@ -107,19 +107,21 @@ def _edit(options: argparse.Namespace) -> int:
         "feather": options.feather,
         "strip": [[sweep.name, sweep.strengths] for sweep in work.sweeps],
     }
-    claim(options.out / ".edit.json", settings, again=options.overwrite)
-    return pass_over(
-        items,
-        method,
-        finished=lambda item: (
-            not options.overwrite and (options.out / f"{item.name}.png").is_file()
-        ),
-        read=reader.read,
-        compute=work.compute,
-        write=work.write,
-        batch_size=options.batch_size,
-        ahead=8 if work.whole else 32,  # whole photographs are large
-    )
+    with shared(options.out):
+        results = Results(
+            options.out, command="edit", settings=settings, overwrite=options.overwrite
+        )
+        return pass_over(
+            items,
+            method,
+            results=results,
+            read=reader.read,
+            compute=work.compute,
+            files=work.files,
+            write=work.write,
+            batch_size=options.batch_size,
+            ahead=8 if work.whole else 32,  # whole photographs are large
+        )
 
 
 def _with_rule(method: InversionMethod, rule: str | None) -> InversionMethod:

@@ -9,19 +9,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clcae.command import claim, make_parser, run_command
+from clcae.command import make_parser, run_command
 from clcae.data.pictures import Item, find_items
 from clcae.device import pick_device
 from clcae.images import write_png
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, Origin, moved_to, save_inversion, split
 from clcae.ops.memory import keep_freed_memory
+from clcae.photographs.account import printable
 from clcae.photographs.arguments import add_method_arguments, faces_to_align
 from clcae.photographs.cutouts import Cutout
-from clcae.photographs.passes import FAST, check_names, open_method, part_names, pass_over
+from clcae.photographs.passes import FAST, check_names, open_method, pass_over
 from clcae.photographs.reader import Photograph, Reader
+from clcae.photographs.results import Results, shared
 
 NAME = "invert.py"
+FILE = ".safetensors"
 EXAMPLES = """
 examples:
   python scripts/invert.py photos --method clcae_ffhq.safetensors --align --out inverted
@@ -37,8 +40,9 @@ results, for every picture NAME:
                     (scripts/edit.py takes it in place of the picture), with the method and the
                     picture they come from
 With --faces all, several faces are NAME-0, NAME-1, ... from left to right. The same command again
-goes on where it stopped: a picture with both files is finished. Files that cannot be used are
-listed, and the exit status is 1.
+goes on where it stopped: a picture is finished if both files are there and were made of this very
+picture; another one of its name is inverted anew. Files that cannot be used are listed, and the
+exit status is 1.
 """
 
 
@@ -60,16 +64,20 @@ def _invert(options: argparse.Namespace) -> int:
     faces = faces_to_align(options)
     reader = Reader(method, faces=faces)
     settings = {"method": maker.sha256, "output": maker.output, "faces": faces}
-    claim(options.out / ".invert.json", settings, again=options.overwrite)
-    return pass_over(
-        items,
-        method,
-        finished=lambda item: not options.overwrite and _finished(options.out, item),
-        read=reader.read,
-        compute=partial(_compute, method),
-        write=partial(_write, options.out, maker),
-        batch_size=options.batch_size,
-    )
+    with shared(options.out):
+        results = Results(
+            options.out, command="invert", settings=settings, overwrite=options.overwrite
+        )
+        return pass_over(
+            items,
+            method,
+            results=results,
+            read=reader.read,
+            compute=partial(_compute, method),
+            files=lambda names: [f"{name}{end}" for name in names for end in (".png", FILE)],
+            write=partial(_write, maker),
+            batch_size=options.batch_size,
+        )
 
 
 def _compute(method: InversionMethod, cutouts: list[Cutout]) -> list[tuple[Inversion, Tensor]]:
@@ -81,37 +89,25 @@ def _compute(method: InversionMethod, cutouts: list[Cutout]) -> list[tuple[Inver
 
 
 def _write(
-    out: Path,
     maker: Maker,
     item: Item,
     names: list[str],
     photograph: Photograph,
     inverted: list[tuple[Inversion, Tensor]],
+    paths: list[Path],  # of the reconstruction and the inversion file of every name
 ) -> None:
-    """Writes the files of every face; those whose presence says that all is done come last."""
-    faces = zip(names, photograph.parts, inverted, strict=True)
-    for name, cutout, (inversion, picture) in reversed(list(faces)):
+    for index, (_, cutout) in enumerate(zip(names, photograph.parts, strict=True)):
+        inversion, picture = inverted[index]
         origin = Origin(
             maker=maker,
-            picture=item.path.name,
+            picture=printable(item.path.name),
             picture_sha256=photograph.sha256,
             picture_size=photograph.size,
             crop=cutout.kind,
             quad=tuple((x, y) for x, y in cutout.quad.tolist()),
         )
-        inverted_file, reconstruction = _results(out, name)
-        write_png(picture, reconstruction, compress_level=FAST)  # first, since it refuses NaN
-        save_inversion(inversion, inverted_file, origin=origin)
-
-
-def _results(out: Path, name: str) -> tuple[Path, Path]:
-    return out / f"{name}.safetensors", out / f"{name}.png"
-
-
-def _finished(out: Path, item: Item) -> bool:
-    """Whether both files of the picture, or of the first of its faces, are there."""
-    names = (part_names(item.name, count)[0] for count in (1, 2))
-    return any(all(path.is_file() for path in _results(out, name)) for name in names)
+        write_png(picture, paths[2 * index], compress_level=FAST)  # first, since it refuses NaN
+        save_inversion(inversion, paths[2 * index + 1], origin=origin)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,8 +1,8 @@
 """Faces in photographs and their crops, which encoders read.
 
 The crop is that of FFHQ: Karras et al. 2019, appendix A, and NVlabs/ffhq-dataset
-(`clcae.faces.crop`). The second look (`clcae.faces.search`), the refusal of profiles and tiny faces,
-and the rule that an aligned picture is not aligned again are ours.
+(`clcae.faces.crop`). The second look (`clcae.faces.search`), the refusal of profiles and tiny
+faces, and the rule that an aligned picture is not aligned again are ours.
 
 Coordinates are pixels (x, y) of the upright picture, with the centre of the top left pixel at
 (0, 0). Left and right are the picture's: the left eye is the one nearer to its left side.

@@ -6,7 +6,7 @@ EXIF orientation applied.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Record:
     Args:
         source: path of the photograph or the video.
         frame: name of the frame in a video; None in a photograph.
+        sha256: digest of that file; None in records that were written without it.
         height: of the photograph, in pixels.
         width: of the photograph, in pixels.
         size: pixels of the crop's side.
@@ -42,6 +43,7 @@ class Record:
 
     source: str
     frame: str | None
+    sha256: str | None
     height: int
     width: int
     size: int
@@ -89,12 +91,13 @@ def read_record(path: str | Path) -> Record:
         for key, number in numbers.items():
             if number < (key != "number") or number > LARGEST_NUMBER:
                 raise ValueError(f"{key} is {shown(number)}")
-        frame = fields["frame"]
-        if not isinstance(frame, str | None):
-            raise TypeError(f"frame is {shown(frame)}")
+        frame, digest = fields["frame"], fields.get("sha256")
+        for value in (frame, digest):
+            if not isinstance(value, str | None):
+                raise TypeError(f"frame or digest is {shown(value)}")
         quad, landmarks = _points(fields["quad"], 4), _points(fields["landmarks"], 5)
         values = {key: fields[key] for key in _KINDS}
-        return Record(**values, frame=frame, quad=quad, landmarks=landmarks)
+        return Record(**values, frame=frame, sha256=digest, quad=quad, landmarks=landmarks)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = one_line(f"{type(error).__name__}: {error}", 80)
         raise ValueError(f"{path}: no record of a crop, or damaged ({reason})") from error
@@ -110,7 +113,11 @@ def _points(values: object, count: int) -> Tensor:
 class CropFolder:
     """Writes the crops of many photographs into a folder, and knows which are finished.
 
-    `overwrite` replaces what an earlier run has left.
+    Args:
+        root: the folder.
+        size: pixels of a crop's side.
+        which: the faces that are asked for.
+        overwrite: replace what an earlier run has left.
     """
 
     def __init__(self, *, root: Path, size: int, which: Which, overwrite: bool) -> None:
@@ -118,10 +125,21 @@ class CropFolder:
         self.size = size
         self.which = which
         self.overwrite = overwrite
+        self.outdated: dict[
+            str, str | None
+        ] = {}  # names to crop anew, digest of their earlier file
         self._written: set[str] = set()
 
-    def finished(self, name: str, source: Path, *, frame: str | None = None) -> bool:
+    def finished(
+        self, name: str, source: Path, digest: Callable[[], str], *, frame: str | None = None
+    ) -> bool:
         """Tests whether an earlier run has made all crops of a photograph, or of a video's frame.
+
+        Args:
+            name: of the crops.
+            source: file of the photograph, or of the video.
+            digest: computes the sha256 of that file, where there is something to compare it with.
+            frame: name of the frame in a video.
 
         Raises:
             ValueError: if it made them with other settings, or a record is damaged.
@@ -134,7 +152,13 @@ class CropFolder:
                 continue
             self._check(first, record, source, frame)
             stems = _stems(name, record.num_crops)
-            return all(self._record(s) and self._path(s, "png").is_file() for s in stems)
+            records = [self._record(stem) for stem in stems]
+            if not all(self._path(stem, "png").is_file() for stem in stems) or None in records:
+                return False
+            digests = {each.sha256 for each in records if each is not None}
+            if digests == {digest()}:
+                return True
+            self.outdated[name] = record.sha256
         return False
 
     def write(
@@ -144,12 +168,18 @@ class CropFolder:
         photograph: Tensor,  # [3, H, W]
         crops: Sequence[tuple[int, Crop]],
         *,
+        digest: str,
         frame: str | None = None,
     ) -> None:
         """Writes the crops of a photograph, and removes crops of it that an earlier run left.
 
-        `source` is the file of the photograph, or of the video whose frame it is; each crop comes
-        with the index of its face.
+        Args:
+            name: of the crops.
+            source: file of the photograph, or of the video.
+            photograph: its pixels.
+            crops: each with the index of its face.
+            digest: sha256 of the source.
+            frame: name of the frame in a video.
 
         Raises:
             ValueError: if a name belongs to another photograph, to crops of other settings, or to
@@ -165,10 +195,13 @@ class CropFolder:
         stale = set(self._earlier(name, source, frame)) - set(stems)
         height, width = photograph.shape[-2:]
         for stem, (number, crop) in zip(stems, crops, strict=True):
+            # A crop without a record is unfinished, whatever lay there before.
+            self._path(stem, "json").unlink(missing_ok=True)
             write_png(crop.image, self._path(stem, "png"))
             record = Record(
                 source=str(source.resolve()),
                 frame=frame,
+                sha256=digest,
                 height=height,
                 width=width,
                 size=self.size,

@@ -1,5 +1,6 @@
 """Aligned crops of many photographs, and of one face through the frames of a video."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -8,9 +9,13 @@ from tqdm import tqdm
 
 from clcae import faces
 from clcae.data.pictures import Item, read_photograph
+from clcae.data.threads import in_order
 from clcae.faces import CropFolder, Detector
+from clcae.files import sha256
+from clcae.photographs.account import ANOTHER_PICTURE, NO_RECORD, Account
 from clcae.photographs.frames import open_frames
-from clcae.photographs.passes import Account, read_ahead
+from clcae.photographs.passes import FAULTS, check_disk, check_memory, read_ahead, unfinished
+from clcae.photographs.reader import with_digest
 
 AHEAD = 2  # photographs in memory beside the one at hand; one can take 1 GiB
 
@@ -28,29 +33,34 @@ class FaceAligner:
 
     def align_photographs(self, items: list[Item]) -> None:
         """Crops the faces of every photograph that an earlier run has not finished."""
-        waiting = []
-        for item in items:
-            try:
-                if self.folder.finished(item.name, item.path):
-                    self.account.kept.append(item.name)
-                else:
-                    waiting.append(item)
-            except ValueError as error:
-                self.account.skip(item.path, error)
+        folder, account = self.folder, self.account
+
+        def finished(item: Item) -> bool:
+            return folder.finished(item.name, item.path, lambda: sha256(item.path))
+
+        waiting = unfinished(items, finished, account)
+        self._announce()
         bar = tqdm(waiting, unit="photograph", disable=None)
-        for item, image in read_ahead(bar, read_photograph, self.account, ahead=AHEAD):
-            image = image.to(self.device)
+        for item, (image, digest) in read_ahead(bar, _read, account, ahead=AHEAD):
             try:
                 crops, refused = faces.crop_faces(
-                    image, self.folder.which, size=self.folder.size, detector=self.detector
+                    image.to(self.device), folder.which, size=folder.size, detector=self.detector
                 )
                 for reason in refused:
-                    self.account.skip(item.path, reason)
+                    account.skip(item.path, reason)
                 if crops:
-                    self.folder.write(item.name, item.path, image, crops)
-                    self.account.done.append(item.name)
-            except ValueError as error:
-                self.account.skip(item.path, error)
+                    folder.write(item.name, item.path, image, crops, digest=digest)
+                    account.done.append(item.name)
+            except FAULTS as error:
+                check_memory(error)
+                check_disk(error)
+                account.skip(item.path, error)
+
+    def _announce(self) -> None:
+        for name, digest in sorted(self.folder.outdated.items()):
+            self.account.do_anew(name, NO_RECORD if digest is None else ANOTHER_PICTURE)
+        self.folder.outdated.clear()
+        self.account.announce()
 
     def align_video(self, name: str, path: Path) -> None:
         """Crops one face of every frame into the folder `name`, with landmarks smoothed over time.
@@ -63,14 +73,17 @@ class FaceAligner:
         if (folder.root / name).resolve() == path.resolve():
             raise ValueError(f"{path}: its crops would lie among the frames; give another --out")
         with open_frames(path) as frames:
-            waiting, origins = [], {}
-            for item in frames:
-                origins[item] = (path, item.name) if path.is_file() else (item.path, None)
+            origins = {
+                item: (path, item.name) if path.is_file() else (item.path, None) for item in frames
+            }
+            digest = sha256(path) if path.is_file() else _digest_of_all(frames)
+
+            def finished(item: Item) -> bool:
                 source, frame = origins[item]
-                if folder.finished(f"{name}/{item.name}", source, frame=frame):
-                    account.kept.append(f"{name}/{item.name}")
-                else:
-                    waiting.append(item)
+                return folder.finished(f"{name}/{item.name}", source, lambda: digest, frame=frame)
+
+            waiting = unfinished(frames, finished, account)
+            self._announce()
             if not waiting:
                 return
             found, size = self._follow(path, frames)
@@ -81,7 +94,14 @@ class FaceAligner:
             for item, image in read_ahead(bar, read_photograph, account, ahead=AHEAD):
                 crop = take(image.to(self.device), found[item], size=folder.size)
                 source, frame = origins[item]
-                folder.write(f"{name}/{item.name}", source, image, [(0, crop)], frame=frame)
+                folder.write(
+                    f"{name}/{item.name}",
+                    source,
+                    image,
+                    [(0, crop)],
+                    digest=digest,
+                    frame=frame,
+                )
                 account.done.append(f"{name}/{item.name}")
 
     def _follow(self, path: Path, frames: list[Item]) -> tuple[dict[Item, Tensor], tuple[int, int]]:
@@ -108,3 +128,20 @@ class FaceAligner:
         if missing:
             print(f"{path}: {missing} of {len(seen)} frames do not show the face: interpolated")
         return dict(zip(seen, smooth, strict=True)), sizes.pop()
+
+
+def _read(path: Path) -> tuple[Tensor, str]:
+    return with_digest(path, lambda path, digest: (read_photograph(path), digest))
+
+
+def _digest_of_all(frames: list[Item]) -> str:
+    """Computes a digest of all frames, since each crop depends on its neighbours' landmarks."""
+    digests = [future.result() for _, future in in_order(frames, _digest, threads=4, ahead=64)]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _digest(item: Item) -> str:
+    try:
+        return sha256(item.path)
+    except OSError:
+        return "unreadable"

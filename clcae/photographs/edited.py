@@ -42,7 +42,6 @@ class Edits:
 
     Args:
         method: inverts and synthesizes.
-        out: folder of the results.
         edit: the change that is asked for.
         whole: write the photograph with the edit in it, not the generator's picture alone.
         crops: write the edited crops beside the photograph.
@@ -52,7 +51,6 @@ class Edits:
     """
 
     method: InversionMethod
-    out: Path
     edit: Change
     whole: bool
     crops: bool
@@ -68,26 +66,36 @@ class Edits:
         changes += [change for sweep in self.sweeps for change in sweep.changes]
         return changed_pictures(self.method, parts, changes)
 
+    def files(self, names: Sequence[str]) -> list[str]:
+        """Names the files of one input: NAME.png, then crop and strip of each of its parts."""
+        parts = [f"{name}-crop.png" for name in names if self.crops]
+        parts += [f"{name}-strip.png" for name in names if self.sweeps]
+        item = names[0] if len(names) == 1 else names[0].removesuffix("-0")
+        return [f"{item}.png", *parts]
+
     def write(
         self,
         item: Item,
         names: Sequence[str],
         given: Photograph | Stored,
         pictures: Sequence[Tensor],
+        paths: Sequence[Path],
     ) -> None:
-        """Writes the files of one input; NAME.png, which says that all is done, comes last.
+        """Writes the `files` of one input to paths.
 
         `pictures` are of each part [K, 3, R, R]: the edit, the inversion, then the sweeps.
         """
-        for number, name in enumerate(names):
-            if self.crops:
-                write_png(pictures[number][0], self.out / f"{name}-crop.png", compress_level=FAST)
-            if self.sweeps:
+        whole, *others = paths
+        if self.crops:
+            for made, path in zip(pictures, others, strict=False):
+                write_png(made[0], path, compress_level=FAST)
+        if self.sweeps:
+            for number, path in enumerate(others[-len(names) :]):
                 before = [("inversion", pictures[number][1])]
                 if isinstance(given, Photograph):
                     before.insert(0, ("input", given.parts[number].image))
                 sheet = self._strip(before, pictures[number][2:])
-                write_png(sheet, self.out / f"{name}-strip.png", compress_level=FAST)
+                write_png(sheet, path, compress_level=FAST)
         result = pictures[0][0]
         if self.whole:
             assert isinstance(given, Photograph) and given.image is not None
@@ -97,7 +105,7 @@ class Edits:
                 result = put_back(result, made[0], cutout, reference=reference)
             if self.mask is not None:
                 result = self.mask.apply(photo, result)
-        write_png(result, self.out / f"{item.name}.png", compress_level=FAST)
+        write_png(result, whole, compress_level=FAST)
 
     def _strip(self, before: Sequence[tuple[str, Tensor]], swept: Tensor) -> Tensor:
         rows = swept.split([len(sweep.strengths) for sweep in self.sweeps])

@@ -3,25 +3,28 @@
 A pass that was stopped goes on where it was, because every result appears complete or not at all.
 """
 
+import errno
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from tqdm import tqdm
 
-from clcae.data.pictures import Item, pixels_of
+from clcae.command import is_out_of_memory
+from clcae.data.pictures import Item
 from clcae.data.threads import BackgroundWriter, batched, in_order
+from clcae.files import FULL_DISK
 from clcae.methods.interface import InversionMethod
 from clcae.methods.inversion_file import Maker
+from clcae.photographs.account import Account
 from clcae.photographs.reader import Photograph, Stored
+from clcae.photographs.results import Results
 from clcae.picture_file import largest_pixels
 from clcae.pretrained.assets import is_shipped
 from clcae.pretrained.loading import load_method
@@ -30,34 +33,12 @@ from clcae.weight_file import weights_digest
 
 FAST = 1  # zlib level of pictures; the usual one takes longer than the model
 THREADS = max(min(os.cpu_count() or 1, 8), 2)
+MOST_FAILED = 4  # parts in a row that cannot be computed; more are no fault of the files
+FAULTS = (ValueError, OSError, MemoryError, RuntimeError)  # of one file; see `check_memory`
+UNWRITABLE = FULL_DISK | {errno.EROFS}
 
 Given = Photograph | Stored
 Result = TypeVar("Result")
-
-
-@dataclass
-class Account:
-    """Collects what became of each file of a command."""
-
-    done: list[str] = field(default_factory=list)  # names
-    kept: list[str] = field(default_factory=list)  # names finished by an earlier run
-    skipped: list[tuple[Path, str]] = field(default_factory=list)  # file and reason
-
-    def skip(self, path: Path, reason: object) -> None:
-        """Records a skipped file with its reason in one line, without the path."""
-        text = " ".join(str(reason).split())
-        self.skipped.append((path, text.removeprefix(f"{path}: ")))
-
-    def report(self) -> int:
-        """Prints the counts and every skipped file; returns 1 where a file was skipped, else 0."""
-        counts = [f"{len(self.done)} done"]
-        if self.kept:
-            counts.append(f"{len(self.kept)} finished before (--overwrite does them again)")
-        if self.skipped:
-            counts.append(f"{len(self.skipped)} skipped:")
-        lines = [", ".join(counts), *(f"  {path}: {reason}" for path, reason in self.skipped)]
-        print("\n".join(lines), file=sys.stderr if self.skipped else sys.stdout)
-        return 1 if self.skipped else 0
 
 
 def read_ahead(
@@ -72,28 +53,19 @@ def read_ahead(
 
     Args:
         items: the files.
-        read: called in a thread; a ValueError or OSError skips the file.
+        read: called in a thread; a fault of a file (`FAULTS`) skips it.
         account: lists the skipped files.
         threads: reading at once.
         ahead: files read beyond the one that is yielded; bounds the memory.
     """
-    reading = in_order(
-        items,
-        lambda item: read(item.path),
-        threads=threads,
-        ahead=ahead,
-        weight=lambda item: pixels_of(item.path),
-        heaviest=largest_pixels(),
-    )
-    for item, future in reading:
+    for item, future in in_order(items, lambda i: read(i.path), threads=threads, ahead=ahead):
         try:
             result = future.result()
-        except (ValueError, OSError) as error:
+        except FAULTS as error:
+            check_memory(error)
             account.skip(item.path, error)
         else:
             yield item, result
-            del result
-        del future  # and with it what was read
 
 
 def open_method(
@@ -128,10 +100,11 @@ def pass_over(
     items: Sequence[Item],
     method: InversionMethod,
     *,
-    finished: Callable[[Item], bool],
+    results: Results,
     read: Callable[[Path], Given],
     compute: Callable[[list[Any]], Sequence[Result]],
-    write: Callable[[Item, list[str], Any, list[Result]], None],
+    files: Callable[[list[str]], list[str]],
+    write: Callable[[Item, list[str], Any, list[Result], list[Path]], None],
     batch_size: int | None = None,
     ahead: int = 32,
 ) -> int:
@@ -143,71 +116,97 @@ def pass_over(
     Args:
         items: the files.
         method: what `compute` runs.
-        finished: whether an earlier run has done a file.
+        results: where they lie, and which an earlier run has finished.
         read: called in a thread for each file; returns its parts.
         compute: called with a batch of parts, of one file or several; returns a result for each.
-        write: called in a thread with a file, the names of its parts (`part_names`), what was read
-            of it, and the results of its parts.
+        files: names the files of an input after the names of its parts (`part_names`).
+        write: called in a thread with a file, the names of its parts, what was read of it, the
+            results of its parts, and the paths to write `files` to.
         batch_size: parts at once; None takes 16, fewer where the generator's pictures are large.
         ahead: files read beyond the batch, and files not yet written; bounds the memory.
 
     Returns:
         The exit status: 1 where a file was skipped, else 0.
+
+    Raises:
+        OSError: if the disk of the results is full or cannot be written.
     """
-    account, todo = Account(), []
-    for item in items:
-        try:
-            if finished(item):
-                account.kept.append(item.name)
-            else:
-                todo.append(item)
-        except (ValueError, OSError) as error:
-            account.skip(item.path, error)
+    account = results.account
+    todo = unfinished(items, results.finished, account)
+    account.announce()
     start = time.perf_counter()
     with (
         tqdm(total=len(todo), unit="image", disable=None) as bar,
         BackgroundWriter(threads=THREADS, pending=ahead) as writer,
     ):
 
+        def deliver(item: Item, given: Given, of_file: list[Result]) -> None:
+            names = part_names(item.name, len(of_file))
+            with results.writing(item, given.sha256, files(names)) as paths:
+                write(item, names, given, of_file, paths)
+
         def settle(item: Item, written: "Future[object]") -> None:
             try:
                 written.result()
                 account.done.append(item.name)
-            except (ValueError, OSError) as error:
+            except FAULTS as error:
+                check_memory(error)
+                check_disk(error)
                 account.skip(item.path, error)
             bar.update()
 
-        files = read_ahead(todo, read, account, threads=min(THREADS, 4), ahead=ahead)
-        parts = ((item, given, part) for item, given in files for part in given.parts)
-        batches = batched(
-            parts,
-            batch_size or min(16, method.generator.at_once),
-            weight=lambda entry: _kept(entry[1]) if entry[2] is entry[1].parts[0] else 0,
-            heaviest=largest_pixels(),
-        )
+        read_files = read_ahead(todo, read, account, threads=min(THREADS, 4), ahead=ahead)
+        parts = ((item, given, part) for item, given in read_files for part in given.parts)
+        batches = batched(parts, batch_size or min(16, method.generator.at_once))
         on_cpu = method.device.type == "cpu"
-        of_file: list[Result] = []
-        kept = 0  # pixels of photographs that are being written
-        for batch, results in _computed(batches, compute, lanes=2 if on_cpu else 1):
-            for (item, given, _), result in zip(batch, results, strict=True):
+        of_file: list[Result | Exception] = []
+        for batch, computed in _computed(batches, compute, lanes=2 if on_cpu else 1):
+            for (item, given, _), result in zip(batch, computed, strict=True):
                 of_file.append(result)
-                if len(of_file) == len(given.parts):
-                    if (kept := kept + _kept(given)) > largest_pixels():
-                        writer.wait()
-                        kept = _kept(given)
-                    names = part_names(item.name, len(of_file))
-                    writer.add(partial(write, item, names, given, of_file), partial(settle, item))
-                    of_file = []
+                if len(of_file) < len(given.parts):
+                    continue
+                faults = [each for each in of_file if isinstance(each, Exception)]
+                if faults:
+                    account.skip(item.path, faults[0])
+                    bar.update()
+                else:
+                    for reason in given.refused:
+                        account.skip(item.path, reason)
+                    work = partial(deliver, item, given, cast("list[Result]", of_file))
+                    writer.add(work, partial(settle, item))
+                of_file = []
     count, seconds = len(account.done), time.perf_counter() - start
     if count:
         print(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s)")
     return account.report()
 
 
-def _kept(given: Given) -> int:
-    """Counts the pixels of a photograph that is kept whole."""
-    image = given.image if isinstance(given, Photograph) else None
-    return 0 if image is None else image[0].numel()
+def unfinished(
+    items: Sequence[Item], finished: Callable[[Item], bool], account: Account
+) -> list[Item]:
+    """Returns the files that no earlier run has finished; their digests are computed in threads."""
+    todo = []
+    for item, future in in_order(items, finished, threads=min(THREADS, 4), ahead=64):
+        try:
+            if future.result():
+                account.kept.append(item.name)
+            else:
+                todo.append(item)
+        except (ValueError, OSError) as error:
+            account.skip(item.path, error)
+    return todo
+
+
+def check_memory(error: BaseException) -> None:
+    """Raises an error again that is a fault of ours: a RuntimeError of anything but memory."""
+    if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+        raise error
+
+
+def check_disk(error: BaseException) -> None:
+    """Raises an error again that would end the writing of every file: a full or read-only disk."""
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        raise error
 
 
 def _computed(
@@ -215,18 +214,42 @@ def _computed(
     compute: Callable[[list[Any]], Sequence[Result]],
     *,
     lanes: int,
-) -> Iterator[tuple[list[tuple[Item, Given, Any]], Sequence[Result]]]:
-    """Yields batches with their results, in order; `lanes` batches are computed at a time."""
-    whole = torch.get_num_threads()
+) -> Iterator[tuple[list[tuple[Item, Given, Any]], Sequence[Result | Exception]]]:
+    """Yields batches with their results, in order; `lanes` batches are computed at a time.
 
-    def result(batch: list[tuple[Item, Given, Any]]) -> Sequence[Result]:
+    Where a batch fails, its parts are computed one by one, and those that fail have their error in
+    the place of a result. Where several fail without one between that succeeds, the error is
+    raised.
+    """
+    whole = torch.get_num_threads()
+    failed = 0
+
+    def result(batch: list[tuple[Item, Given, Any]]) -> Sequence[Result | Exception]:
         torch.set_num_threads(max(whole // lanes, 1))  # of this thread and those it begins
-        with torch.inference_mode():
-            return compute([part for _, _, part in batch])
+        parts = [part for _, _, part in batch]
+        try:
+            with torch.inference_mode():
+                return compute(parts)
+        except FAULTS as error:
+            check_memory(error)
+        return [one(part) for part in parts]  # outside, where the failed batch is freed
+
+    def one(part: Any) -> Result | Exception:
+        try:
+            with torch.inference_mode():
+                return compute([part])[0]
+        except FAULTS as error:
+            check_memory(error)
+            return error
 
     try:
         for batch, future in in_order(batches, result, threads=lanes, ahead=lanes):
-            yield batch, future.result()
+            computed = future.result()
+            for each in computed:
+                failed = failed + 1 if isinstance(each, Exception) else 0
+                if failed > MOST_FAILED:
+                    raise cast("Exception", each)
+            yield batch, computed
     finally:
         torch.set_num_threads(whole)
 

@@ -1,20 +1,23 @@
 """Files as a method takes them: the cutouts of a picture, or the inversion of an inversion file."""
 
-import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from clcae.data.pictures import Item, read_photograph
 from clcae.faces import Which, crop_faces, mtcnn_detector
+from clcae.files import sha256
 from clcae.images import to_uint8
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, check_fit, check_origin, load_inversion
 from clcae.photographs.cutouts import Cutout, Size, cut_middle
 
 Part = Cutout | Inversion
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Photograph:
         size: height and width, upright.
         sha256: digest of the file.
         image: [3, *size], uint8; None where results are as large as a cutout.
+        refused: why other faces of the picture cannot be used.
     """
 
     parts: list[Cutout]
     size: Size
     sha256: str
     image: Tensor | None
+    refused: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Stored:
     """An inversion file in place of a picture; on the CPU."""
 
     parts: list[Inversion]
+    sha256: str  # of the file
+    refused: Sequence[str] = ()
 
 
 class Reader:
@@ -86,32 +93,52 @@ class Reader:
             ValueError: if it is no picture and no inversion file of the method, or shows no face
                 that can be used.
         """
+        return with_digest(path, self._read)
+
+    def _read(self, path: Path, digest: str) -> Photograph | Stored:
         if self.maker is not None and path.suffix == ".safetensors":
             if self.keep_image:
                 raise ValueError("an inversion file: --align and --mask need the picture itself")
             inversion, origin = load_inversion(path)
             check_origin(origin, self.maker)
             check_fit(inversion, self.expected)
-            return Stored([inversion])
+            return Stored([inversion], digest)
         image = read_photograph(path)
-        cutouts = [cut_middle(image, self.shape)] if self.faces is None else self._faces(image)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        cutouts, refused = [cut_middle(image, self.shape)], list[str]()
+        if self.faces is not None:
+            cutouts, refused = self._faces(image)
         kept = to_uint8(image) if self.keep_image else None
-        return Photograph(cutouts, (image.shape[-2], image.shape[-1]), digest, kept)
+        return Photograph(cutouts, (image.shape[-2], image.shape[-1]), digest, kept, refused)
 
     def _faces(self, image: Tensor) -> tuple[list[Cutout], list[str]]:
         """Crops the faces, and says of those that cannot be used why."""
         assert self.faces is not None
-        crops, refused = crop_faces(
-            image, self.faces, size=self.shape[0], detector=self.detector
-        )
+        crops, refused = crop_faces(image, self.faces, size=self.shape[0], detector=self.detector)
         if not crops:
             raise ValueError("; ".join(refused))
         return [
             Cutout(crop.image, crop.quad, "centre" if crop.was_aligned else "face")
             for _, crop in crops
         ], refused
+
+
+def with_digest(path: Path, read: Callable[[Path, str], Result]) -> Result:
+    """Calls `read` with a file and its sha256, which are of the same content.
+
+    Raises:
+        ValueError: if the file changed meanwhile.
+    """
+    before = _state(path)
+    result = read(path, sha256(path))
+    if _state(path) != before:
+        raise ValueError("the file changed while it was read: run the command again")
+    return result
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Identifies the content of a file as long as nobody writes to it."""
+    state = path.stat()
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def without_reconstructions(items: list[Item]) -> list[Item]:

@@ -314,11 +314,11 @@ def test_names_that_meet_do_not_replace_each_other(tmp_path: Path) -> None:
     crop = take_whole(picture, torch.zeros(5, 2), size=8)
     for overwrite in (False, True):
         folder = CropFolder(root=tmp_path, size=8, which="all", overwrite=overwrite)
-        folder.write("a-0", Path("photos/a-0.png"), picture, [(0, crop)])
+        folder.write("a-0", Path("photos/a-0.png"), picture, [(0, crop)], digest="")
         with pytest.raises(ValueError, match="belongs to"):
-            folder.write("a", Path("photos/a.png"), picture, [(0, crop), (1, crop)])
+            folder.write("a", Path("photos/a.png"), picture, [(0, crop), (1, crop)], digest="")
         with pytest.raises(ValueError, match="would replace the photograph"):
-            folder.write("b", tmp_path / "b.png", picture, [(0, crop)])
+            folder.write("b", tmp_path / "b.png", picture, [(0, crop)], digest="")
         assert names(tmp_path) == ["a-0.json", "a-0.png"]
 
 

@@ -100,7 +100,8 @@ def test_inversion_files_instead_of_pictures(folder: Path, tmp_path: Path) -> No
     assert edit(folder, folder / "photos", *arguments, "--out", tmp_path / "a") == 0
     # The folder holds the reconstructions too, which are not inverted again.
     assert edit(folder, folder / "inverted", *arguments, "--out", tmp_path / "b") == 0
-    expected = {f"{i}{end}.png" for i in range(3) for end in ("", "-strip")} | {".edit.json"}
+    expected = {f"{i}{end}.png" for i in range(3) for end in ("", "-strip")}
+    expected |= {".edit.json", ".edit.jsonl"}
     assert {path.name for path in (tmp_path / "b").iterdir()} == expected
     for index in range(3):
         name = f"{index}.png"

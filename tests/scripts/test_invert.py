@@ -1,5 +1,6 @@
 """Inverting files: what is written, skipped, kept after a stop, and said of mistakes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -48,6 +49,10 @@ def invert(method_file: Path, *arguments: object) -> int:
 def times(folder: Path) -> dict[str, int]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     return {file.relative_to(folder).as_posix(): file.stat().st_mtime_ns for file in files}
+
+
+def records(out: Path) -> list[str]:
+    return (out / ".invert.jsonl").read_text().split("\n")[1:]
 
 
 def test_results_are_those_of_the_library(
@@ -159,7 +164,7 @@ def test_what_cannot_be_used_is_listed(
         assert [words in line for line in lines[1:] if f"{photos / name}: " in line] == [True]
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     good = [f"00{i}.{suffix}" for i in range(3) for suffix in ("png", "safetensors")]
-    assert written == [".invert.json", *good]
+    assert written == [".invert.json", ".invert.jsonl", *good]
 
 
 def test_finished_files_are_left_alone(
@@ -174,7 +179,7 @@ def test_finished_files_are_left_alone(
     assert invert(method_file, photos, "--out", out) == 0
     assert "2 done, 2 finished before" in capsys.readouterr().out
     after = times(out)
-    changed = {name for name in before if after[name] != before[name]}
+    changed = {name for name in before if after[name] != before[name]} - {".invert.jsonl"}
     assert changed == {"001.png", "001.safetensors", "002.png", "002.safetensors"}
     assert invert(method_file, photos, "--out", out, "--overwrite") == 0
     redone = times(out)
@@ -222,8 +227,7 @@ def test_killed_and_run_again(method_file: Path, tmp_path: Path, how: int) -> No
         assert process.returncode == 130
         assert error == "invert.py: stopped; the same command goes on from here\n"
         assert not list(out.glob("*.partial")) and not list(out.glob(".*.partial"))
-    finished = {file.stem for file in out.glob("*.safetensors")}
-    finished &= {file.stem for file in out.glob("*.png")}
+    finished = {json.loads(line)["name"] for line in records(out)}
     assert 0 < len(finished) < count
     before = times(out)
     assert invert(method_file, photos, "--out", out) == 0
@@ -232,6 +236,7 @@ def test_killed_and_run_again(method_file: Path, tmp_path: Path, how: int) -> No
         for suffix in ("png", "safetensors"):
             assert after[f"{name}.{suffix}"] == before[f"{name}.{suffix}"]
     assert len(list(out.glob("*.png"))) == len(list(out.glob("*.safetensors"))) == count
+    assert not list(out.glob(".*.partial"))
     first = (out / "000.png").read_bytes()
     assert all(file.read_bytes() == first for file in out.glob("*.png"))
 
