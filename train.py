@@ -1,5 +1,10 @@
 """Trains an inversion method: python train.py [+experiment=NAME] [key=value ...]; see --help."""
 
+from clcae.command import begin, begun
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,5 +19,6 @@ def run(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    begun()
     configs = Path(__file__).resolve().parent / "configs"
     run_program(run, name="train.py", configs=configs, primary="train")

@@ -42,7 +42,8 @@ def make_parser(name: str, *, description: str, examples: str) -> argparse.Argum
 def begin() -> None:
     """Prepares a process for a command; called before slow imports, which may be interrupted.
 
-    Until `run_command` takes over, an interruption ends the process without a traceback.
+    Until `begun` is called, as `run_command` does, an interruption ends the process at once and
+    without a traceback.
     Characters that the terminal does not know are replaced, and a reader that closes its end of the
     pipe ends the output in silence.
     """
@@ -51,6 +52,12 @@ def begin() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     atexit.register(_flush)
+
+
+def begun() -> None:
+    """Lets interruptions raise KeyboardInterrupt again; called when the imports are done."""
+    if signal.getsignal(signal.SIGINT) is _interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _interrupted(*_: object) -> None:
@@ -77,8 +84,7 @@ def run_command(name: str, work: Callable[[], int | None], *, resumable: bool = 
     `resumable` says that the same command goes on where it was interrupted. Returns the exit
     status: that of `work` (None is 0), 1 after a failure, 130 after an interruption.
     """
-    if signal.getsignal(signal.SIGINT) is _interrupted:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    begun()
     try:
         return work() or 0
     except BrokenPipeError:

@@ -1,5 +1,10 @@
 """Crops the faces of photographs as encoders read them; see --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import argparse
 import re
 import sys

@@ -1,5 +1,10 @@
 """Measures speed and memory of the library on this machine, as ratios in one run; see --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import argparse
 import datetime
 import sys

@@ -5,6 +5,11 @@ finished, scripts/evaluate.py for every method, seed and list of pictures, and s
 Each continues where it was stopped, and so does the comparison.
 """
 
+from clcae.command import begin, begun
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,4 +217,5 @@ def run(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    begun()
     run_program(run, name="scripts/compare.py", configs=CONFIGS, primary="compare")

@@ -1,5 +1,10 @@
 """Finds directions of a generator's latent space, and shows what a file of them holds; --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import argparse
 import logging
 import sys

@@ -1,5 +1,10 @@
 """Reports what this installation has, and which form of each operator runs; see --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import argparse
 import contextlib
 import importlib.metadata

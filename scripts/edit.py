@@ -1,5 +1,10 @@
 """Edits pictures, or inversion files, along directions; see --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import argparse
 import sys
 from collections.abc import Iterator, Sequence

@@ -1,5 +1,10 @@
 """Measures what edits change and what they spoil, on portraits; see --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import argparse
 import json
 import math

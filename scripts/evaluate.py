@@ -1,5 +1,10 @@
 """Measures a method under a protocol: evaluate.py [method=M] [data=D] [protocol=P]; see --help."""
 
+from clcae.command import begin, begun
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -245,4 +250,5 @@ def run(cfg: DictConfig) -> int:
 
 
 if __name__ == "__main__":
+    begun()
     run_program(run, name="scripts/evaluate.py", configs=CONFIGS, primary="evaluate")

@@ -1,5 +1,10 @@
 """Converts an official file to a native one and accounts for its keys; see --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import argparse
 import re
 import sys

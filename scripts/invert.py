@@ -1,5 +1,10 @@
 """Inverts pictures to reconstructions and inversion files; see --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import argparse
 import sys
 from collections.abc import Sequence

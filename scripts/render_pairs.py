@@ -1,5 +1,10 @@
 """Renders pairs (G(w), w) for the aligner into shards; see --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import argparse
 import sys
 from collections.abc import Sequence

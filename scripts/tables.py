@@ -1,5 +1,10 @@
 """Prints a table by name: published rows beside rows measured here; see --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import argparse
 import sys
 from collections.abc import Callable, Sequence

@@ -1,0 +1,70 @@
+"""Commands as processes: interrupted while they import, read by `head`, on terminals of old."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+ARGPARSE = [name for name in SCRIPTS if name not in ("compare.py", "evaluate.py")]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def test_all_scripts_are_tried() -> None:
+    assert len(ARGPARSE) >= 10
+
+
+@pytest.mark.parametrize("name", ARGPARSE)
+def test_help_into_a_pipe_that_closes(name: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} {ROOT / 'scripts' / name} --help | head -c 1",
+        shell=True,
+        env=environment(PYTHONUNBUFFERED="1"),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("u", "")
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 1.0])
+@pytest.mark.parametrize("name", ["invert.py", "edit.py", "align.py", "directions.py"])
+def test_interrupted_while_it_starts(name: str, seconds: float, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / name), "nothing", "--out", "out"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # What runs in the background of a shell ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert "Traceback" not in error and process.returncode != 0
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_terminals_that_know_few_characters(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "\u2192 \u00b1.png").write_bytes(b"no picture")
+    for name, more in (("directions.py", ["show", "portraits"]), ("tables.py", ["clcae"])):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / name), *more],
+            cwd=tmp_path,
+            env=environment(PYTHONIOENCODING=encoding),
+            capture_output=True,
+        )
+        assert done.returncode == 0 and done.stderr == b"", (name, done.stderr)
+    command = [sys.executable, str(ROOT / "scripts" / "align.py"), ".", "--out", "out"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(PYTHONIOENCODING=encoding), capture_output=True
+    )
+    assert done.returncode == 1 and b"1 skipped" in done.stderr and b"Error" not in done.stderr
