@@ -193,8 +193,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--mask",
         metavar="FILE|x0,y0,x1,y1",
-        help="edit only this region: a picture of the same size, white where it may change, or a "
-        "box in pixels; all else keeps its values",
+        help="edit only this region: a picture of the same size, white where it may change (of "
+        "colours the brightest channel counts; transparency on one colour is read instead of it), "
+        "or a box in pixels; all else keeps its values",
     )
     feather_help = f"pixels over which the mask rises inwards (default: {FEATHER})"
     add("--feather", type=_pixels, metavar="PX", help=feather_help)

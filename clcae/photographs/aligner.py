@@ -8,10 +8,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clcae import faces
-from clcae.data.pictures import Item, read_photograph
+from clcae.data.pictures import Item
 from clcae.data.threads import in_order
 from clcae.faces import CropFolder, Detector
 from clcae.files import sha256
+from clcae.images import read_image
 from clcae.photographs.account import ANOTHER_PICTURE, NO_RECORD, Account
 from clcae.photographs.frames import open_frames
 from clcae.photographs.passes import FAULTS, check_disk, check_memory, read_ahead, unfinished
@@ -91,7 +92,7 @@ class FaceAligner:
             aligned = all(faces.is_aligned(quad, *size) for quad in quads)
             take = faces.take_whole if aligned else faces.take_crop
             bar = tqdm([i for i in waiting if i in found], unit="frame", desc="crops", disable=None)
-            for item, image in read_ahead(bar, read_photograph, account, ahead=AHEAD):
+            for item, image in read_ahead(bar, read_image, account, ahead=AHEAD):
                 crop = take(image.to(self.device), found[item], size=folder.size)
                 source, frame = origins[item]
                 folder.write(
@@ -108,7 +109,7 @@ class FaceAligner:
         """Smooths the landmarks [5, 2] of one face in all readable frames; returns their size."""
         seen, sizes = {}, set()
         bar = tqdm(frames, unit="frame", desc="faces", disable=None)
-        for item, image in read_ahead(bar, read_photograph, self.account, ahead=AHEAD):
+        for item, image in read_ahead(bar, read_image, self.account, ahead=AHEAD):
             seen[item] = self.detector.detect(image.to(self.device))
             sizes.add((image.shape[-2], image.shape[-1]))
         if not seen:
@@ -131,7 +132,7 @@ class FaceAligner:
 
 
 def _read(path: Path) -> tuple[Tensor, str]:
-    return with_digest(path, lambda path, digest: (read_photograph(path), digest))
+    return with_digest(path, lambda path, digest: (read_image(path), digest))
 
 
 def _digest_of_all(frames: list[Item]) -> str:

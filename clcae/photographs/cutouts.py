@@ -4,7 +4,8 @@ A cutout is the middle of the photograph in the aspect of the method's images, o
 crops it (`clcae.faces`).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -77,6 +78,23 @@ def put_back(
         put = photo[:, top:bottom, left:right] + put - base
     result[:, top:bottom, left:right] = put.clamp(-1, 1)
     return result
+
+
+def place_of(
+    cutouts: Sequence[Cutout],
+    size: Size,
+) -> tuple[slice, slice]:
+    """Finds the rows and columns of a photograph that hold all cutouts."""
+    corners = torch.cat([cutout.quad for cutout in cutouts])
+    low, high = corners.amin(0).floor().long(), corners.amax(0).ceil().long() + 1
+    (left, top), (right, bottom) = low.clamp_min(0).tolist(), high.clamp_min(1).tolist()
+    return slice(top, min(bottom, size[0])), slice(left, min(right, size[1]))
+
+
+def moved(cutout: Cutout, rows: slice, columns: slice) -> Cutout:
+    """Describes a cutout within a part of its photograph."""
+    corner = cutout.quad.new_tensor([columns.start, rows.start])
+    return replace(cutout, quad=cutout.quad - corner)
 
 
 def content(

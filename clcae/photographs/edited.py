@@ -13,10 +13,10 @@ from torch import Tensor
 
 from clcae.data.pictures import Item
 from clcae.data.transforms import resize
-from clcae.images import from_uint8, labelled_grid, write_png
+from clcae.images import labelled_grid, write_png
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import join, moved_to, split
-from clcae.photographs.cutouts import Cutout, Size, content, put_back
+from clcae.photographs.cutouts import Cutout, Size, content, moved, place_of, put_back
 from clcae.photographs.masks import Mask
 from clcae.photographs.passes import FAST
 from clcae.photographs.reader import Part, Photograph, Stored
@@ -96,16 +96,23 @@ class Edits:
                     before.insert(0, ("input", given.parts[number].image))
                 sheet = self._strip(before, pictures[number][2:])
                 write_png(sheet, path, compress_level=FAST)
-        result = pictures[0][0]
-        if self.whole:
-            assert isinstance(given, Photograph) and given.image is not None
-            photo = result = from_uint8(given.image)
+        if not self.whole:
+            write_png(pictures[0][0], whole, compress_level=FAST)
+            return
+        assert isinstance(given, Photograph) and given.whole is not None
+        size = given.whole.size
+        rows, columns = place_of(given.parts, size)
+        alpha = self.mask.alpha(size)[rows, columns] if self.mask is not None else None
+
+        def edit(photo: Tensor) -> Tensor:
+            result = photo
             for cutout, made in zip(given.parts, pictures, strict=True):
                 reference = made[1] if self.difference else None
-                result = put_back(result, made[0], cutout, reference=reference)
-            if self.mask is not None:
-                result = self.mask.apply(photo, result)
-        write_png(result, whole, compress_level=FAST)
+                place = moved(cutout, rows, columns)
+                result = put_back(result, made[0], place, reference=reference)
+            return result if self.mask is None else self.mask.apply(photo, result, alpha=alpha)
+
+        given.whole.write(whole, rows, columns, edit, compress_level=FAST)
 
     def _strip(self, before: Sequence[tuple[str, Tensor]], swept: Tensor) -> Tensor:
         rows = swept.split([len(sweep.strengths) for sweep in self.sweeps])

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from clcae.command import is_out_of_memory
-from clcae.data.pictures import Item
+from clcae.data.pictures import Item, pixels_of
 from clcae.data.threads import BackgroundWriter, batched, in_order
 from clcae.files import FULL_DISK
 from clcae.methods.interface import InversionMethod
@@ -58,7 +58,15 @@ def read_ahead(
         threads: reading at once.
         ahead: files read beyond the one that is yielded; bounds the memory.
     """
-    for item, future in in_order(items, lambda i: read(i.path), threads=threads, ahead=ahead):
+    reading = in_order(
+        items,
+        lambda item: read(item.path),
+        threads=threads,
+        ahead=ahead,
+        weight=lambda item: pixels_of(item.path),
+        heaviest=largest_pixels(),
+    )
+    for item, future in reading:
         try:
             result = future.result()
         except FAULTS as error:
@@ -66,6 +74,8 @@ def read_ahead(
             account.skip(item.path, error)
         else:
             yield item, result
+            del result
+        del future  # and with it what was read
 
 
 def open_method(
@@ -157,9 +167,15 @@ def pass_over(
 
         read_files = read_ahead(todo, read, account, threads=min(THREADS, 4), ahead=ahead)
         parts = ((item, given, part) for item, given in read_files for part in given.parts)
-        batches = batched(parts, batch_size or min(16, method.generator.at_once))
+        batches = batched(
+            parts,
+            batch_size or min(16, method.generator.at_once),
+            weight=lambda entry: _kept(entry[1]) if entry[2] is entry[1].parts[0] else 0,
+            heaviest=largest_pixels(),
+        )
         on_cpu = method.device.type == "cpu"
         of_file: list[Result | Exception] = []
+        kept = 0  # pixels of photographs that are being written
         for batch, computed in _computed(batches, compute, lanes=2 if on_cpu else 1):
             for (item, given, _), result in zip(batch, computed, strict=True):
                 of_file.append(result)
@@ -172,6 +188,9 @@ def pass_over(
                 else:
                     for reason in given.refused:
                         account.skip(item.path, reason)
+                    if (kept := kept + _kept(given)) > largest_pixels():
+                        writer.wait()
+                        kept = _kept(given)
                     work = partial(deliver, item, given, cast("list[Result]", of_file))
                     writer.add(work, partial(settle, item))
                 of_file = []
@@ -195,6 +214,12 @@ def unfinished(
         except (ValueError, OSError) as error:
             account.skip(item.path, error)
     return todo
+
+
+def _kept(given: Given) -> int:
+    """Counts the pixels of a photograph that is kept whole."""
+    whole = given.whole if isinstance(given, Photograph) else None
+    return 0 if whole is None else whole.pixels
 
 
 def check_memory(error: BaseException) -> None:

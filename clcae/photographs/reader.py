@@ -8,13 +8,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from clcae.data.pictures import Item, read_photograph
+from clcae.data.pictures import Item
 from clcae.faces import Which, crop_faces, mtcnn_detector
 from clcae.files import sha256
-from clcae.images import to_uint8
+from clcae.images import read_image
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, check_fit, check_origin, load_inversion
 from clcae.photographs.cutouts import Cutout, Size, cut_middle
+from clcae.photographs.whole import Whole, read_whole
 
 Part = Cutout | Inversion
 Result = TypeVar("Result")
@@ -28,14 +29,14 @@ class Photograph:
         parts: one cutout, or one of each face from left to right.
         size: height and width, upright.
         sha256: digest of the file.
-        image: [3, *size], uint8; None where results are as large as a cutout.
+        whole: the picture that is put out again; None where results are as large as a cutout.
         refused: why other faces of the picture cannot be used.
     """
 
     parts: list[Cutout]
     size: Size
     sha256: str
-    image: Tensor | None
+    whole: Whole | None
     refused: Sequence[str] = ()
 
 
@@ -103,12 +104,11 @@ class Reader:
             check_origin(origin, self.maker)
             check_fit(inversion, self.expected)
             return Stored([inversion], digest)
-        image = read_photograph(path)
+        image, whole = read_whole(path) if self.keep_image else (read_image(path), None)
         cutouts, refused = [cut_middle(image, self.shape)], list[str]()
         if self.faces is not None:
             cutouts, refused = self._faces(image)
-        kept = to_uint8(image) if self.keep_image else None
-        return Photograph(cutouts, (image.shape[-2], image.shape[-1]), digest, kept, refused)
+        return Photograph(cutouts, (image.shape[-2], image.shape[-1]), digest, whole, refused)
 
     def _faces(self, image: Tensor) -> tuple[list[Cutout], list[str]]:
         """Crops the faces, and says of those that cannot be used why."""
