@@ -5,6 +5,7 @@ is written last: a crop with a record is finished. Coordinates are those of the 
 EXIF orientation applied.
 """
 
+import errno
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -223,7 +224,7 @@ class CropFolder:
 
     def _record(self, stem: str) -> Record | None:
         path = self._path(stem, "json")
-        if not path.exists():
+        if not is_there(path):
             return None
         try:
             return read_record(path)
@@ -235,7 +236,7 @@ class CropFolder:
     def _earlier(self, name: str, source: Path, frame: str | None) -> list[str]:
         """Lists the crops that an earlier run has left of a photograph."""
         stems = [name]
-        while self._path(following := f"{name}-{len(stems) - 1}", "json").exists():
+        while is_there(self._path(following := f"{name}-{len(stems) - 1}", "json")):
             stems.append(following)
         records = {stem: self._record(stem) for stem in stems}
         return [stem for stem, r in records.items() if r is not None and _same(r, source, frame)]
@@ -249,6 +250,16 @@ class CropFolder:
                 f"{path} was made with --size {record.size} --faces {record.faces}: give these, "
                 "another --out, or --overwrite"
             )
+
+
+def is_there(path: Path) -> bool:
+    """Tests for a file; False where its name is too long for any."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def _same(record: Record, source: Path, frame: str | None) -> bool:

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from clcae.command import claim
 from clcae.data.pictures import Item
+from clcae.faces.folder import is_there
 from clcae.files import leftovers, replacing, sha256
 from clcae.photographs.account import ANOTHER_PICTURE, NO_RECORD, OTHER_SETTINGS, Account
 
@@ -123,7 +124,7 @@ class Results:
         line = self._lines.get(item.name)
         if line is None:
             names = (f"{item.name}.png", f"{item.name}-0.png")
-            found = [self.root / name for name in names if (self.root / name).exists()]
+            found = [self.root / name for name in names if is_there(self.root / name)]
             if found and not self._were_ours:
                 raise ValueError(
                     f"{found[0]} is there and no result of {self.command}.py: give another --out, "
@@ -156,7 +157,15 @@ class Results:
         """
         with ExitStack() as alone:
             with ExitStack() as stack:
-                yield [stack.enter_context(replacing(self.root / file)) for file in files]
+                whole = [self.root / file for file in files]
+                partials = [stack.enter_context(replacing(path)) for path in whole]
+                try:
+                    yield partials
+                except OSError as error:
+                    names = dict(zip(map(str, partials), whole, strict=True))
+                    if error.filename in names:
+                        error.filename = str(names[error.filename])
+                    raise
                 index = alone.enter_context(self._alone())
             line = _Line(item.name, digest, self._settings, tuple(files))
             text = json.dumps(asdict(line))
