@@ -293,6 +293,15 @@ def _description_digest(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def settings_digest(module: nn.Module) -> str:
+    """Computes sha256 over what a registered module is built from, without its weights.
+
+    Raises:
+        ValueError: if its class, or that of a module within it, is not registered.
+    """
+    return hashlib.sha256(json.dumps(_describe(module), sort_keys=True).encode()).hexdigest()
+
+
 def _describe(module: nn.Module) -> dict[str, Any]:
     """Returns registered name and settings of a module, those of modules within it nested."""
     name = next((name for name, cls in _registry.items() if cls is type(module)), None)

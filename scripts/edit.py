@@ -22,6 +22,7 @@ from clcae.photographs.masks import read_mask
 from clcae.photographs.passes import check_names, open_method, pass_over
 from clcae.photographs.reader import Reader, without_reconstructions
 from clcae.photographs.results import Results, shared
+from clcae.serialization import settings_digest
 from editing import LatentStatistics, Watch, chosen_edits, directions_for, edit_inversion
 from editing.editor import Edit
 
@@ -114,7 +115,11 @@ def _edit(options: argparse.Namespace) -> int:
     }
     with shared(options.out):
         results = Results(
-            options.out, command="edit", settings=settings, overwrite=options.overwrite
+            options.out,
+            command="edit",
+            settings=settings,
+            built=settings_digest(method),
+            overwrite=options.overwrite,
         )
         return pass_over(
             items,

@@ -27,6 +27,7 @@ from clcae.photographs.cutouts import Cutout
 from clcae.photographs.passes import FAST, check_names, open_method, pass_over
 from clcae.photographs.reader import Photograph, Reader
 from clcae.photographs.results import Results, shared
+from clcae.serialization import settings_digest
 
 NAME = "invert.py"
 FILE = ".safetensors"
@@ -71,7 +72,11 @@ def _invert(options: argparse.Namespace) -> int:
     settings = {"method": maker.sha256, "output": maker.output, "faces": faces}
     with shared(options.out):
         results = Results(
-            options.out, command="invert", settings=settings, overwrite=options.overwrite
+            options.out,
+            command="invert",
+            settings=settings,
+            built=settings_digest(method),
+            overwrite=options.overwrite,
         )
         return pass_over(
             items,

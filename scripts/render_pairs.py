@@ -6,6 +6,8 @@ if __name__ == "__main__":
     begin()  # before the imports that take seconds
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +18,13 @@ from tqdm import tqdm
 
 import clcae
 from clcae.command import claim, make_parser, positive, run_command
-from clcae.data.pairs import generated_pairs, render_shard
+from clcae.data.pairs import generated_pairs, render_shard, shard_digest
 from clcae.data.transforms import at_input_size
 from clcae.ops.memory import keep_freed_memory
+from clcae.photographs.results import shared
+from clcae.serialization import settings_digest
+from clcae.stylegan2 import Generator
+from clcae.weight_file import weights_digest
 
 NAME = "render_pairs.py"
 EXAMPLES = """
@@ -29,8 +35,8 @@ examples:
       as many as CLCAE's aligner was trained on, 100,000 at 256 x 256; then add
       +data@stages.aligner.task.pairs=rendered_pairs stages.aligner.task.pairs.root=pairs/ffhq
 
-The same command again goes on where it stopped. Without rendered pairs, training draws them anew
-in every step.
+The same command again goes on where it stopped; shards of another generator of that name are made
+anew. Without rendered pairs, training draws them anew in every step.
 """
 
 
@@ -49,16 +55,30 @@ def _render(options: argparse.Namespace) -> None:
         "seed": options.seed,
         "truncation": options.truncation,
     }
+    generator = clcae.load_generator(options.generator)
+    # Beside the settings in every shard: another generator may have the same file name.
+    made_with = {**settings, "built": settings_digest(generator)}
+    made_with["weights"] = weights_digest(generator)
+    digest = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
     claim(options.out / "pairs.json", settings)
-    generator = clcae.load_generator(options.generator).to(options.device)
+    generator = generator.to(options.device)
     if max(options.size) > generator.resolution:
         raise ValueError(
             f"--size is {max(options.size)}, the generator's pictures are {generator.resolution}"
         )
+    with shared(options.out):
+        _render_shards(generator, options, digest)
+
+
+def _render_shards(generator: Generator, options: argparse.Namespace, digest: str) -> None:
     starts = range(0, options.count, options.shard)
+    paths = [options.out / f"pairs_{index:05d}.safetensors" for index in range(len(starts))]
+    made = [shard_digest(path) if path.is_file() else digest for path in paths]
+    if others := sum(each != digest for each in made):
+        print(f"{others} earlier shards are made anew: no record says they are of this generator")
     for index in tqdm(range(len(starts)), unit="shard", disable=None):
-        path = options.out / f"pairs_{index:05d}.safetensors"
-        if path.is_file():  # complete, since it got its name at the end
+        path = paths[index]
+        if path.is_file() and made[index] == digest:
             continue
         rng = torch.Generator().manual_seed(options.seed * 1_000_003 + index)
 
@@ -73,7 +93,7 @@ def _render(options: argparse.Namespace) -> None:
             return at_input_size(images, options.size), w
 
         count = min(options.shard, options.count - starts[index])
-        render_shard(path, draw, count=count, at_once=generator.at_once)
+        render_shard(path, draw, count=count, at_once=generator.at_once, digest=digest)
     print(f"{options.count} pairs in {len(starts)} shards: {options.out}")
 
 

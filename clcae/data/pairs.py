@@ -15,6 +15,8 @@ from clcae.files import replacing
 from clcae.images import from_uint8, to_uint8
 from clcae.stylegan2 import Generator
 
+_DIGEST = "made_with"
+
 
 @torch.no_grad()
 def generated_pairs(
@@ -60,10 +62,12 @@ def render_shard(
     *,
     count: int,
     at_once: int,
+    digest: str,
 ) -> None:
     """Writes `count` pairs to one `.safetensors` file, atomically: images in uint8, w in float32.
 
-    `at_once` is the largest number of pairs that one call of `draw` makes.
+    `at_once` is the largest number of pairs that one call of `draw` makes, `digest` of generator and
+    settings is kept in the file for `shard_digest`.
     """
     images, codes = [], []
     for start in range(0, count, at_once):
@@ -71,7 +75,18 @@ def render_shard(
         images.append(to_uint8(drawn).cpu().contiguous())
         codes.append(w.float().cpu())
     with replacing(path) as unfinished:
-        save_file({"images": torch.cat(images), "w": torch.cat(codes)}, unfinished)
+        save_file(
+            {"images": torch.cat(images), "w": torch.cat(codes)}, unfinished, {_DIGEST: digest}
+        )
+
+
+def shard_digest(path: Path) -> str | None:
+    """Reads the digest that a shard was written with; None in other and in damaged files."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(_DIGEST)
+    except (SafetensorError, OSError):
+        return None
 
 
 class RenderedPairs:

@@ -87,7 +87,9 @@ class Results:
     Args:
         root: the folder.
         command: name of the script, "invert" or "edit".
-        settings: all that decides about results beside their inputs; anything JSON can hold.
+        settings: what decides about results beside their inputs; anything JSON can hold. A folder
+            of other settings is refused.
+        built: digest of what the method is built from; results of another one are made anew.
         overwrite: make all results anew.
 
     Raises:
@@ -100,6 +102,7 @@ class Results:
         *,
         command: str,
         settings: Mapping[str, Any],
+        built: str,
         overwrite: bool,
     ) -> None:
         self.root, self.command, self.overwrite = root, command, overwrite
@@ -107,7 +110,8 @@ class Results:
         claimed = root / f".{command}.json"
         self._were_ours = claimed.is_file()
         claim(claimed, settings, again=overwrite)
-        self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        text = json.dumps([settings, built], sort_keys=True)
+        self._settings = hashlib.sha256(text.encode()).hexdigest()
         self._index = root / f".{command}.jsonl"
         self._lines = _read_lines(self._index)
         self._lock = threading.Lock()

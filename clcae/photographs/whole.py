@@ -20,7 +20,10 @@ from clcae.images import decoded, from_uint8, read_image, to_uint8
 from clcae.photographs.cutouts import Size
 from clcae.picture_file import DECODING_ERRORS, opened
 
-ORIENTATION = 0x0112  # EXIF tag
+# EXIF tags that are kept: description, maker, model, software, time, artist, copyright; then the
+# settings of the camera and the place. Others say how the pixels lie in the file.
+_TEXTS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+_DIRECTORIES = (0x8769, 0x8825)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Whole:
         image: [3, H, W], uint8, in sRGB.
         own: the same in the colours of the file; None where they are the same.
         profile: colour profile of the file, where RGB pixels can have it.
-        exif: EXIF data of the file without its orientation.
+        exif: EXIF data of the file without what says how pixels lie in it, as its orientation.
     """
 
     image: Tensor
@@ -105,8 +108,14 @@ def read_whole(path: Path) -> tuple[Tensor, Whole]:
 
 def _exif(picture: Image.Image) -> bytes | None:
     # The method of a PNG file would decode it, to look for EXIF behind the pixels.
-    data = Image.Image.getexif(picture)
-    data.pop(ORIENTATION, None)
+    found = Image.Image.getexif(picture)
+    data = Image.Exif()
+    for tag in _TEXTS:
+        if tag in found:
+            data[tag] = found[tag]
+    for tag in _DIRECTORIES:
+        if part := found.get_ifd(tag):
+            data[tag] = part
     return data.tobytes() if len(data) else None
 
 

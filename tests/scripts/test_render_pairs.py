@@ -8,6 +8,7 @@ import torch
 
 from clcae.data.pairs import RenderedPairs
 from clcae.pretrained.assets import portraits_generator
+from clcae.serialization import save
 from scripts.render_pairs import main
 
 SETTINGS = ["--generator", "portraits", "--count", "10", "--shard", "4", "--size", "64"]
@@ -40,6 +41,30 @@ def test_a_run_that_was_stopped_goes_on(folder: Path, tmp_path: Path) -> None:
     assert main([*SETTINGS, "--out", str(tmp_path)]) == 0
     assert lost.read_bytes() == whole == (folder / lost.name).read_bytes()
     assert (tmp_path / "pairs_00000.safetensors").stat().st_mtime_ns == kept
+
+
+def test_a_generator_of_the_same_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator, file = portraits_generator(), tmp_path / "a" / "g.safetensors"
+    arguments = ["--count", "4", "--shard", "2", "--size", "64"]
+    file.parent.mkdir()
+    save(generator, file, provenance={})
+    command = ["--generator", str(file), *arguments, "--out"]
+    assert main([*command, str(tmp_path / "pairs")]) == 0
+    first = RenderedPairs(root=tmp_path / "pairs").pairs([0, 3])
+    generator.w_average += 1
+    generator.synthesis.const.data += 1
+    save(generator, file, provenance={})
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "pairs")]) == 0
+    assert "2 earlier shards are made anew" in capsys.readouterr().out
+    assert main([*command, str(tmp_path / "expected")]) == 0
+    second, expected = (
+        RenderedPairs(root=tmp_path / name).pairs([0, 3]) for name in ("pairs", "expected")
+    )
+    assert torch.equal(second[0], expected[0]) and not torch.equal(second[0], first[0])
+    (tmp_path / "pairs" / ".pairs_00000.safetensors.0123abcd.partial").touch()
+    assert main([*command, str(tmp_path / "pairs")]) == 0
+    assert "anew" not in capsys.readouterr().out and not list(tmp_path.rglob("*.partial"))
 
 
 def test_other_settings_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

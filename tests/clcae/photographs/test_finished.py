@@ -178,3 +178,16 @@ def test_the_commands_look_alike(method: Path, tmp_path: Path) -> None:
     along = (quad[3] - quad[0]) / (2 * half)
     across = ((changed - middle) @ along).abs()
     assert half * 0.9 < across.max() < half + 1
+
+
+def test_another_construction_of_the_same_weights(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = small_clcae()
+    file = write_method(method, tmp_path / "m" / "small.safetensors")
+    assert run("invert", file, two[0], "--out", tmp_path / "out") == 0
+    generator = method.generator
+    vars(generator)["settings"]["mapping_lr_multiplier"] = 0.05
+    write_method(method, file)
+    assert run("invert", file, two[0], "--out", tmp_path / "out") == 0
+    assert "made anew, since they were made with other settings: 0001" in capsys.readouterr().out
