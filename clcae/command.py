@@ -64,11 +64,14 @@ def _interrupted(*_: object) -> None:
     os._exit(130)  # imports and parsers have nothing to tidy up
 
 
-def _flush() -> None:
+def _flush() -> bool:
+    """Writes what is left for stdout; False where nobody reads it any more."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the interpreter would try again and complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -87,9 +90,10 @@ def run_command(name: str, work: Callable[[], int | None], *, resumable: bool = 
     begun()
     try:
         return work() or 0
-    except BrokenPipeError:
-        _flush()
-        return 1
+    except BrokenPipeError as error:
+        if not _flush():
+            return 1
+        line, status = str(error), 1
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

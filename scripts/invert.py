@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from clcae.quoting import one_line
 from torch import Tensor
 
 from clcae.command import make_parser, run_command
@@ -21,7 +22,6 @@ from clcae.images import write_png
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, Origin, moved_to, save_inversion, split
 from clcae.ops.memory import keep_freed_memory
-from clcae.photographs.account import printable
 from clcae.photographs.arguments import add_method_arguments, faces_to_align
 from clcae.photographs.cutouts import Cutout
 from clcae.photographs.passes import FAST, check_names, open_method, pass_over
@@ -110,7 +110,7 @@ def _write(
         inversion, picture = inverted[index]
         origin = Origin(
             maker=maker,
-            picture=printable(item.path.name),
+            picture=one_line(item.path.name),
             picture_sha256=photograph.sha256,
             picture_size=photograph.size,
             crop=cutout.kind,

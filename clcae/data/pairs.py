@@ -66,8 +66,8 @@ def render_shard(
 ) -> None:
     """Writes `count` pairs to one `.safetensors` file, atomically: images in uint8, w in float32.
 
-    `at_once` is the largest number of pairs that one call of `draw` makes, `digest` of generator and
-    settings is kept in the file for `shard_digest`.
+    `at_once` is the largest number of pairs that one call of `draw` makes; `digest`, of generator
+    and settings, is kept in the file for `shard_digest`.
     """
     images, codes = [], []
     for start in range(0, count, at_once):

@@ -4,6 +4,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clcae.quoting import one_line
+
 ANOTHER_PICTURE = "another file has their name now"
 NO_RECORD = "it is not recorded what they were made of"
 OTHER_SETTINGS = "they were made with other settings"
@@ -25,14 +27,14 @@ class Account:
 
     def skip(self, path: Path, reason: object) -> None:
         """Records a skipped file with its reason in one line, without the path."""
-        text = " ".join(str(reason).split()) or type(reason).__name__
+        text = str(reason) or type(reason).__name__
         self.skipped.append((path, text.removeprefix(f"{path}: ")))
 
     def announce(self) -> None:
         """Prints which earlier results are made anew, and why."""
         for reason, names in self.anew.items():
             more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-            listed = ", ".join(printable(name) for name in names[:MOST_NAMED])
+            listed = ", ".join(map(one_line, names[:MOST_NAMED]))
             print(f"{len(names)} earlier results are made anew, since {reason}: {listed}{more}")
 
     def report(self) -> int:
@@ -47,11 +49,6 @@ class Account:
         if self.skipped:
             counts.append(f"{len(self.skipped)} skipped:")
         lines = [", ".join(counts)]
-        lines += [printable(f"  {path}: {reason}") for path, reason in self.skipped]
+        lines += [f"  {one_line(f'{path}: {reason}')}" for path, reason in self.skipped]
         print("\n".join(lines), file=sys.stderr if self.skipped else sys.stdout)
         return 1 if self.skipped else 0
-
-
-def printable(text: str) -> str:
-    """Escapes what is not printable: line breaks, and bytes of a name that are not UTF-8."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -18,15 +18,15 @@ from typing import IO, Any
 from clcae.command import claim
 from clcae.data.pictures import Item
 from clcae.faces.folder import is_there
-from clcae.files import leftovers, replacing, sha256
+from clcae.files import LONGEST_NAME, leftovers, replacing, sha256
 from clcae.photographs.account import ANOTHER_PICTURE, NO_RECORD, OTHER_SETTINGS, Account
+from clcae.quoting import parse_json
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-LONGEST_NAME = 255  # bytes
 _SUFFIXES = (".png", ".json", ".jsonl", ".safetensors")
 _ENDING = re.compile(r"(\.[0-9a-f]{8}\.partial)+$")
 
@@ -200,13 +200,13 @@ def _read_lines(path: Path) -> dict[str, _Line]:
         return {}
     for text in texts:
         try:
-            fields = json.loads(text)
+            fields = parse_json(text)
             line = _Line(**{**fields, "files": tuple(fields["files"])})
             if all(isinstance(v, str) for v in (line.name, *line.files)) and all(
                 _is_below(file) for file in line.files
             ):
                 lines[line.name] = line
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError):
             continue
     return lines
 
