@@ -294,11 +294,7 @@ def _description_digest(fields: Mapping[str, Any]) -> str:
 
 
 def settings_digest(module: nn.Module) -> str:
-    """Computes sha256 over what a registered module is built from, without its weights.
-
-    Raises:
-        ValueError: if its class, or that of a module within it, is not registered.
-    """
+    """Computes sha256 over what a registered module is built from, without its weights."""
     return hashlib.sha256(json.dumps(_describe(module), sort_keys=True).encode()).hexdigest()
 
 

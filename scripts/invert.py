@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from clcae.quoting import one_line
 from torch import Tensor
 
 from clcae.command import make_parser, run_command
@@ -27,6 +26,7 @@ from clcae.photographs.cutouts import Cutout
 from clcae.photographs.passes import FAST, check_names, open_method, pass_over
 from clcae.photographs.reader import Photograph, Reader
 from clcae.photographs.results import Results, shared
+from clcae.quoting import one_line
 from clcae.serialization import settings_digest
 
 NAME = "invert.py"
