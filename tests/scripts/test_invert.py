@@ -271,11 +271,14 @@ def test_mistakes_get_a_line(
 
 
 def test_a_picture_that_becomes_nan_is_skipped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    method_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method = small_clcae()
     method.generator.synthesis.to_rgbs[-1].bias.data.fill_(float("nan"))
-    method_file = write_method(method, tmp_path / "nan.safetensors")
+    monkeypatch.setattr("clcae.photographs.passes.load_method", lambda _: method)
     photos = write_portraits(tmp_path / "photos", 2)
     assert invert(method_file, photos, "--out", tmp_path / "out") == 1
     assert capsys.readouterr().err.count("images hold NaN") == 2
