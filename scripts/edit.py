@@ -17,12 +17,14 @@ from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import InversionMethod
 from clcae.ops.memory import keep_freed_memory
 from clcae.photographs.arguments import add_method_arguments, faces_to_align
+from clcae.photographs.codes import SUFFIXES, is_codes_file
 from clcae.photographs.edited import Change, Edits, Sweep
 from clcae.photographs.masks import read_mask
 from clcae.photographs.passes import check_names, open_method, pass_over
 from clcae.photographs.reader import Reader, without_reconstructions
 from clcae.photographs.results import Results, shared
 from clcae.serialization import settings_digest
+from clcae.stylegan2 import LatentSpace
 from editing import LatentStatistics, Watch, chosen_edits, directions_for, edit_inversion
 from editing.editor import Edit
 
@@ -35,6 +37,9 @@ examples:
       several edits add up; a name alone takes the direction's own strength
   python scripts/edit.py inverted --method portraits/clcae --edit smile=2 --out edited
       inversion files of scripts/invert.py, without inverting again
+  python scripts/edit.py codes.npy --method clcae_ffhq.safetensors --edit smile=2 --out edited
+      codes of other code: [N, 512] or [N, layers, 512] in .npy, .npz, .pt or .safetensors; the
+      pictures are codes-0.png, codes-1.png, ... (--space W+ where [18, 512] is one code)
   python scripts/edit.py a.png --method clcae_ffhq.safetensors --directions age.pt \\
       --edit age=3 --strip --strengths -5,...,5 --out edited
       edited/a-strip.png shows the input, the inversion and the edit from -5 to 5
@@ -75,7 +80,8 @@ def _edit(options: argparse.Namespace) -> int:
         find_items(options.images, without=options.out, inversions=True)
     )
     endings = ["crop"] * options.align + ["strip"] * options.strip
-    check_names(items, [rf"(?:\d+-)?{ending}" for ending in endings])
+    several = any(is_codes_file(item.path) for item in items)  # pictures NAME-0, NAME-1, ...
+    check_names(items, [rf"(?:\d+-)?{ending}" for ending in endings] + [r"\d+"] * several)
     method, maker = open_method(
         options.method,
         output=options.output,
@@ -100,8 +106,15 @@ def _edit(options: argparse.Namespace) -> int:
         sweeps=[_sweep(method, edit, options.strengths) for edit in edits] if options.strip else [],
     )
     faces = faces_to_align(options)
-    stored = any(item.path.suffix == ".safetensors" for item in items)
-    reader = Reader(method, faces=faces, keep_image=work.whole, maker=maker if stored else None)
+    stored = any(item.path.suffix.lower() in SUFFIXES for item in items)
+    space = LatentSpace(options.space) if options.space else None
+    reader = Reader(
+        method,
+        faces=faces,
+        keep_image=work.whole,
+        maker=maker if stored else None,
+        space=space,
+    )
     settings = {
         "method": maker.sha256,
         "output": maker.output,
@@ -112,6 +125,7 @@ def _edit(options: argparse.Namespace) -> int:
         "mask": mask and mask.label,
         "feather": options.feather,
         "strip": [[sweep.name, sweep.strengths] for sweep in work.sweeps],
+        **({"space": options.space} if options.space else {}),
     }
     with shared(options.out):
         results = Results(
@@ -172,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         NAME,
         description="Edits pictures along directions of latent space. IMAGES may be inversion "
-        "files of scripts/invert.py.",
+        "files of scripts/invert.py, or files of codes.",
         examples=EXAMPLES,
     )
     add_method_arguments(parser)
@@ -191,6 +205,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=["refined", "foundation"],
         help="of CLCAE: edit the refined codes, as the paper does, or the foundation code before "
         "it is refined, as the official InterFaceGAN script does (default: the method's own)",
+    )
+    add(
+        "--space",
+        choices=[space.value for space in LatentSpace],
+        help="latent space of codes that come without a picture (default: W for one row of "
+        "numbers, W+ for one for each layer)",
     )
     add("--strip", action="store_true", help="draw every edit over its strengths")
     strengths_help = f"of a strip (default: {STEPS} over the direction's own range)"

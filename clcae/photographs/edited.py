@@ -20,6 +20,7 @@ from clcae.photographs.cutouts import Cutout, Size, content, moved, place_of, pu
 from clcae.photographs.masks import Mask
 from clcae.photographs.passes import FAST
 from clcae.photographs.reader import Part, Photograph, Stored
+from clcae.stylegan2 import LatentSpace
 
 Change = Callable[[Inversion], Inversion]
 
@@ -67,11 +68,14 @@ class Edits:
         return changed_pictures(self.method, parts, changes)
 
     def files(self, names: Sequence[str]) -> list[str]:
-        """Names the files of one input: NAME.png, then crop and strip of each of its parts."""
+        """Names the files of one input: the photograph, then crop and strip of each of its parts.
+
+        Where no photograph is written, each part has a picture of its own: codes, one for each.
+        """
         parts = [f"{name}-crop.png" for name in names if self.crops]
         parts += [f"{name}-strip.png" for name in names if self.sweeps]
         item = names[0] if len(names) == 1 else names[0].removesuffix("-0")
-        return [f"{item}.png", *parts]
+        return [*([f"{item}.png"] if self.whole else [f"{name}.png" for name in names]), *parts]
 
     def write(
         self,
@@ -85,7 +89,8 @@ class Edits:
 
         `pictures` are of each part [K, 3, R, R]: the edit, the inversion, then the sweeps.
         """
-        whole, *others = paths
+        first = 1 if self.whole else len(names)
+        others = paths[first:]
         if self.crops:
             for made, path in zip(pictures, others, strict=False):
                 write_png(made[0], path, compress_level=FAST)
@@ -97,7 +102,8 @@ class Edits:
                 sheet = self._strip(before, pictures[number][2:])
                 write_png(sheet, path, compress_level=FAST)
         if not self.whole:
-            write_png(pictures[0][0], whole, compress_level=FAST)
+            for made, path in zip(pictures, paths[:first], strict=True):
+                write_png(made[0], path, compress_level=FAST)
             return
         assert isinstance(given, Photograph) and given.whole is not None
         size = given.whole.size
@@ -112,7 +118,7 @@ class Edits:
                 result = put_back(result, made[0], place, reference=reference)
             return result if self.mask is None else self.mask.apply(photo, result, alpha=alpha)
 
-        given.whole.write(whole, rows, columns, edit, compress_level=FAST)
+        given.whole.write(paths[0], rows, columns, edit, compress_level=FAST)
 
     def _strip(self, before: Sequence[tuple[str, Tensor]], swept: Tensor) -> Tensor:
         rows = swept.split([len(sweep.strengths) for sweep in self.sweeps])
@@ -122,10 +128,25 @@ class Edits:
 def changed_pictures(
     method: InversionMethod, parts: Sequence[Part], changes: Sequence[Change]
 ) -> list[Tensor]:
-    """Inverts parts as one batch and synthesizes each under all changes: [K, 3, R, R] on CPU."""
-    inversion = _inversion(method, parts)
-    made = [method.synthesize(change(inversion)).cpu() for change in changes]
-    return list(torch.stack(made, dim=1))
+    """Inverts parts as one batch and synthesizes each under all changes: [K, 3, R, R] on CPU.
+
+    Codes that came without a picture are a batch of their own for each space.
+    """
+    pictures: dict[int, Tensor] = {}
+    forms = [_bare_space(part) for part in parts]
+    for form in dict.fromkeys(forms):
+        places = [place for place, other in enumerate(forms) if other == form]
+        inversion = _inversion(method, [parts[place] for place in places])
+        made = [method.synthesize(change(inversion)).cpu() for change in changes]
+        pictures |= dict(zip(places, torch.stack(made, dim=1), strict=True))
+    return [pictures[place] for place in range(len(parts))]
+
+
+def _bare_space(part: Part) -> LatentSpace | None:
+    """Returns the space of codes alone, which join no inversion of another form; else None."""
+    if isinstance(part, Cutout) or part.feature is not None or part.context:
+        return None
+    return part.space
 
 
 def _inversion(method: InversionMethod, parts: Sequence[Part]) -> Inversion:

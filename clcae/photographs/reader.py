@@ -14,8 +14,10 @@ from clcae.files import sha256
 from clcae.images import read_image
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, check_fit, check_origin, load_inversion
+from clcae.photographs.codes import is_codes_file, read_codes
 from clcae.photographs.cutouts import Cutout, Size, cut_middle
 from clcae.photographs.whole import Whole, read_whole
+from clcae.stylegan2 import LatentSpace
 
 Part = Cutout | Inversion
 Result = TypeVar("Result")
@@ -42,7 +44,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Stored:
-    """An inversion file in place of a picture; on the CPU."""
+    """An inversion file, or one of codes, in place of a picture; on the CPU."""
 
     parts: list[Inversion]
     sha256: str  # of the file
@@ -50,7 +52,7 @@ class Stored:
 
 
 class Reader:
-    """Reads pictures, and with a `maker` inversion files too.
+    """Reads pictures, and with a `maker` inversion files and codes of other code too.
 
     Args:
         method: the method that goes on with what is read.
@@ -59,6 +61,7 @@ class Reader:
         keep_image: keep the whole photograph, for results of its size.
         maker: description of the method, which inversion files must name; None takes every file for
             a picture.
+        space: of codes, where their shape does not tell it.
 
     Raises:
         ValueError: if faces are asked for and the method reads no squares, or no detector is
@@ -72,7 +75,9 @@ class Reader:
         faces: Which | None,
         keep_image: bool = False,
         maker: Maker | None = None,
+        space: LatentSpace | None = None,
     ) -> None:
+        self.generator, self.space = method.generator, space
         self.shape = height, width = method.image_shape
         self.faces, self.keep_image, self.maker = faces, keep_image, maker
         device = method.device
@@ -97,6 +102,10 @@ class Reader:
         return with_digest(path, self._read)
 
     def _read(self, path: Path, digest: str) -> Photograph | Stored:
+        if self.maker is not None and is_codes_file(path):
+            if self.keep_image:
+                raise ValueError("codes without their picture, which --align and --mask need")
+            return Stored(read_codes(path, self.generator, space=self.space), digest)
         if self.maker is not None and path.suffix == ".safetensors":
             if self.keep_image:
                 raise ValueError("an inversion file: --align and --mask need the picture itself")
