@@ -7,12 +7,14 @@ differentiate twice, and phases that share a batch.
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from clcae.nn.rows import rows_of_batch
 from training import distributed
 from training.errors import NonFiniteError
 from training.task import Phase, StepContext, Task, derive_seed
@@ -86,8 +88,7 @@ class Iteration:
         contexts = self.contexts(step)
         batches = []
         for context in contexts:
-            self._seed(context, "batch")
-            with torch.no_grad():
+            with self._random(context, "batch"), torch.no_grad():
                 batches.append(self.task.load_batch(context))
         terms: dict[str, float] = {}
         for phase in self.task.phases(step):
@@ -152,20 +153,25 @@ class Iteration:
         self.train_only(self.parameters[phase.optimizer])
         sums: dict[str, Tensor] = {}
         for batch, context in zip(batches, contexts, strict=True):
-            self._seed(context, phase.name)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                output = self.task.loss(phase, batch, context)
-            (output.loss.float() / self.accumulate).backward()
+            with self._random(context, phase.name):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                    output = self.task.loss(phase, batch, context)
+                (output.loss.float() / self.accumulate).backward()
             for name, value in {"loss": output.loss, **output.terms}.items():
                 part = value.detach().float() / self.accumulate
                 sums[name] = sums[name] + part if name in sums else part
         self.train_only(())
         return sums
 
-    def _seed(self, context: StepContext, purpose: str) -> None:
-        """Seeds torch's global generators, so dropout and noise repeat without stored state."""
-        place = (context.step, context.micro, purpose, context.rank)
-        torch.manual_seed(derive_seed(self.seed, *place))
+    @contextmanager
+    def _random(self, context: StepContext, purpose: str) -> Iterator[None]:
+        """Seeds torch's global generators, so dropout and noise repeat without stored state.
+
+        All processes and micro batches are seeded alike, and draw by row (`clcae.nn.rows`).
+        """
+        torch.manual_seed(derive_seed(self.seed, context.step, 0, purpose, 0))
+        with rows_of_batch(context.rows, total=context.batch_size):
+            yield
 
 
 def bfloat16_lacking(device: torch.device) -> str | None:

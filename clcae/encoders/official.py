@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.encoders.pyramid import Pyramid, made_square
@@ -20,6 +19,7 @@ from clcae.encoders.w_plus import RowHeads
 from clcae.nn.attention import OneTokenAttention
 from clcae.nn.batch_norm import BatchNorm2d
 from clcae.nn.equalized import EqualizedLinear
+from clcae.nn.rows import Dropout, dropout
 from clcae.nn.style_head import halving_convolutions
 
 
@@ -41,7 +41,7 @@ class OneTokenLayer(nn.Module):
         self.attention = OneTokenAttention(token_dim=token_dim, out_dim=dim)
         self.norm1 = nn.LayerNorm(dim)
         self.feed_forward = nn.Sequential(
-            nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim)
+            nn.Linear(dim, 2 * dim), nn.ReLU(), Dropout(dropout), nn.Linear(2 * dim, dim)
         )
         self.norm2 = nn.LayerNorm(dim)
 
@@ -64,7 +64,7 @@ class OneTokenLayer(nn.Module):
         return attended.expand(-1, num_queries, -1)
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 class OfficialRows(RowHeads):

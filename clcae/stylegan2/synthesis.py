@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clcae.nn.equalized import EqualizedLinear
+from clcae.nn.rows import normal_like
 from clcae.ops import bias_act_, low_pass, modulated_conv2d, upsample2d
 from clcae.ops.bias_act import DEFAULT_GAIN
 from clcae.ops.conv2d_resample import Resample
@@ -109,7 +110,7 @@ class StyledConv(nn.Module):
         elif noise == "const":
             given = self.noise * (self.noise_strength * gain)
         elif noise == "random":
-            given = torch.randn_like(x[:, :1]) * (self.noise_strength * gain)
+            given = normal_like(x[:, :1]) * (self.noise_strength * gain)
         return self.activate(x, self.bias * gain, activation="lrelu", gain=1.0, noise=given)
 
 

@@ -28,10 +28,12 @@ from clcae.losses.adversarial import (
     path_lengths,
     r1_penalty,
 )
+from clcae.nn.rows import normal_like
 from clcae.ops.compilation import compiled_or_plain
 from clcae.portraits import NUM_PLAIN_LATENTS, PortraitImages, scores
 from clcae.stylegan2 import Discriminator, Generator
 from clcae.stylegan2.generator import style_mixing
+from training import distributed
 from training.task import Phase, StepContext, StepOutput, Task
 from training.tasks.generator_report import GeneratorReport, sample_grid
 
@@ -255,9 +257,9 @@ class AdversarialTask(GeneratorTask):
     def _path_length(self, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
         codes = self.codes(batch)[0][::2]  # half the batch, as the official code does
         images = self.generator.synthesize(codes, noise="random")
-        lengths = path_lengths(images, codes, torch.randn_like(images))
+        lengths = path_lengths(images, codes, normal_like(images))
         running = self.path_mean.get_buffer("value")
-        mean = torch.lerp(running, lengths.detach().mean(), 0.01)
+        mean = torch.lerp(running, distributed.average(lengths.detach().mean()), 0.01)
         running.copy_(mean)
         penalty = (lengths - mean).square().mean()
         loss = penalty * (self.path_length_weight * self.path_length_every)

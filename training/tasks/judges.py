@@ -27,12 +27,13 @@ BATCH = 128  # of validation
 
 def jittered(
     images: Tensor,  # [N, 3, H, W]
-    rng: torch.Generator,
+    context: StepContext,
 ) -> Tensor:
     """Jitters contrast, brightness and noise, so that judges also read generated pictures."""
-    gain = 1.0 + 0.1 * torch.randn(len(images), 1, 1, 1, generator=rng)
-    shift = 0.05 * torch.randn(len(images), 3, 1, 1, generator=rng)
-    noise = 0.03 * torch.randn(images.shape, generator=rng)
+    rng, rows, count = context.generator("jitter 0"), context.rows, context.batch_size
+    gain = 1.0 + 0.1 * torch.randn(count, 1, 1, 1, generator=rng)[rows]
+    shift = 0.05 * torch.randn(count, 3, 1, 1, generator=rng)[rows]
+    noise = 0.03 * torch.randn(count, *images.shape[1:], generator=rng)[rows]
     return (images * gain + shift + noise).clamp(-1.0, 1.0)
 
 
@@ -65,8 +66,7 @@ class JudgeTask(Task):
     def load_batch(self, context: StepContext) -> tuple[Tensor, Tensor]:
         """Loads shuffled portraits [N, 3, H, W] and their indices [N]."""
         indices = shuffled(len(self.images), context.seed, context.samples)
-        rng = context.generator(f"jitter {context.rows.start}")
-        return jittered(self.images.images(indices), rng).to(self.device), indices
+        return jittered(self.images.images(indices), context).to(self.device), indices
 
     def outputs(self, source: PortraitImages) -> Tensor:
         """Computes the judge's output for every picture of a source."""
