@@ -1,6 +1,8 @@
 """Reads and writes the safetensors file beneath a native checkpoint: header, tensors, digest."""
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,7 +136,13 @@ def write_weights(path: str | Path, weights: dict[str, Tensor], metadata: dict[s
     with replacing(path) as partial:
         partial.touch()
         customary = partial.stat().st_mode
-        save_file(weights, partial, metadata=metadata)
+        try:
+            save_file(weights, partial, metadata=metadata)
+        except SafetensorError as error:
+            if number := re.search(r"\(os error (\d+)\)", str(error)):
+                reason = os.strerror(int(number[1]))
+                raise OSError(int(number[1]), reason, str(path)) from error
+            raise
         partial.chmod(customary)  # safetensors 0.8 lets nobody but the owner read its files
 
 

@@ -25,7 +25,7 @@ from clcae.images import labelled_grid, read_image, write_png
 from clcae.methods.interface import OUTPUTS
 from training.commandline import Command, composed, key_of, override, run_program
 from training.errors import UsageError
-from training.run_state import RunState, describe, differing_keys
+from training.run_state import RunState, describe, differing_keys, read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -194,7 +194,7 @@ def is_finished(command: Command, leaves: Path) -> bool:
     config = leaves.with_name("config.yaml")
     if not leaves.is_file() or not config.is_file():
         return False
-    return not differing_keys(OmegaConf.load(config), composed(CONFIGS, "train", command.arguments))
+    return not differing_keys(read_config(config), composed(CONFIGS, "train", command.arguments))
 
 
 def compare(cfg: DictConfig, *, table: str, overrides: Sequence[str]) -> Path:

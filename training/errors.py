@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import signal
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from clcae.files import FULL_DISK
 
+_LOST = re.compile(r"gloo.*Connection|Connection (closed|reset) by peer|NCCL.*remote process", re.S)
 OURS = ("clcae", "editing", "training", "scripts")  # packages whose ValueErrors are about input
 
 
@@ -76,16 +78,32 @@ def explain(
         return line.replace("--help", f"{name} --help"), 2
     if isinstance(error, torch.OutOfMemoryError):
         return "out of memory: give a smaller batch_size", 1
-    if isinstance(error, OSError) and error.errno in FULL_DISK:
-        return f"cannot write {error.filename or 'a file'}: {error.strerror}", 1
-    if isinstance(error, OSError) and error.filename and not isinstance(error, FileNotFoundError):
-        return f"{error.filename}: {error.strerror}", 1
+    if isinstance(error, BrokenPipeError):  # as of train.py | head: nobody reads any more
+        return "", 128 + signal.SIGPIPE
+    if isinstance(error, UnicodeEncodeError):
+        return f"cannot write {error.object[:200]!a}: it is no valid text ({error.reason})", 1
+    disk = caused_by_disk(error)
+    if disk is not None and disk.errno in FULL_DISK:
+        return f"cannot write {disk.filename or 'a file'}: {disk.strerror}", 1
+    if isinstance(error, OSError):
+        named = error.filename and not isinstance(error, FileNotFoundError)
+        return one_line(f"{error.filename}: {error.strerror}" if named else str(error)), 1
+    if isinstance(error, RuntimeError) and _LOST.search(str(error)):
+        return "another process of this run has ended: it says why", 1
     origin = _origin(error)
-    if isinstance(error, FileNotFoundError) or (isinstance(error, ValueError) and origin in OURS):
+    if isinstance(error, ValueError) and origin in OURS:
         return one_line(str(error)), 1
     if isinstance(error, ValueError) and origin == "hydra":  # such as GROUP=null
         return one_line(str(error)), 2
     return None
+
+
+def caused_by_disk(error: BaseException) -> OSError | None:
+    """Returns the OSError behind an error, such as torch.save's RuntimeError; None without one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def one_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ class Logger:
         self._started = 0.0
         self._said = 0.0
         self._bar: tqdm[Any] | None = None
-        self._board: Any = None
+        self._board: _Board | None = None
 
     def start_stage(self, *, stage: str, step: int, steps: int) -> None:
         """Opens the log of a stage; drops what was logged after the step that it continues from."""
@@ -41,11 +42,8 @@ class Logger:
         self._said = float("-inf")
         if not self.enabled:
             return
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and of use here alone
-
         self._forget_after(step)
-        board = self.folder / "tensorboard" / stage
-        self._board = SummaryWriter(str(board), purge_step=step + 1)
+        self._board = _Board(self.folder / "tensorboard" / stage, step=step + 1)
         if self.show_progress and sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=step, desc=stage, unit="step", dynamic_ncols=True)
 
@@ -53,8 +51,6 @@ class Logger:
         """Closes the files of the stage."""
         if self._bar is not None:
             self._bar.close()
-        if self._board is not None:
-            self._board.close()
         self._bar = self._board = None
 
     def log(
@@ -84,7 +80,8 @@ class Logger:
             return
         image = image.detach().float().cpu().nan_to_num()
         write_png(image, self.folder / "samples" / self.stage / f"{step:06d}.png")
-        self._board.add_image("samples", to_uint8(image), step)
+        if self._board is not None:
+            self._board.picture(step, image)
 
     def progress(self, *, step: int, terms: Mapping[str, float]) -> None:
         """Shows progress and losses: a bar on a terminal, elsewhere a line every ten seconds."""
@@ -115,32 +112,82 @@ class Logger:
         if self.enabled and self.metrics.exists():
             with self.metrics.open("rb") as file:
                 os.fsync(file.fileno())
-        if self._board is not None:
-            self._board.flush()
 
     def _write(self, record: Mapping[str, Any]) -> None:
         if self.enabled:
-            with self.metrics.open("a") as file:
-                file.write(json.dumps({"stage": self.stage, **record}) + "\n")
+            try:
+                with self.metrics.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"stage": self.stage, **record}) + "\n")
+            except OSError as error:
+                error.filename = str(self.metrics)
+                raise
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            self._board.scalars(step, values)
 
     def _forget_after(self, step: int) -> None:
         """Drops lines of this stage after a step, and a line that was cut off."""
         if not self.metrics.exists():
             return
         kept = []
-        for line in self.metrics.read_text().splitlines():
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            if record["stage"] != self.stage or record["step"] <= step:
+            if (
+                not isinstance(record, dict)
+                or record.get("stage") != self.stage
+                or (isinstance(record.get("step"), int) and record["step"] <= step)
+            ):
                 kept.append(line + "\n")
         write_text(self.metrics, "".join(kept), durable=True)
+
+
+class _Board:
+    """Appends to an event file of TensorBoard.
+
+    Unlike SummaryWriter it has no thread, in which a full disk would end in a traceback.
+
+    Args:
+        folder: folder of the event files.
+        step: what former files hold from this step on is not shown.
+    """
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        # Slow to import, and of use in rank 0 alone.
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._writer = Event, RecordWriter
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
+        self.path = folder / f"{name}.{os.getpid()}.{step}"
+        self._append(step, file_version="brain.Event:2")
+        self._append(step, session_log=SessionLog(status=SessionLog.START))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds numbers by name."""
+        from torch.utils.tensorboard.summary import scalar
+
+        for name, value in values.items():
+            self._append(step, summary=scalar(name, value))
+
+    def picture(self, step: int, image: Tensor) -> None:
+        """Adds a picture [3, H, W] in [-1, 1]."""
+        from torch.utils.tensorboard import summary
+
+        self._append(step, summary=summary.image("samples", to_uint8(image), dataformats="CHW"))
+
+    def _append(self, step: int, **content: Any) -> None:
+        event = self._event(wall_time=time.time(), step=step, **content)
+        try:
+            with self.path.open("ab") as file:
+                self._writer(file).write(event.SerializeToString())
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
 
 class Means:

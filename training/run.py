@@ -12,12 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from clcae.data.sources import FileSource
 from training import distributed
+from training.checkpoint import DamagedError
 from training.errors import UsageError, UserError
 from training.iteration import Precision
 from training.logger import Logger
 from training.optim import ExponentialAverage
 from training.parts import Parts
-from training.run_state import RunState, describe
+from training.run_state import RunState, StageState, describe
 from training.schedules import Schedule
 from training.task import Task, derive_seed
 from training.trainer import StageSettings, Trainer, load_finished
@@ -114,12 +115,8 @@ class _Run:
         task = self._task(name, stage)
         ema = ExponentialAverage(modules=task.averaged(), **settings.ema)
         files = self.run_state.stage(name, keep_last=settings.keep_last)
-        record = files.finished()
-        if record is not None:
-            weights = files.folder / record["weights"]
-            load_finished(task, ema=ema, path=weights)
-            self.logger.line(f"{name}: finished before, loaded from {weights}")
-            done: Mapping[str, Any] = record["report"]
+        done = self._finished(name, task, ema, files)
+        if done is not None:
             return done
         optimizers, schedules = self._optimizers(name, stage, task, total_steps=settings.steps)
         for part in self.parts.modules():  # the trainer switches on what this stage trains
@@ -139,6 +136,31 @@ class _Run:
         except ValueError as error:
             raise UsageError(f"stages.{name}: {error}") from error
         return trainer.fit()
+
+    def _finished(
+        self, name: str, task: Task, ema: ExponentialAverage, files: StageState
+    ) -> Mapping[str, Any] | None:
+        """Loads a finished stage and returns its report; None where it is to be trained.
+
+        A stage whose files are damaged is finished again, from a former checkpoint.
+        """
+        weights = files.last
+        try:
+            record = files.finished()
+            if record is None:
+                return None
+            weights = files.folder / record["weights"]
+            load_finished(task, ema=ema, stage=name, path=weights)
+        except DamagedError as error:
+            if weights == files.best:
+                raise UserError(
+                    f"{error}: delete {files.folder} to train the stage anew"
+                ) from error
+            self.logger.line(f"{name}: {error}; the stage is finished again")
+            return None
+        self.logger.line(f"{name}: finished before, loaded from {weights}")
+        report: Mapping[str, Any] = record["report"]
+        return report
 
     def report(self) -> Any:
         """Builds and runs the final report, in rank 0 alone."""

@@ -3,8 +3,10 @@
     config.yaml                       the resolved configuration
     environment.json                  commit, versions, device
     checkpoints/STAGE/last.pt         everything that resuming needs
+    checkpoints/STAGE/previous.pt     the one before, should last.pt be damaged
     checkpoints/STAGE/best.pt         the weights of the best validation
     checkpoints/STAGE/finished.json   the report of a finished stage
+    .lock                             who trains in the folder
 
 Every file is written whole or not at all: a process killed at any moment leaves the previous one.
 """
@@ -14,20 +16,24 @@ import json
 import os
 import platform
 import resource
+import secrets
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from clcae.evaluation.rows import source_commit
 from clcae.files import leftovers, write_text
 from training import distributed
-from training.checkpoint import save_checkpoint
+from training.checkpoint import DamagedError, digest_of, save_checkpoint
 from training.errors import UsageError, UserError
 
 # Keys that a run may change when it continues: they do not change what it computes.
@@ -38,6 +44,7 @@ FREE_TRAINER_KEYS = {
     *("suffix", "threads", "progress", "debug"),
 }
 
+LARGEST_CONFIG = 1 << 18  # bytes of config.yaml
 # Classes and functions that were called otherwise in run folders of the layout with `parts`.
 FORMER_TARGETS = {
     "clcae.pretrained.assets.portraits_generator": {
@@ -70,7 +77,7 @@ class RunState:
             leftover.unlink()
         path = self.folder / "config.yaml"
         if path.exists():
-            differing = differing_keys(OmegaConf.load(path), config)
+            differing = differing_keys(read_config(path), config)
             if differing and not any(self.folder.glob("checkpoints/*/*.pt")):
                 (self.folder / "metrics.jsonl").unlink(missing_ok=True)
             elif differing:
@@ -87,16 +94,29 @@ class RunState:
         """Locks the folder against a second process.
 
         Raises:
-            UserError: if another process holds the lock.
+            UserError: if another process holds the lock, with its number and machine.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"another process is training in {self.folder}: wait for it, or use run=NAME"
-                ) from error
+        path = self.folder / ".lock"
+        with ExitStack() as stack:
+            # The folder is locked too, since the file may be deleted while it is held.
+            for place, flags in ((self.folder, os.O_RDONLY), (path, os.O_RDWR | os.O_CREAT)):
+                handle = os.open(place, flags, 0o666)
+                stack.callback(os.close, handle)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise UserError(
+                        f"another process{_holder(path)} is training in {self.folder}: wait for "
+                        "it, or use run=NAME"
+                    ) from error
+                except OSError:  # network file systems lock no folders
+                    if place == path:
+                        raise
+            os.ftruncate(handle, 0)
+            os.write(
+                handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+            )
             yield
 
     def stage(self, name: str, *, keep_last: int) -> "StageState":
@@ -117,32 +137,67 @@ class StageState:
         self.keep_last = keep_last
         self.folder = run_folder / "checkpoints" / name
         self.last = self.folder / "last.pt"
+        self.previous = self.folder / "previous.pt"
         self.best = self.folder / "best.pt"
+        self.last_is_good = True  # so that it becomes the previous one
         self._finished = self.folder / "finished.json"
 
     def save_last(self, content: Mapping[str, Any]) -> None:
-        """Writes last.pt, and its copy step_N.pt if several are kept."""
-        save_checkpoint(self.last, content)
+        """Writes last.pt, and step_N.pt if several are kept; the former one becomes previous.pt."""
+        former = self._linked(self.last) if self.last_is_good and self.last.is_file() else None
+        try:
+            save_checkpoint(self.last, content)
+            if former is not None:
+                former.replace(self.previous)
+        finally:
+            if former is not None:
+                former.unlink(missing_ok=True)
+        self.last_is_good = True
         if self.keep_last > 1:
-            copy = self.folder / f"step_{content['step']:08d}.pt"
-            copy.unlink(missing_ok=True)
-            try:
-                os.link(self.last, copy)
-            except OSError:  # a file system without links
-                shutil.copyfile(self.last, copy)
-            for old in sorted(self.folder.glob("step_*.pt"))[: -self.keep_last]:
+            self._linked(self.last).replace(self.folder / f"step_{content['step']:08d}.pt")
+            for old in self._numbered()[self.keep_last :]:
                 old.unlink()
+
+    def resumable(self) -> list[Path]:
+        """Lists the checkpoints that the stage may continue from, the best first."""
+        files = [self.last, self.previous, *self._numbered()]
+        return [file for file in files if file.exists()]
+
+    def _numbered(self) -> list[Path]:
+        return sorted(self.folder.glob("step_*.pt"), reverse=True)
+
+    def _linked(self, path: Path) -> Path:
+        """Links a file to a temporary name; copies it where the file system has no links."""
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        try:
+            os.link(path, partial)
+        except OSError:
+            shutil.copyfile(path, partial)
+        return partial
 
     def save_best(self, content: Mapping[str, Any]) -> None:
         """Writes best.pt."""
         save_checkpoint(self.best, content)
 
     def finished(self) -> dict[str, Any] | None:
-        """Returns the record of `finish`, or None while the stage is not done."""
+        """Returns the record of `finish`, or None while the stage is not done.
+
+        Raises:
+            DamagedError: if the file is damaged.
+        """
         if not self._finished.exists():
             return None
-        record: dict[str, Any] = json.loads(self._finished.read_text())
-        return record
+        try:
+            record = json.loads(self._finished.read_text(encoding="utf-8"))
+            digest = record.pop("digest", None)  # former versions wrote none
+            good = digest in (None, digest_of(record)) and set(record) == {"weights", "report"}
+            good = good and record["weights"] in (self.last.name, self.best.name)
+            good = good and isinstance(record["report"], dict)
+        except (ValueError, RecursionError, AttributeError, TypeError):
+            good = False
+        if not good:
+            raise DamagedError(f"{self._finished} is damaged, or no training wrote it")
+        return dict(record)
 
     def finish(self, *, weights: Path, report: Mapping[str, Any]) -> None:
         """Marks the stage as done.
@@ -152,8 +207,43 @@ class StageState:
             report: report of the task, as JSON.
         """
         record = {"weights": weights.name, "report": report}
-        text = json.dumps(record, indent=2, default=float) + "\n"
+        record = json.loads(json.dumps(record, default=float))
+        text = json.dumps({**record, "digest": digest_of(record)}, indent=2) + "\n"
         write_text(self._finished, text, durable=True)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads config.yaml of a run folder.
+
+    Raises:
+        UserError: if it is no configuration that a training wrote.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST_CONFIG + 1)
+        if len(text) > LARGEST_CONFIG:
+            raise ValueError("too large")
+        # Aliases of aliases would grow without bound; none is ever written.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("aliases")
+        config: Any = OmegaConf.to_container(OmegaConf.create(text))
+        if not isinstance(config, dict):
+            raise ValueError("no mapping")
+    except (ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{path} is damaged, or no training wrote it: use run=NAME for another folder, or "
+            f"delete {path.parent}"
+        ) from error
+    return config
+
+
+def _holder(path: Path) -> str:
+    """Returns who holds a lock, in words, as far as its file says so."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8")[:1000])
+        return f" (pid {int(holder['pid'])} on {str(holder['host'])[:100]!a})"
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def differing_keys(old: Any, new: DictConfig) -> list[str]:
@@ -162,8 +252,8 @@ def differing_keys(old: Any, new: DictConfig) -> list[str]:
     Keys that do not change what is computed are left out, and so are parts that nobody takes.
     """
     present = _without_unused_parts(OmegaConf.to_container(new, resolve=True))
-    former = OmegaConf.to_container(old, resolve=True)
-    if isinstance(former, dict) and "parts" in former:
+    former: Any = OmegaConf.to_container(old) if OmegaConf.is_config(old) else old
+    if "parts" in former:
         former = _in_present_layout(former, present)
     flat_old, flat_new = _flatten(_without_unused_parts(former)), _flatten(present)
     return [
@@ -179,14 +269,14 @@ def _in_present_layout(former: Any, present: Any) -> dict[str, Any]:
     There an argument that a node did not give received the part of the argument's name. Where
     `present` says `{_part_: NAME}`, the part that was received moves to root key NAME.
     """
-    parts = former["parts"] or {}
+    parts = former["parts"] if isinstance(former["parts"], dict) else {}
     result = {key: value for key, value in former.items() if key != "parts"}
 
     def translated(node: Any, now: Any) -> Any:
         if not isinstance(node, dict) or not isinstance(now, dict):
             return node
         injected = parts if "_target_" in node else {}
-        node = {**node, **FORMER_TARGETS.get(node.get("_target_", ""), {})}
+        node = {**node, **FORMER_TARGETS.get(str(node.get("_target_")), {})}
         for key, value in now.items():
             name = _part_of(value)
             if name is None and (key in node or key in injected):
@@ -224,7 +314,8 @@ def _without_unused_parts(config: Any) -> dict[str, Any]:
 
 def _part_of(node: Any) -> str | None:
     """Returns NAME of a node {_part_: NAME}."""
-    return node.get("_part_") if isinstance(node, dict) else None
+    name = node.get("_part_") if isinstance(node, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -18,8 +18,8 @@ import torch
 
 from clcae.ops.memory import release_freed_memory
 from training import distributed
-from training.checkpoint import TrainingState, load_checkpoint, load_weights
-from training.errors import StoppedError
+from training.checkpoint import DamagedError, TrainingState, load_checkpoint, load_weights
+from training.errors import StoppedError, UserError
 from training.iteration import Iteration, Precision, bfloat16_lacking
 from training.logger import Logger, Means
 from training.optim import ExponentialAverage
@@ -97,6 +97,7 @@ class Trainer:
             optimizers=dict(optimizers),
             schedules=dict(schedules),
             means=Means(),
+            steps=settings.steps,
         )
         self.iteration = Iteration(
             task=task,
@@ -119,10 +120,7 @@ class Trainer:
             StoppedError: if SIGTERM or SIGINT came; the state was saved.
             UserError: if a checkpoint does not fit, or the disk is full.
         """
-        if self.files.last.exists():
-            self.state.resume(self.files.last)
-            step = f"{self.state.step}/{self.steps}"
-            self.logger.line(f"{self.files.name}: continuing after step {step}")
+        self._resume()
         distributed.barrier()  # nobody replaces the checkpoint before all have read it
         first, started = self.state.step, time.monotonic()
         self.logger.start_stage(stage=self.files.name, step=first, steps=self.steps)
@@ -136,6 +134,29 @@ class Trainer:
             return report
         finally:
             self.logger.finish_stage()
+
+    def _resume(self) -> None:
+        """Continues from last.pt, or from the newest former checkpoint where it is damaged."""
+        name, damage = self.files.name, None
+        for path in self.files.resumable():
+            try:
+                self.state.resume(path)
+            except DamagedError as error:
+                damage = damage or error
+                continue
+            if damage is not None:
+                self.logger.line(f"{name}: {damage}")
+            self.files.last_is_good = path == self.files.last
+            source = "" if self.files.last_is_good else f", from {path}"
+            self.logger.line(
+                f"{name}: continuing after step {self.state.step}/{self.steps}{source}"
+            )
+            return
+        if damage is not None:
+            raise UserError(
+                f"{damage}, and there is no other: delete {self.files.folder} to train the stage "
+                "anew"
+            ) from damage
 
     def _loop(self) -> None:
         state, settings = self.state, self.settings
@@ -211,8 +232,13 @@ class Trainer:
         weights = self.files.last
         if self.settings.finish_with == "best" and self.files.best.exists():
             weights = self.files.best
-            content = load_checkpoint(weights)
-            load_weights(content, path=weights, modules=self.modules, ema=self.ema)
+            load_weights(
+                load_checkpoint(weights),
+                path=weights,
+                stage=self.files.name,
+                modules=self.modules,
+                ema=self.ema,
+            )
 
         def export() -> Mapping[str, Any]:
             with self._evaluating("finish"):
@@ -259,14 +285,14 @@ class Trainer:
         return "float32"
 
 
-def load_finished(task: Task, *, ema: ExponentialAverage, path: Path) -> None:
+def load_finished(task: Task, *, ema: ExponentialAverage, stage: str, path: Path) -> None:
     """Loads the weights with which a finished stage ended, as `Trainer.fit` leaves them.
 
     Raises:
-        UserError: if the checkpoint is missing or does not fit.
+        UserError: if the checkpoint is missing, damaged, or does not fit.
     """
     modules = task.modules()
-    load_weights(load_checkpoint(path), path=path, modules=modules, ema=ema)
+    load_weights(load_checkpoint(path), path=path, stage=stage, modules=modules, ema=ema)
     ema.copy_to_modules()
     for module in modules.values():
         module.eval()

@@ -19,9 +19,10 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15):
         state.save_last({"step": step})
     names = sorted(file.name for file in state.folder.iterdir())
-    assert names == ["last.pt", "step_00000010.pt", "step_00000015.pt"]
+    assert names == ["last.pt", "previous.pt", "step_00000010.pt", "step_00000015.pt"]
     steps = [load_checkpoint(state.folder / name)["step"] for name in names]
-    assert steps == [15, 10, 15]
+    assert steps == [15, 10, 10, 15]
+    assert not state.last.samefile(state.previous)
 
 
 def test_another_configuration_is_refused(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def checkpoint(folder: Path, name: str = "last", stage: str = "fit") -> dict[str
     content: dict[str, Any] = torch.load(
         folder / "checkpoints" / stage / f"{name}.pt", weights_only=True
     )
+    content.pop("digest", None)  # former versions wrote none
     return content
 
 
