@@ -5,6 +5,7 @@ lists, a second = is an error. `rewritten` quotes names and paths, so that they 
 was typed, and lets a file stand where a choice of a group is expected.
 """
 
+import json
 import logging
 import os
 import re
@@ -12,8 +13,10 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +27,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
+from clcae.command import begun
 from clcae.ops.memory import keep_freed_memory
 from training.errors import StoppedError, UsageError, UserError, choices_of, explain
 from training.trainer import interrupts
@@ -39,8 +43,13 @@ FILES = {
 SHIPPED = "portraits/"  # of clcae.load_method: "portraits/NAME" is a shipped file
 # Keys whose values are names or paths: whole keys, last parts of keys, and sections of paths.
 TEXT_KEYS = {"run", "name", "results", "save", "images", "reconstructions", "originals"}
-TEXT_ENDINGS = {"source", "root", "split", "name", "suffix", "labels", "directions", "lpips_trunk"}
+TEXT_ENDINGS = {
+    *("source", "root", "split", "cache", "labels", "directions", "lpips_trunk", "file"),
+    *("name", "suffix"),
+}
 TEXT_SECTIONS = {"paths", "weights"}
+NAME_KEYS = {"run", "name", "suffix", "images"}  # of these, those that are no paths
+PATIENCE = 3.0  # seconds that another process than rank 0 waits before it speaks
 POLL = 0.2  # seconds between two looks at a subprocess
 # What Hydra reads as a text without quotes.
 _PLAIN = re.compile(r"(?!(?i:null|true|false|nan|inf)$)\.{0,2}[A-Za-z_/][\w./+-]*")
@@ -120,6 +129,7 @@ def run_program(
 
     `function` returns the exit status, None for 0; `name` is the script, for messages.
     """
+    begun()
     trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
     keep_freed_memory()
@@ -129,10 +139,13 @@ def run_program(
         line, status = explain(
             error, name=name, configs=configs, primary=primary, arguments=sys.argv[1:]
         ) or (None, 1)
+        if line:
+            line = f"{Path(name).name}: {line}"
+        status = _reported(line, status)
         if trace or line is None:
             traceback.print_exception(error)
         elif line:
-            print(f"{Path(name).name}: {line}", file=sys.stderr)
+            print(line, file=sys.stderr)
         _leave(status)
 
     def run(cfg: DictConfig) -> None:
@@ -148,19 +161,44 @@ def run_program(
     try:
         sys.argv[1:] = rewritten(arguments, configs=configs)
         hydra.main(version_base="1.3", config_path=str(configs), config_name=primary)(run)()
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         fail(error, trace=trace)
     _leave(0)
 
 
 def _leave(status: int) -> NoReturn:
     """Exits. Under torchrun without the interpreter's own end, which threads of gloo may abort."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the interpreter would try again and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torch 2.15; the launcher would report a failed run
         logging.shutdown()
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _reported(line: str | None, status: int) -> int:
+    """Hands a failure to torchrun, if that started the process; returns the exit status.
+
+    torchrun repeats the line of its error file at the end. It lists every process that failed, so
+    those that have nothing to say (rank 0 has said it) end well, and the others leave rank 0 the
+    time to speak: once it has failed, torchrun stops them.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is None:
+        return status
+    if line == "" and os.environ.get("LOCAL_RANK") != "0":
+        return 0
+    if os.environ.get("RANK") != "0":
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        time.sleep(PATIENCE)
+    message = {"message": line or "", "extraInfo": {"timestamp": str(int(time.time()))}}
+    if line:
+        with suppress(OSError):
+            Path(file).write_text(json.dumps({"message": message}), encoding="utf-8")
+    return status
 
 
 def rewritten(arguments: Sequence[str], *, configs: Path) -> list[str]:
@@ -177,6 +215,9 @@ def rewritten(arguments: Sequence[str], *, configs: Path) -> list[str]:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         swept = sweep and bool(set(value) & set(",()"))
+        if _is_path(key) and value.startswith("~"):
+            value = os.path.expanduser(value)  # noqa: PTH111 (leaves the names of nobody)
+            argument = f"{key}={value}"
         if not equals or key.startswith("-") or swept or _is_hydra_syntax(value):
             result.append(argument)
         elif key.partition("@")[0] in FILES:
@@ -228,6 +269,13 @@ def _is_hydra_syntax(value: str) -> bool:
     """Whether a value is null, an interpolation, or quoted already."""
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     return value in ("", "null") or quoted or value.startswith("${")
+
+
+def _is_path(key: str) -> bool:
+    """Whether ~ at the beginning of the key's value stands for the home folder."""
+    return key.partition("@")[0] in FILES or (
+        _is_text(key) and key.lstrip("+").rpartition(".")[2] not in NAME_KEYS
+    )
 
 
 def _is_text(key: str) -> bool:

@@ -1,6 +1,9 @@
 """Wraps torch.distributed: collectives that do nothing in a single process."""
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +19,7 @@ from training.errors import UsageError, UserError
 Result = TypeVar("Result")
 
 BUCKET_NUMEL = 1 << 24  # entries reduced at once: 64 MiB of float32 on top of the gradients
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 TIMEOUT = timedelta(hours=2)  # rank 0 alone writes the exports and the report while the others wait
 
 
@@ -46,6 +50,7 @@ def session(device_name: str) -> Iterator[torch.device]:
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or dist.is_initialized():
         yield device
         return
+    _die_with_launcher()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield device
@@ -143,6 +148,12 @@ def on_main(function: Callable[[], Result]) -> Result:
         raise silent
     result: Result = outcome[0]
     return result
+
+
+def _die_with_launcher() -> None:
+    """Asks for SIGTERM once torchrun is killed, so that the processes do not train on unseen."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
