@@ -87,7 +87,8 @@ def explain(
         return f"cannot write {disk.filename or 'a file'}: {disk.strerror}", 1
     if isinstance(error, OSError):
         named = error.filename and not isinstance(error, FileNotFoundError)
-        return one_line(f"{error.filename}: {error.strerror}" if named else str(error)), 1
+        file = error.filename2 or error.filename  # that a renamed file should have replaced
+        return one_line(f"{file}: {error.strerror}" if named else str(error)), 1
     if isinstance(error, RuntimeError) and _LOST.search(str(error)):
         return "another process of this run has ended: it says why", 1
     origin = _origin(error)

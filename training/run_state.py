@@ -45,6 +45,12 @@ FREE_TRAINER_KEYS = {
 }
 
 LARGEST_CONFIG = 1 << 18  # bytes of config.yaml
+# What yaml and omegaconf raise at a text that is no configuration.
+_UNREADABLE = (
+    *(AssertionError, RecursionError, TypeError, ValueError),
+    *(yaml.YAMLError, OmegaConfBaseException),
+)
+DEEPEST_CONFIG = 50  # nodes within nodes
 # Classes and functions that were called otherwise in run folders of the layout with `parts`.
 FORMER_TARGETS = {
     "clcae.pretrained.assets.portraits_generator": {
@@ -223,13 +229,17 @@ def read_config(path: Path) -> dict[str, Any]:
             text = file.read(LARGEST_CONFIG + 1)
         if len(text) > LARGEST_CONFIG:
             raise ValueError("too large")
-        # Aliases of aliases would grow without bound; none is ever written.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("aliases")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            # Aliases of aliases would grow without bound; none is ever written.
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST_CONFIG:
+                raise ValueError("aliases, or too deep")
         config: Any = OmegaConf.to_container(OmegaConf.create(text))
         if not isinstance(config, dict):
             raise ValueError("no mapping")
-    except (ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except _UNREADABLE as error:
         raise UserError(
             f"{path} is damaged, or no training wrote it: use run=NAME for another folder, or "
             f"delete {path.parent}"

@@ -151,12 +151,25 @@ class Trainer:
             self.logger.line(
                 f"{name}: continuing after step {self.state.step}/{self.steps}{source}"
             )
+            self._check_best()
             return
         if damage is not None:
             raise UserError(
                 f"{damage}, and there is no other: delete {self.files.folder} to train the stage "
                 "anew"
             ) from damage
+
+    def _check_best(self) -> None:
+        """Reads best.pt, which later validations may leave as it is."""
+        if self.state.best is None:
+            return
+        try:
+            load_checkpoint(self.files.best)
+        except UserError as error:
+            if self.settings.finish_with == "best":
+                advice = f"delete {self.files.folder} to train the stage anew"
+                raise UserError(f"{error}: {advice}") from error
+            self.logger.line(f"{self.files.name}: {error}; later validations may replace it")
 
     def _loop(self) -> None:
         state, settings = self.state, self.settings
