@@ -61,6 +61,12 @@ def flip(path: Path, position: int) -> None:
     path.write_bytes(data)
 
 
+def place_of_a_weight(path: Path) -> int:
+    """Finds the bytes of an averaged weight in a checkpoint."""
+    weight = next(iter(load_checkpoint(path)["ema"]["network"].values()))
+    return path.read_bytes().index(weight.numpy().tobytes())
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:1000]),
     "cut at its end": lambda path: path.write_bytes(path.read_bytes()[:-1]),
@@ -70,7 +76,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "list": lambda path: torch.save([1, 2], path),
     "tensor": lambda path: torch.save(torch.ones(2), path),
     "foreign": lambda path: torch.save({"g_ema": {}, "args": [1]}, path),
-    "a bit of a weight": lambda path: flip(path, path.read_bytes().rindex(b"data/0") * 8 + 800),
+    "a bit of a weight": lambda path: flip(path, place_of_a_weight(path) * 8 + 13),
     "without means": altered(lambda content: content.pop("means")),
     "without modules": altered(lambda content: content.pop("modules")),
     "beyond the end": altered(lambda content: content.update(step=41)),
