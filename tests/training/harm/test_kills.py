@@ -1,0 +1,99 @@
+"""Kills (kill -9) at any moment, those of writing included: the run ends as one that was not."""
+
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_runs import HERE, ROOT, assert_same_run, configure, train_in_child
+
+from training.run import train
+
+SLOW = "+stages.fit.task.delay=0.01"
+PRELOADED = ["toy_runs", "toy_tasks", "torch._dynamo", "tensorboard.compat.proto.event_pb2"]
+MOMENTS = ("fsync", "replace", "link", "unlink")  # of writing: calls of the operating system
+COUNTS = [pytest.param(5, id="few"), pytest.param(20, id="many", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was not interrupted."""
+    runs = tmp_path_factory.mktemp("whole")
+    train(configure(runs, SLOW))
+    return runs / "toy"
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes processes that need not import everything again."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(ROOT)]))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def die_while_writing(cfg: Any, number: int) -> None:
+    """In a child: kills itself at the call of this number that writes, before or after it."""
+    calls = 0
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*arguments: Any, **given: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls * 2 == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = call(*arguments, **given)
+            if calls * 2 + 1 == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return counting
+
+    for name in MOMENTS:
+        setattr(os, name, counted(getattr(os, name)))
+    train_in_child(cfg)
+
+
+def assert_nothing_is_left(runs: Path, whole: Path) -> None:
+    train(configure(runs, SLOW))
+    assert_same_run(whole, runs / "toy")
+    hidden = [path.name for path in runs.rglob(".*")]
+    assert hidden == [".lock"]
+    files = {path.relative_to(runs / "toy") for path in (runs / "toy").rglob("*")}
+    expected = {path.relative_to(whole) for path in whole.rglob("*")}
+    assert {file for file in files ^ expected if "tfevents" not in file.name} == set()
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_killed_at_moments_of_writing(
+    count: int, whole: Path, tmp_path: Path, children: Any
+) -> None:
+    moments, killed = random.Random(count), 0
+    for _ in range(count):
+        moment = moments.randrange(2, 60)
+        cfg = configure(tmp_path, SLOW)
+        process = children.Process(target=die_while_writing, args=(cfg, moment))
+        process.start()
+        process.join(timeout=60)
+        killed += process.exitcode == -signal.SIGKILL
+    assert killed >= 3
+    assert_nothing_is_left(tmp_path, whole)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_killed_at_random_moments(count: int, whole: Path, tmp_path: Path, children: Any) -> None:
+    moments, killed = random.Random(count), 0
+    for _ in range(count):
+        process = children.Process(target=train_in_child, args=(configure(tmp_path, SLOW),))
+        process.start()
+        process.join(timeout=moments.uniform(0.0, 0.4))
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.join()
+    assert killed >= 3
+    assert_nothing_is_left(tmp_path, whole)
