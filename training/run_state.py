@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import resource
 import secrets
 import shutil
@@ -50,6 +51,7 @@ _UNREADABLE = (
     *(AssertionError, RecursionError, TypeError, ValueError),
     *(yaml.YAMLError, OmegaConfBaseException),
 )
+_EXPORT = re.compile(r"\.tmp[0-9A-Za-z]{6}")  # that safetensors has not finished
 DEEPEST_CONFIG = 50  # nodes within nodes
 # Classes and functions that were called otherwise in run folders of the layout with `parts`.
 FORMER_TARGETS = {
@@ -79,8 +81,10 @@ class RunState:
             UsageError: if the folder holds a run of another configuration.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in leftovers(self.folder):
-            leftover.unlink()
+        exports = [file for file in self.folder.rglob(".tmp*") if _EXPORT.fullmatch(file.name)]
+        for leftover in [*leftovers(self.folder), *exports]:
+            if leftover.is_file():
+                leftover.unlink()
         path = self.folder / "config.yaml"
         if path.exists():
             differing = differing_keys(read_config(path), config)

@@ -57,7 +57,7 @@ def train_in_child(cfg: DictConfig) -> None:
 def checkpoint(folder: Path, name: str = "last", stage: str = "fit") -> dict[str, Any]:
     """A checkpoint of a run."""
     content: dict[str, Any] = torch.load(
-        folder / "checkpoints" / stage / f"{name}.pt", weights_only=True
+        folder / "checkpoints" / stage / f"{name}.pt", map_location="cpu", weights_only=True
     )
     content.pop("digest", None)  # former versions wrote none
     return content
