@@ -168,10 +168,8 @@ def run_program(
 
 def _leave(status: int) -> NoReturn:
     """Exits. Under torchrun without the interpreter's own end, which threads of gloo may abort."""
-    try:
+    with suppress(BrokenPipeError):  # told no more than at the end of the interpreter
         sys.stdout.flush()
-    except BrokenPipeError:  # the interpreter would try again and complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torch 2.15; the launcher would report a failed run
         logging.shutdown()
         sys.stderr.flush()
