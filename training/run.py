@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -93,9 +93,10 @@ class _Run:
         Raises:
             UserError: if some cannot be read, with their count and the first of them.
         """
-        stages = {name: self.run_state.stage(name, keep_last=1) for name in loops}
-        if all(stage.finished() is not None for stage in stages.values()):
-            return
+        stages = [self.run_state.stage(name, keep_last=1) for name in loops]
+        with suppress(DamagedError):  # of a stage that is finished again
+            if all(stage.finished() is not None for stage in stages):
+                return
         used = set(_parts_in(self.config))
         for key in sorted(PICTURES & used & self.parts.config.keys()):
             source = self.parts[key]
