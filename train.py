@@ -1,6 +1,6 @@
 """Trains an inversion method: python train.py [+experiment=NAME] [key=value ...]; see --help."""
 
-from clcae.command import begin, begun
+from clcae.command import begin
 
 if __name__ == "__main__":
     begin()  # before the imports that take seconds
@@ -19,6 +19,5 @@ def run(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    begun()
     configs = Path(__file__).resolve().parent / "configs"
     run_program(run, name="train.py", configs=configs, primary="train")

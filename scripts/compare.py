@@ -5,7 +5,7 @@ finished, scripts/evaluate.py for every method, seed and list of pictures, and s
 Each continues where it was stopped, and so does the comparison.
 """
 
-from clcae.command import begin, begun
+from clcae.command import begin
 
 if __name__ == "__main__":
     begin()  # before the imports that take seconds
@@ -217,5 +217,4 @@ def run(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    begun()
     run_program(run, name="scripts/compare.py", configs=CONFIGS, primary="compare")

@@ -1,6 +1,6 @@
 """Measures a method under a protocol: evaluate.py [method=M] [data=D] [protocol=P]; see --help."""
 
-from clcae.command import begin, begun
+from clcae.command import begin
 
 if __name__ == "__main__":
     begin()  # before the imports that take seconds
@@ -250,5 +250,4 @@ def run(cfg: DictConfig) -> int:
 
 
 if __name__ == "__main__":
-    begun()
     run_program(run, name="scripts/evaluate.py", configs=CONFIGS, primary="evaluate")

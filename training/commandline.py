@@ -129,7 +129,6 @@ def run_program(
 
     `function` returns the exit status, None for 0; `name` is the script, for messages.
     """
-    begun()
     trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
     keep_freed_memory()
@@ -159,6 +158,7 @@ def run_program(
             _leave(status)
 
     try:
+        begun()
         sys.argv[1:] = rewritten(arguments, configs=configs)
         hydra.main(version_base="1.3", config_path=str(configs), config_name=primary)(run)()
     except (Exception, KeyboardInterrupt) as error:
