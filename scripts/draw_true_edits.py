@@ -1,5 +1,10 @@
 """Draws a sheet of true edits: input, the edit at every step, and where it changes; see --help."""
 
+from clcae.command import begin
+
+if __name__ == "__main__":
+    begin()  # before the imports that take seconds
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
