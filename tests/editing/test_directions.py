@@ -19,6 +19,7 @@ from editing import (
     parse_edit,
 )
 from editing.directions import cosines
+from editing.report import listing
 
 CODES = torch.randn(3, 10, 20, generator=torch.Generator().manual_seed(0))
 
@@ -230,3 +231,15 @@ def test_a_method_edits_by_its_own_rule() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             edit_inversion(method, inversion, [(direction, 1.0)])
+
+
+def test_a_listing_prints_nothing_that_steers_a_terminal() -> None:
+    strange: dict = {"identity": 3, "change": 0.5, "largest_leak": "x\x1b[2J"}
+    direction = Direction(
+        name="a",
+        vector=torch.ones(1, 4),
+        meaning="one\x1b[2J\n" + "x" * 1_000_000,
+        provenance=strange,
+    )
+    text = listing({"a": direction})
+    assert "\x1b" not in text and len(text) < 3000 and len(text.splitlines()) < 9
