@@ -131,7 +131,7 @@ def test_reading_ahead_keeps_the_order_and_lists_what_fails(
         account.done.append(item.name)
     assert seen == [item.name for item in items if not item.path.name.startswith("bad")]
     assert most <= 5 + 2 and account.report() == 1
-    assert account.skipped[0] == (Path("bad3"), "broken in two lines")
+    assert account.skipped[0] == (Path("bad3"), "broken\nin two lines")
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["43 done, 7 skipped:", "  bad3: broken in two lines"] and len(lines) == 8
 
