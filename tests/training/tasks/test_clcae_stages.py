@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,15 @@ def gradients(folder: Path, stage: str) -> list[torch.Tensor]:
     return [state["momentum_buffer"] for state in optimizer["state"].values()]
 
 
-def test_gradients_of_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """Returns the records of metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_gradients_of_processes_equal_one_with_the_whole_batch(
+    processes: int, tmp_path: Path
+) -> None:
     optimizers = [
         f"{prefix}stages.{stage}.optim.{setting}"
         for stage in ("aligner", "clcae")
@@ -41,9 +50,6 @@ def test_gradients_of_two_processes_equal_one_with_the_whole_batch(tmp_path: Pat
     ]
     fixed = [
         "report=null",
-        "stages.aligner.task.noise=const",  # noise maps are drawn by each process
-        "stages.clcae.task.noise=const",
-        "stages.clcae.task.noise=const",
         "stages.aligner.task.start=random",  # well conditioned
         "stages.clcae.task.start=random",
         *optimizers,
@@ -52,13 +58,15 @@ def test_gradients_of_two_processes_equal_one_with_the_whole_batch(tmp_path: Pat
         "trainer.limit_batch_size=8",
     ]
     one = run(tmp_path / "one", *fixed)
-    two = run(tmp_path / "two", *fixed, processes=2)
+    two = run(tmp_path / "two", *fixed, processes=processes)
+    first, other = (logged(side)[0]["terms"]["aligner/loss"] for side in (one, two))
+    assert other == pytest.approx(first, rel=2e-6)  # noise of its own would change it by 2e-5
     for stage in ("aligner", "clcae"):
         alone, together = gradients(one, stage), gradients(two, stage)
         expected, value = (torch.cat([g.flatten() for g in side]) for side in (alone, together))
         assert expected.norm() > 0
         # Float32, with kinks: rounding moves single entries, not the whole.
-        assert (value - expected).norm() <= 1e-2 * expected.norm()
+        assert (value - expected).norm() <= 3e-3 * expected.norm(), stage
 
 
 def test_two_processes_train_in_bfloat16_too(tmp_path: Path) -> None:
