@@ -1,6 +1,6 @@
 """Regularisation of W+ codes: the offsets of e4e.
 
-Tov et al. 2021, section 4.2; `calc_loss` of the official training/coach.py. Its adversarial terms
+Tov et al. 2021, section 4; `calc_loss` of the official training/coach.py. Its adversarial terms
 are those of `clcae.losses.adversarial` on the logits of a latent discriminator.
 """
 

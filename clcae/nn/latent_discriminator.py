@@ -1,7 +1,7 @@
 """The latent discriminator of e4e, which tells codes of W from rows that an encoder gives.
 
-Tov et al. 2021, section 4.1, after Nitzan et al. 2020; `LatentCodesDiscriminator` and
-`LatentCodesPool` of the official code (models/discriminator.py, utils/... at 99ea505).
+Tov et al. 2021, section 4, after Nitzan et al. 2020; `LatentCodesDiscriminator` and
+`LatentCodesPool` of the official code at 99ea505.
 """
 
 import torch

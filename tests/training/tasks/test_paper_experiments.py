@@ -11,18 +11,26 @@ from torchvision.models import alexnet
 
 from clcae.images import write_png
 
-CASES = {
-    "ffhq": {
-        "generator": ("stylegan2-ffhq-config-f.pt", "rosinality_1024"),
-        "judge": ("model_ir_se50.pth", "arcface_irse50"),
-        "folders": ("ffhq", "celeba_hq"),
-    },
-    "cars": {
-        "generator": ("stylegan2-car-config-f.pt", "clcae_512"),
-        "judge": ("moco_v2_800ep_pretrain.pth", "moco_v2"),
-        "folders": ("cars_train", "cars_test"),
-    },
+ARCFACE = ("model_ir_se50.pth", "arcface_irse50")
+MOCO = ("moco_v2_800ep_pretrain.pth", "moco_v2")
+FACES = {
+    "generator": ("stylegan2-ffhq-config-f.pt", "rosinality_1024"),
+    "networks": [ARCFACE],
+    "folders": ("ffhq", "celeba_hq"),
 }
+CARS = {
+    "generator": ("stylegan2-car-config-f.pt", "clcae_512"),
+    "networks": [MOCO],
+    "folders": ("cars_train", "cars_test"),
+}
+CASES = {
+    "ffhq": FACES,
+    "cars": CARS,
+    "e4e_ffhq": FACES,
+    "e4e_cars": {**CARS, "networks": [MOCO, ARCFACE]},  # its trunk starts from ArcFace
+}
+CLCAE = ["+stages.aligner.task.held_out_pairs=4", "stages.clcae.task.checkpoint_activations=true"]
+E4E = ["stages.e4e.task.progressive_start=1"]  # W, then the first offset
 
 
 def weights(folder: Path, experiment: str) -> None:
@@ -38,8 +46,8 @@ def weights(folder: Path, experiment: str) -> None:
         decoder = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
         checkpoint = {"g_ema": decoder, "latent_avg": torch.zeros(512)}
     torch.save(checkpoint, folder / name)
-    name, layout = case["judge"]
-    torch.save(official.checkpoint(layout), folder / name)
+    for name, layout in case["networks"]:
+        torch.save(official.checkpoint(layout), folder / name)
     torch.manual_seed(0)
     torch.save(alexnet(weights=None).state_dict(), folder / "alexnet.pth")
 
@@ -47,6 +55,7 @@ def weights(folder: Path, experiment: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", sorted(CASES))
 def test_two_steps_at_full_size(tmp_path: Path, experiment: str) -> None:
+    e4e, faces = experiment.startswith("e4e"), experiment.endswith("ffhq")
     weights(tmp_path / "weights", experiment)
     for folder in CASES[experiment]["folders"]:
         for index, image in enumerate(official.image(3, 96, 128)):
@@ -62,15 +71,14 @@ def test_two_steps_at_full_size(tmp_path: Path, experiment: str) -> None:
         "trainer.limit_steps=2",
         "trainer.limit_batch_size=2",
         "trainer.threads=2",
-        "+stages.aligner.task.held_out_pairs=4",
-        "stages.clcae.task.checkpoint_activations=true",
+        *(E4E if e4e else CLCAE),
         timeout=1500,
     )
     print("\n".join(line for line in said.splitlines() if "peak memory" in line))
     folder = tmp_path / f"{experiment}-debug"
     rows = json.loads((folder / "table.json").read_text())
-    assert [row["space"] for row in rows] == ["W", "W+", "F"]
-    size = "256 x 256" if experiment == "ffhq" else "192 x 256"
+    assert [row["space"] for row in rows] == (["W+"] if e4e else ["W", "W+", "F"])
+    size = "256 x 256" if faces else "192 x 256"
     assert {row["protocol"]["MSE"]["resolution"] for row in rows} == {size}
-    judge = "ArcFace IR-SE50" if experiment == "ffhq" else "MoCo v2 ResNet-50"
+    judge = "ArcFace IR-SE50" if faces else "MoCo v2 ResNet-50"
     assert judge in json.dumps(rows[0]["protocol"]["identity"])
