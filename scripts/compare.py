@@ -130,14 +130,18 @@ class Comparison:
         commands = []
         for contestant, seed in self._entries():
             for data, further in config["lists"].items():
+                # A list that has a protocol of its own takes nothing of what is typed for another.
+                own = any(argument.startswith("protocol=") for argument in further)
+                typed = [] if own else self.of_evaluations
+                evaluate = [a for a in contestant.evaluate if not own or "protocol." not in a]
                 arguments = [
                     override("name", contestant.name),
                     override("seed", seed),
                     f"data={data}",
-                    f"data.num_people={config['num_people']}",
+                    *([f"data.num_people={config['num_people']}"] if "portraits" in data else []),
                     override("results", str(self.results)),
                     *self._places("cache"),
-                    *dict.fromkeys([*self.of_evaluations, *further, *contestant.evaluate]),
+                    *dict.fromkeys([*typed, *further, *evaluate]),
                 ]
                 if seed is not None:
                     trained = str(self._trained(contestant, seed))

@@ -18,12 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from clcae.data.sources import ImageSource
-from clcae.evaluation.evaluate import EditMoves, Evaluation
+from clcae.evaluation.evaluate import Evaluation
 from clcae.evaluation.networks import Networks
+from clcae.evaluation.observer import EditMoves
 from clcae.evaluation.preparation import Size
 from clcae.evaluation.protocol import EditSpec, Protocol, read_protocol
 from clcae.evaluation.rows import Row
-from clcae.evaluation.subject import Subject, folder_subject, method_subject
+from clcae.evaluation.subject import Subject, folder_subject, generated_subject, method_subject
 from clcae.methods.interface import InversionMethod
 from clcae.stylegan2.compilation import compiled
 from clcae.tables.comparison import rows_sheet
@@ -37,6 +38,7 @@ from training.parts import Parts
 NAME = "evaluate.py"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FOLDER = "clcae.data.folder.ImageFolder"
+GENERATED = "clcae.data.generated.GeneratedCodes"
 PORTRAITS = {"_target_": "clcae.load_generator", "source": "portraits"}
 DECIMALS = {"MSE": 4, "L2": 4, "PSNR": 2, "ms": 1, "FID": 2, "KD": 5, "GFLOP": 2}
 # Keys that decide no value, and keys whose content the digest has in place of their name.
@@ -138,15 +140,11 @@ def _subject(config: Mapping[str, Any], protocol: Protocol, device: torch.device
     """Builds the method and opens its pictures, or opens two folders."""
     made, given = config["reconstructions"], config["originals"]
     name = config["name"]
-    common = {
-        "batch_size": config["batch_size"],
-        "protocol": protocol,
-        "enlarge": config["enlarge"],
-    }
+    sized = {"batch_size": config["batch_size"], "protocol": protocol, "enlarge": config["enlarge"]}
     if (made is None) != (given is None):
         raise UsageError("reconstructions and originals are folders to be given together")
     if made is not None:
-        return folder_subject(made, given, name=name, **common)
+        return folder_subject(made, given, name=name, **sized)
     node = config["method"]
     parts = Parts(
         config={"method": node, "generator": config.get("generator", PORTRAITS)},
@@ -158,13 +156,21 @@ def _subject(config: Mapping[str, Any], protocol: Protocol, device: torch.device
         raise UsageError(f"method is a {type(method).__name__}, expected an inversion method")
     # In the type it was trained in: rows equal those of its run to the last digits.
     method = method.to(device).requires_grad_(False)
+    method = compiled(method) if config["compile"] else method
+    name = name or node.get("source") or type(method).__name__
+    if config["data"]["_target_"] == GENERATED:
+        codes = parts.build(config["data"], where="data")
+        return generated_subject(
+            method, codes, name=name, outputs=config["outputs"], batch_size=config["batch_size"]
+        )
+    size = config["data"].get("size") or method.image_shape
     return method_subject(
-        compiled(method) if config["compile"] else method,
-        name=name or node.get("source") or type(method).__name__,
+        method,
+        name=name,
         pictures=partial(_pictures, parts, config["data"]),
-        shape=_pair(config["data"].get("size") or method.image_shape),
+        shape=(size, size) if isinstance(size, int) else (size[0], size[1]),
         outputs=config["outputs"],
-        **common,
+        **sized,
     )
 
 
@@ -176,10 +182,6 @@ def _pictures(parts: Parts, node: Mapping[str, Any], size: Size) -> ImageSource:
     source: ImageSource = parts.build(node, where="data")
     distributed.on_main(partial(source.images, [0]))  # draws the cache, once for all processes
     return source
-
-
-def _pair(size: int | Sequence[int]) -> Size:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _moves(spec: EditSpec, *, protocol: Protocol, method: InversionMethod | None) -> EditMoves:

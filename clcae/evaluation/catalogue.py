@@ -9,7 +9,12 @@ from typing import Any, Literal
 
 from clcae.evaluation.labels import Label
 from clcae.evaluation.networks import Answer
-from clcae.metrics.editing import AttributeChange, EditingConsistency
+from clcae.metrics.editing import (
+    AttributeChange,
+    DriftFreeConsistency,
+    EditingConsistency,
+    EditingResponse,
+)
 from clcae.metrics.frechet import EditingFrechetDistance, FrechetDistance
 from clcae.metrics.identity import IdentitySimilarity
 from clcae.metrics.kernel import KernelDistance, SubsetKernelDistance
@@ -34,8 +39,14 @@ NO_FACE = "no face was found in the picture or in what it is compared with"
 NO_LABEL = "whether it has the attribute is unknown"
 
 # Which pair of an observation a metric reads: a reconstruction and its input; an edited picture and
-# its input, or the unedited reconstruction; codes after an edit was undone and before it.
-Pairs = Literal["reconstruction", "edited", "change", "codes"]
+# its input, or the unedited reconstruction; codes after an edit was undone and before it, or after
+# a second inversion without an edit, or both; what an edit of generated codes changes in their
+# inversion.
+Pairs = Literal[
+    "reconstruction", "edited", "change", "codes", "again", "codes and again", "response"
+]
+WITHOUT_EDIT = ("reconstruction", "again")
+OF_CODES = ("codes", "again", "codes and again", "response")
 
 
 @dataclass(frozen=True)
@@ -127,4 +138,9 @@ CATALOGUE: Mapping[str, Kind] = {
     "edit_change": Kind(_attribute_change, asks="attributes", pairs="change"),
     "edit_identity": Kind(_identity, asks="embed", pairs="change", reason=NO_FACE),
     "consistency": Kind(lambda given: EditingConsistency(edit=given.edit), pairs="codes"),
+    "drift": Kind(lambda _: EditingConsistency(edit="none"), pairs="again"),
+    "drift_free_consistency": Kind(
+        lambda given: DriftFreeConsistency(edit=given.edit), pairs="codes and again"
+    ),
+    "response": Kind(lambda given: EditingResponse(edit=given.edit), pairs="response"),
 }

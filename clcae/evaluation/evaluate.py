@@ -1,8 +1,6 @@
 """An evaluation: one subject under one protocol, a row for each of its spaces.
 
 A digest stands for all that decides a row's values, so that a row is not measured twice.
-Inversion is done once for all spaces where a method can. An edit is made, looked at, inverted again
-and undone, for what LEC (e4e, section 5.3) and an editing FID (StyleRes, section 4.2) compare.
 """
 
 import hashlib
@@ -11,118 +9,29 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from clcae.data.transforms import at_input_size, resize
+from clcae.data.generated import GeneratedCodes
+from clcae.data.transforms import resize
+from clcae.evaluation.catalogue import CATALOGUE
 from clcae.evaluation.labels import Label, label_of
 from clcae.evaluation.networks import Networks
-from clcae.evaluation.preparation import Size
+from clcae.evaluation.observer import EditMoves, GeneratedObserver, MethodObserver
 from clcae.evaluation.protocol import EditSpec, Protocol, build_measures
 from clcae.evaluation.rows import Row, append_rows, read_rows, source_commit
 from clcae.evaluation.sharded import EvaluationPass, collect_unfinished, read_batches
 from clcae.evaluation.subject import PairedFolders, Subject
-from clcae.evaluation.tally import RECONSTRUCTION, Observations, Pair, codes_of, unedited_of
 from clcae.files import leftovers, locked
-from clcae.methods.interface import Inversion, InversionMethod, Move
 from clcae.metrics.cost import count_operations, count_parameters, time_per_image, timing_words
-from clcae.stylegan2 import LatentSpace
 from clcae.weight_file import weights_digest
-
-
-@dataclass(frozen=True)
-class EditMoves:
-    """An edit of codes, its inverse, and the space where both were found.
-
-    Codes of Z are mapped before a move of W.
-    """
-
-    move: Move
-    undo: Move
-    space: LatentSpace = LatentSpace.W
-
 
 # Returns the moves of an edit; ValueError or OSError if it cannot be made.
 Moves = Callable[[EditSpec], EditMoves]
-
-
-class MethodObserver:
-    """Reconstructs and edits images by every output of a method.
-
-    Args:
-        outputs: those of the method that are measured, a space each.
-        shape: height and width at which the method is given its inputs.
-        edits: name -> what is done to the codes; none observes reconstructions alone.
-        second_look: whether edited pictures are inverted again, for LEC.
-    """
-
-    def __init__(
-        self,
-        *,
-        method: InversionMethod,
-        outputs: Sequence[str],
-        shape: Size,
-        edits: Mapping[str, EditMoves],
-        second_look: bool = True,
-    ) -> None:
-        self.method, self.shape = method, shape
-        self.asked = {output: method.with_output(output) for output in outputs}
-        self.edits = dict(edits)
-        self.second_look = second_look
-
-    def __call__(
-        self,
-        images: Tensor,  # [N, 3, H, W], in [-1, 1], as large as the method reads them or larger
-    ) -> Observations:
-        """Returns for each output the stream of reconstructions, and those of the edits."""
-        size = (images.shape[-2], images.shape[-1])
-        inputs = resize(images, self.shape, filter_name="bilinear")
-        inversions: dict[str, Inversion] = {}
-        pictures = self._reconstructions(inputs, size, inversions)
-        observed: dict[str, dict[str, Pair]] = {
-            space: {RECONSTRUCTION: (made, images)} for space, made in pictures.items()
-        }
-        if self.edits:
-            for space, method in self.asked.items():
-                observed[space] |= self._edited(method, inversions[space], images, pictures[space])
-        return observed
-
-    def _reconstructions(
-        self, inputs: Tensor, size: Size, inversions: dict[str, Inversion]
-    ) -> dict[str, Tensor]:
-        """Reconstructs by each output; keeps the inversions if edits are to follow."""
-        if tuple(inputs.shape[-2:]) == size and not self.edits:
-            if {*self.asked} == {*self.method.outputs}:
-                found = self.method.reconstructions(inputs)
-                return {space: found[space] for space in self.asked}
-            return {space: self.method.reconstruct(inputs, space) for space in self.asked}
-        pictures = {}
-        for space, method in self.asked.items():
-            inversions[space] = method.invert(inputs)
-            pictures[space] = at_input_size(method.synthesize(inversions[space]), size)
-        return pictures
-
-    def _edited(
-        self, method: InversionMethod, inversion: Inversion, images: Tensor, unedited: Tensor
-    ) -> dict[str, Pair]:
-        streams: dict[str, Pair] = {}
-        unedited = unedited.clamp(-1, 1)  # as outputs are, which it is compared with
-        for name, edit in self.edits.items():
-            before = method.mapped_for(inversion, edit.space)
-            picture = method.synthesize(method.edit(before, edit.move))
-            shown = at_input_size(picture, images.shape[-2:])
-            streams[name] = (shown, images)
-            streams[unedited_of(name)] = (shown, unedited)
-            if self.second_look:
-                again = method.invert(at_input_size(picture, self.shape))
-                codes = method.mapped_for(again, edit.space).codes
-                streams[codes_of(name)] = (edit.undo(codes), before.codes)
-        return streams
 
 
 class Evaluation:
@@ -167,6 +76,9 @@ class Evaluation:
                 if subject.method is None:
                     raise ValueError("files of pictures cannot be edited")
                 edit = moves(spec)
+                if not self._is_judged(name):
+                    self.edits[name] = edit
+                    continue
                 labels[name] = label_of(
                     attribute=spec.attribute,
                     strength=spec.strength,
@@ -181,6 +93,10 @@ class Evaluation:
         self.measures, self.missing = build_measures(
             protocol, networks.get, labels=labels, without=without
         )
+        for column in protocol.measures:
+            if CATALOGUE[column.measure].pairs == "response" and not self._is_generated:
+                self.measures.pop(column.name, None)
+                self.missing[column.name] = "it is of generated codes: data=generated"
         judges = {name: network.module for name, network in networks.loaded.items()}
         self.weights: dict[str, str | None] = {"method": None}  # sha256; None: a missing network
         for name, module in {"method": subject.method, **judges}.items():
@@ -196,6 +112,15 @@ class Evaluation:
             "device": self.device.type,
         }
         self.digest = _sha256({**settings, **facts})
+
+    @property
+    def _is_generated(self) -> bool:
+        return isinstance(self.subject.source, GeneratedCodes)
+
+    def _is_judged(self, edit: str) -> bool:
+        """Returns whether a measure asks who has the attribute of an edit."""
+        kinds = [CATALOGUE[spec.measure] for spec in self.protocol.measures if spec.edit == edit]
+        return any(kind.labelled or kind.asks == "attributes" for kind in kinds)
 
     def finished(self) -> dict[str, Row]:
         """Reads the latest row of each space of this evaluation. Raises ValueError if damaged."""
@@ -250,12 +175,13 @@ class Evaluation:
         """
         subject, observe = self.subject, PairedFolders.observe
         if subject.method is not None:
-            observe = MethodObserver(
+            observer = GeneratedObserver if self._is_generated else MethodObserver
+            observe = observer(
                 method=subject.method,
                 outputs=spaces,
                 shape=subject.shape,
                 edits=self.edits,
-                second_look=any(each.preparation is None for each in self.measures.values()),
+                streams={measure.stream for measure in self.measures.values()},
             )
         done = EvaluationPass(
             source=subject.source,
@@ -299,14 +225,16 @@ class Evaluation:
         return rows
 
     def _with_costs(self, rows: Mapping[str, Row], *, batch: int) -> dict[str, Row]:
-        """Adds what an image costs to the rows: time, operations, parameters; nothing for files.
+        """Adds what an image costs to the rows: time, operations, parameters.
+
+        Nothing is added where files are compared, or pictures are generated.
 
         Milliseconds are those of a batch divided by its images, operations those of one image.
         """
         subject, method = self.subject, self.subject.method
         starts = range(0, len(subject.source), batch)
         batches = [range(start, min(start + batch, len(subject.source))) for start in starts]
-        if method is None:
+        if method is None or self._is_generated:
             return dict(rows)
         read = (images for _, images, _ in read_batches(subject.source, batches))
         images = next(images for images in read if images is not None)

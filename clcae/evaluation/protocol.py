@@ -10,11 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clcae.evaluation.catalogue import CATALOGUE, WINDOWS, Given
+from clcae.evaluation.catalogue import CATALOGUE, OF_CODES, WINDOWS, WITHOUT_EDIT, Given
 from clcae.evaluation.labels import Label
 from clcae.evaluation.networks import NETWORKS, JudgingNetwork, MissingNetworkError
 from clcae.evaluation.preparation import Preparation
-from clcae.evaluation.tally import RECONSTRUCTION, Measure, codes_of, unedited_of
+from clcae.evaluation.tally import (
+    AGAIN,
+    RECONSTRUCTION,
+    Measure,
+    beside_drift_of,
+    codes_of,
+    response_of,
+    unedited_of,
+)
 
 PICTURES = ("input", "generator")
 _PREPARATION = ("size", "resize", "levels", "files", "quality", "compressed")
@@ -43,13 +51,14 @@ class EditSpec:
     Args:
         direction: name of a direction.
         strength: in units of the direction.
-        attribute: what it changes, as a network judges it or an annotation calls it.
+        attribute: what it changes, as a network judges it or an annotation calls it; read where a
+            measure asks who has it.
         threshold: who is above it has the attribute, where a network judges it.
     """
 
     direction: str
     strength: float
-    attribute: str
+    attribute: str = ""
     threshold: float = 0.0
 
 
@@ -181,6 +190,9 @@ def _measure(
         "edited": edit,
         "change": unedited_of(edit),
         "codes": codes_of(edit),
+        "again": AGAIN,
+        "codes and again": beside_drift_of(edit),
+        "response": response_of(edit),
     }
     by_name = label.of if label is not None and isinstance(label.of, Mapping) else None
     return Measure(
@@ -211,7 +223,7 @@ def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> M
         raise ValueError(f"{where}.network is {network!r}: expected one of {', '.join(able)}")
     if (window is not None or kind.windowed) and window not in WINDOWS:
         raise ValueError(f"{where}.window is {window!r}: expected one of {', '.join(WINDOWS)}")
-    if (edit is None) == (kind.pairs != "reconstruction"):
+    if (edit is None) == (kind.pairs not in WITHOUT_EDIT):
         raise ValueError(
             f"{where}.edit is {edit!r}: {measure} takes {'one' if edit is None else 'none'}"
         )
@@ -220,7 +232,7 @@ def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> M
     if isinstance(size, list | tuple):
         given["size"] = tuple(int(side) for side in size)
     try:
-        preparation = None if kind.pairs == "codes" else Preparation(**given)
+        preparation = None if kind.pairs in OF_CODES else Preparation(**given)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
     return MeasureSpec(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clcae.data.folder import ImageFolder
+from clcae.data.generated import GeneratedCodes
 from clcae.data.pictures import find_items, is_picture
 from clcae.data.sources import ImageSource
 from clcae.evaluation.preparation import Size, size_text
@@ -80,12 +81,7 @@ def method_subject(
     Raises:
         ValueError: if the method lacks an output, no file can be read, or files are too small.
     """
-    asked = [outputs] if isinstance(outputs, str) else outputs
-    if unknown := [output for output in asked or () if output not in method.outputs]:
-        known = ", ".join(method.outputs)
-        raise ValueError(f"output is {unknown[0]!r}, {type(method).__name__} has {known}")
-    if asked is not None and not asked:
-        raise ValueError(f"outputs is empty: expected some of {', '.join(method.outputs)}")
+    spaces = _asked(method, outputs)
     source = pictures(shape)
     files = smallest_size(source)
     if isinstance(source, ImageFolder):
@@ -98,13 +94,51 @@ def method_subject(
     return Subject(
         name=name,
         source=source,
-        spaces=tuple(output for output in method.outputs if asked is None or output in asked),
+        spaces=spaces,
         size=size,
         files=files,
         batch_size=batch_size or min(LARGEST_BATCH, method.generator.at_once),
         method=method,
         shape=shape,
     )
+
+
+def generated_subject(
+    method: InversionMethod,
+    codes: Callable[..., GeneratedCodes],
+    *,
+    name: str,
+    outputs: str | Sequence[str] | None,
+    batch_size: int | None,
+) -> Subject:
+    """Makes a method the subject, on pictures of its own generator.
+
+    Arguments are those of `method_subject`; `codes` makes the source for a dimension of z.
+
+    Raises:
+        ValueError: if the method lacks an output.
+    """
+    return Subject(
+        name=name,
+        source=codes(dimension=method.generator.z_dim),
+        spaces=_asked(method, outputs),
+        size=method.image_shape,
+        files=method.image_shape,
+        batch_size=batch_size or min(LARGEST_BATCH, method.generator.at_once),
+        method=method,
+        shape=method.image_shape,
+    )
+
+
+def _asked(method: InversionMethod, outputs: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the outputs that are measured, in the method's order. Raises ValueError."""
+    asked = [outputs] if isinstance(outputs, str) else outputs
+    if unknown := [output for output in asked or () if output not in method.outputs]:
+        known = ", ".join(method.outputs)
+        raise ValueError(f"output is {unknown[0]!r}, {type(method).__name__} has {known}")
+    if asked is not None and not asked:
+        raise ValueError(f"outputs is empty: expected some of {', '.join(method.outputs)}")
+    return tuple(output for output in method.outputs if asked is None or output in asked)
 
 
 def folder_subject(

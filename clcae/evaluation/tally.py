@@ -20,12 +20,23 @@ Pair = tuple[Tensor, Tensor]  # what is judged [N, ...], what it is compared wit
 Observations = Mapping[str, Mapping[str, Pair]]  # space -> stream -> what metrics read
 
 RECONSTRUCTION = "reconstruction"  # the stream of reconstructions and inputs
+AGAIN = "codes again"  # codes of the reconstruction, inverted again, and those it was made of
 _AS_THEY_ARE = Preparation()
 
 
 def codes_of(edit: str) -> str:
     """Names the stream of codes after an edit was undone and before it."""
     return f"codes of {edit}"
+
+
+def beside_drift_of(edit: str) -> str:
+    """Names the stream of `codes_of` an edit, with the rows of `AGAIN` below them."""
+    return f"codes of {edit} and again"
+
+
+def response_of(edit: str) -> str:
+    """Names the stream of what an edit of generated codes changes in their inversion, and of it."""
+    return f"response to {edit}"
 
 
 def unedited_of(edit: str) -> str:

@@ -1,4 +1,4 @@
-"""Metrics of edits: how much an attribute changes, and whether an edit survives a second inversion.
+"""Metrics of edits: attribute change, whether an edit survives a second inversion, response.
 
 LEC (latent editing consistency), Tov et al., "Designing an encoder for StyleGAN image manipulation"
 (2021), section 5.3 and `metrics/LEC.py`: an image is inverted, edited and synthesized; that picture
@@ -7,8 +7,14 @@ better, depends on their number and width, on the edit and its strength: values 
 generators do not compare. Deviation: images are averaged one by one; the official script averages
 means of batches within their 1st and 99th percentile, without a last smaller batch, and so depends
 on the batch size.
+
+LEC holds two errors. What the second inversion misses without any edit is drift, the same distance
+with no edit made. What the encoder does not see of the edit is the response: along a move d of a
+generated code w, <E(G(w + d)) - E(G(w)), d> / |d|^2, which is 1 for an encoder that finds the whole
+move and 0 for one that is blind to it. Both are the project's own.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
@@ -71,6 +77,86 @@ class EditingConsistency(MeanMetric):
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return editing_distance(outputs, targets)
+
+
+class DriftFreeConsistency(MeanMetric):
+    """LEC with the drift taken out in squares: sqrt(mean(LEC^2 - drift^2)) over images, 0 at least.
+
+    Items are the codes of LEC and of drift below each other, [N, 2 L, D].
+    """
+
+    direction = "lower"
+    range = (0.0, float("inf"))
+
+    def __init__(self, *, edit: str) -> None:
+        super().__init__()
+        self.edit = edit
+
+    @property
+    def protocol(self) -> Mapping[str, str]:
+        return {
+            "edit": self.edit,
+            "distance": "Euclidean over all rows of the codes",
+            "averaging": "root of the mean over images of the squared distance less the squared "
+            "distance without the edit; 0 where that is negative",
+        }
+
+    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Computes LEC^2 - drift^2 of each image, [N]. Raises ValueError if rows are odd."""
+        if outputs.ndim != 3 or outputs.shape[1] % 2:
+            raise ValueError(f"codes {tuple(outputs.shape)}: expected [N, 2 L, D]")
+        edited, again = (
+            editing_distance(output, target)
+            for output, target in zip(outputs.chunk(2, dim=1), targets.chunk(2, dim=1), strict=True)
+        )
+        return edited.square() - again.square()
+
+    def compute(self) -> float:
+        return math.sqrt(max(super().compute(), 0.0))
+
+
+class EditingResponse(MeanMetric):
+    """Averages `editing_response` over codes.
+
+    `edit` says the edit and its strength in words, for the protocol.
+    """
+
+    direction = "higher"
+    range = (float("-inf"), float("inf"))
+
+    def __init__(self, *, edit: str) -> None:
+        super().__init__()
+        self.edit = edit
+
+    @property
+    def protocol(self) -> Mapping[str, str]:
+        return {
+            "edit": self.edit,
+            "value": "share of the move that is found in the difference of the inversions, along "
+            "it: 1 is all, 0 is none",
+            "averaging": "mean over codes",
+        }
+
+    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return editing_response(outputs, targets)
+
+
+def editing_response(
+    change: Tensor,  # [N, L, D], of the inverted codes
+    move: Tensor,  # [N, L, D], of the generated codes
+) -> Tensor:
+    """Computes <change, move> / |move|^2 over all rows of the codes together: [N], float64.
+
+    Raises:
+        ValueError: if shapes differ, a value is not finite, or nothing moves.
+    """
+    if change.shape != move.shape or move.ndim != 3:
+        raise ValueError(f"codes {tuple(change.shape)} and {tuple(move.shape)}: expected [N, L, D]")
+    found, whole = (codes.detach().cpu().double().flatten(1) for codes in (change, move))
+    square = whole.square().sum(dim=1)
+    if not (found.isfinite().all() and square.isfinite().all() and (square > 0).all()):
+        raise ValueError("codes hold values that are not finite, or a move of length 0")
+    return (found * whole).sum(dim=1) / square
 
 
 def editing_distance(

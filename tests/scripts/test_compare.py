@@ -76,20 +76,24 @@ def test_trainings_are_those_of_the_full_ablation() -> None:
 
 def test_evaluations_compose_and_differ_in_nothing_but_who_is_judged() -> None:
     commands = comparison("num_people=5", "device=cpu", "seed=9").evaluations()
-    assert len(commands) == (3 + 1 + 1) * 2
-    protocols = []
+    assert len(commands) == (3 + 1 + 1) * 3
+    protocols, generated = [], []
     for command in commands:
         config = composed(CONFIGS, "evaluate", command.arguments)
+        if "data=generated" in command.arguments:
+            generated.append(list(config.protocol.edits))
+            continue
         assert (config.data.num_people, config.device) == (5, "cpu")
         assert config.results == "runs/compare/results.jsonl"
         protocols.append(
             {str(key): config.protocol.measures[key] for key in config.protocol.measures}
         )
     assert all(protocol == protocols[0] for protocol in protocols)
-    assert words(commands[2])["method.source"] == "runs/portraits-full-seed1/clcae.safetensors"
-    assert words(commands[2])["seed"] == "1" and words(commands[6])["seed"] == "null"
-    assert words(commands[6])["method"] == "optimization"
-    assert words(commands[6])["method.steps"] == "50"
+    assert generated == [["smile", "yaw", "age", "glasses", "beard"]] * 5
+    assert words(commands[3])["method.source"] == "runs/portraits-full-seed1/clcae.safetensors"
+    assert words(commands[3])["seed"] == "1" and words(commands[9])["seed"] == "null"
+    assert words(commands[9])["method"] == "optimization"
+    assert words(commands[9])["method.steps"] == "50"
 
 
 def test_a_finished_run_is_taken_and_another_one_is_not(tmp_path: Path) -> None:
@@ -109,7 +113,7 @@ def test_a_finished_run_is_taken_and_another_one_is_not(tmp_path: Path) -> None:
 
 def test_a_protocol_is_handed_on_to_evaluations_alone() -> None:
     made = comparison("protocol=sfe", "protocol.edits=null", "contestant=[clcae]", "seeds=[0]")
-    first, _ = made.evaluations()
+    first, *_ = made.evaluations()
     assert composed(CONFIGS, "evaluate", first.arguments).protocol == made.config["protocol"]
     (training,) = made.trainings()
     assert "protocol" not in str(training)
@@ -134,7 +138,10 @@ def test_values_come_through_the_command_line() -> None:
         (["seeds=[]"], "seeds is []: nothing to compare"),
         (["seeds=3"], "seeds is 3: nothing to compare"),
         (["contestant=[]"], "contestant is None: nothing to compare"),
-        (["~lists.portraits_test", "~lists.portraits_plain"], "lists is {}: nothing"),
+        (
+            ["~lists.portraits_test", "~lists.portraits_plain", "~lists.generated"],
+            "lists is {}: nothing",
+        ),
         (["+contestant.X={run: a}"], "X has neither train nor evaluate"),
         (["+contestant.X={train: [], run: x, file: y}"], "a run with {seed}"),
         (["+contestant.X={sauce: y}"], "unexpected keyword argument 'sauce'"),
@@ -158,6 +165,7 @@ SMALL = [
     "seeds=[4]",
     "num_people=4",
     "~lists.portraits_plain",
+    "~lists.generated",
     "lists.portraits_test=['protocol.edits=null','protocol.time=null']",
     "trainer.limit_batch_size=4",
     "trainer.progress=false",

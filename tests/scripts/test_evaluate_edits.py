@@ -3,12 +3,16 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from evaluations import CPU, PIXELS, command, config_of, rows_of, write_portraits
-from small_methods import small_clcae, write_method
+from official_files import e4e_to_checkpoint
+from small_methods import small_clcae, small_e4e, write_directions, write_method
 
 import clcae
+from clcae.data.generated import GeneratedCodes
+from clcae.evaluation.rows import read_rows
 from clcae.images import to_uint8
 from clcae.portraits import PortraitImages
 from clcae.pretrained.assets import portraits_judges
@@ -78,3 +82,52 @@ def test_edits_of_another_generator_leave_the_rest(here: Path) -> None:
     rows = rows_of(f"method={method_file}", *nulls, "+data.size=32", "data.num_people=3")
     assert math.isfinite(rows[0].metrics["MSE"]) and math.isnan(rows[0].metrics["LEC smile+"])
     assert "found for another generator" in rows[0].extra["without_value"]["LEC smile+"]
+
+
+def test_response_and_drift_on_generated_codes(here: Path) -> None:
+    """The columns against one code at a time, in plain numpy."""
+    rows = rows_of("data.num_codes=6", "protocol=response", "outputs=[W,F]", data="generated")
+    method = clcae.load_method("portraits/clcae")
+    direction = load_directions("portraits")["yaw"]
+    for row in rows:
+        own, shares, drifts = method.with_output(row.space), [], []
+        for index in range(6):
+            z = GeneratedCodes(dimension=method.generator.z_dim).images([index]).flatten(1)
+            codes = method.generator.map(z)[:, None].expand(-1, method.generator.num_codes, -1)
+            moved = move_of([(direction, 1.0)])(codes)
+            pictures = [method.generator.synthesize(w).clamp(-1, 1) for w in (codes, moved)]
+            inversions = [own.invert(picture) for picture in pictures]
+            before, after = (inversion.codes.double().numpy() for inversion in inversions)
+            move = (moved - codes).double().numpy()
+            shares.append(((after - before) * move).sum() / (move**2).sum())
+            again = own.invert(own.synthesize(inversions[0])).codes.double().numpy()
+            drifts.append(np.sqrt(((again - before) ** 2).sum()))
+        assert row.metrics["response yaw"] == pytest.approx(np.mean(shares), rel=1e-5)
+        assert row.metrics["drift"] == pytest.approx(np.mean(drifts), rel=1e-5)
+        assert row.extra["images"] == "generated" and row.num_images == 6
+        assert row.protocol["response yaw"]["strength"] == "+1 units of yaw, directions portraits"
+
+
+def test_an_official_file_responds_without_pictures_and_judges(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(e4e_to_checkpoint(small_e4e()), here / "e4e.pt")
+    directions = write_directions(here / "directions.safetensors")
+    given = [
+        *("method=e4e.pt", "data=generated", "data.num_codes=5", "protocol=response"),
+        *(f"protocol.directions={directions}", "protocol.edits.smile.direction=a"),
+    ]
+    assert command(*given) == 0
+    out, err = capsys.readouterr()
+    (row,) = read_rows("results.jsonl")
+    assert math.isfinite(row.metrics["response smile"]) and row.metrics["drift"] > 0
+    assert "5 images of generated" in out
+    assert "without response yaw: no direction is called 'yaw': a, b, ab" in err
+
+
+def test_response_is_not_of_pictures(here: Path) -> None:
+    (row,) = rows_of("data.num_people=2", "protocol=response", "outputs=W")
+    assert (
+        row.extra["without_value"]["response smile"] == "it is of generated codes: data=generated"
+    )
+    assert math.isfinite(row.metrics["drift"])

@@ -2,10 +2,20 @@
 
 import pytest
 import torch
-from small_methods import SIDE, small_projection
+from small_methods import SIDE, small_clcae, small_projection
+from torch import Tensor
 
-from clcae.evaluation.evaluate import EditMoves, MethodObserver
-from clcae.evaluation.tally import codes_of
+from clcae.data.generated import GeneratedCodes
+from clcae.evaluation.observer import EditMoves, GeneratedObserver, MethodObserver
+from clcae.evaluation.tally import (
+    AGAIN,
+    RECONSTRUCTION,
+    beside_drift_of,
+    codes_of,
+    response_of,
+)
+from clcae.methods.interface import Inversion, InversionMethod
+from clcae.metrics.editing import EditingResponse
 from clcae.stylegan2 import LatentSpace
 
 IMAGES = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -16,7 +26,11 @@ def test_moves_of_w_act_on_codes_of_every_space() -> None:
     method = small_projection()
     edit = EditMoves(lambda codes: codes + 0.3, lambda codes: codes - 0.3, LatentSpace.W)
     observer = MethodObserver(
-        method=method, outputs=method.outputs, shape=(SIDE, SIDE), edits={"more": edit}
+        method=method,
+        outputs=method.outputs,
+        shape=(SIDE, SIDE),
+        edits={"more": edit},
+        streams={"more", codes_of("more")},
     )
     observed = observer(IMAGES)
     assert list(observed) == ["Z", "Z+", "W", "W+"]
@@ -31,7 +45,105 @@ def test_moves_of_z_cannot_act_on_codes_of_w() -> None:
     method = small_projection()
     edit = EditMoves(lambda codes: codes, lambda codes: codes, LatentSpace.Z)
     observer = MethodObserver(
-        method=method, outputs=["W"], shape=(SIDE, SIDE), edits={"more": edit}
+        method=method,
+        outputs=["W"],
+        shape=(SIDE, SIDE),
+        edits={"more": edit},
+        streams={"more"},
     )
     with pytest.raises(ValueError, match="a move of Z cannot act on codes of W"):
         observer(IMAGES)
+
+
+@torch.no_grad()
+def test_drift_is_that_of_a_second_inversion() -> None:
+    method = small_clcae()
+    edit = EditMoves(lambda codes: codes + 0.3, lambda codes: codes - 0.3)
+    observer = MethodObserver(
+        method=method,
+        outputs=["W", "F"],
+        shape=(SIDE, SIDE),
+        edits={"more": edit},
+        streams={AGAIN, codes_of("more"), beside_drift_of("more")},
+    )
+    for space, streams in observer(IMAGES).items():
+        own = method.with_output(space)
+        first = own.invert(IMAGES)
+        second = own.invert(own.synthesize(first))
+        torch.testing.assert_close(streams[AGAIN], (second.codes, first.codes))
+        undone, before = streams[codes_of("more")]
+        expected = (torch.cat([undone, second.codes], 1), torch.cat([before, first.codes], 1))
+        torch.testing.assert_close(streams[beside_drift_of("more")], expected)
+
+
+class Painting(torch.nn.Module):
+    """A generator that paints codes into pixels."""
+
+    num_codes, z_dim = 2, 16
+
+    def map(self, z: Tensor) -> Tensor:
+        return 0.2 * z.tanh()
+
+    def synthesize(self, codes: Tensor) -> Tensor:
+        return codes[:, None].expand(-1, 3, -1, -1)
+
+
+class Reading(InversionMethod):
+    """An encoder that reads painted codes, or part of them, or none."""
+
+    outputs = ("W+",)
+    output = "W+"
+    image_shape = (2, 16)
+
+    def __init__(self, seen: float, bias: float) -> None:
+        super().__init__()
+        self.generator = Painting()  # type: ignore[assignment]
+        self.seen, self.bias = seen, bias
+
+    def invert(self, images: Tensor) -> Inversion:
+        return Inversion(self.seen * images[:, 0] + self.bias, LatentSpace.W_PLUS)
+
+
+@pytest.mark.parametrize(("seen", "bias"), [(1.0, 0.0), (0.4, 0.1), (0.0, 0.3)])
+def test_response_of_an_encoder_that_sees_so_much(seen: float, bias: float) -> None:
+    direction = torch.linspace(-0.3, 0.2, 16)
+    edit = EditMoves(lambda codes: codes + direction, lambda codes: codes - direction)
+    observer = GeneratedObserver(
+        method=Reading(seen, bias),
+        outputs=["W+"],
+        shape=(2, 16),
+        edits={"more": edit},
+        streams={RECONSTRUCTION, response_of("more")},
+    )
+    source = GeneratedCodes(dimension=16, num_codes=5)
+    observed = observer(source.images(range(5)))["W+"]
+    assert observed[RECONSTRUCTION][1].shape == (5, 3, 2, 16)
+    metric = EditingResponse(edit="more")
+    metric.update(*observed[response_of("more")])
+    assert metric.compute() == pytest.approx(seen, abs=1e-6) and metric.num_counted == 5
+
+
+def test_response_is_of_moves_of_w() -> None:
+    edit = EditMoves(lambda codes: codes, lambda codes: codes, LatentSpace.Z)
+    observer = GeneratedObserver(
+        method=Reading(1.0, 0.0),
+        outputs=["W+"],
+        shape=(2, 16),
+        edits={"more": edit},
+        streams={response_of("more")},
+    )
+    with pytest.raises(ValueError, match="response to more: it is a move of Z, expected one of W"):
+        observer(GeneratedCodes(dimension=16).images([0]))
+
+
+def test_generated_codes_follow_from_seed_and_index() -> None:
+    source = GeneratedCodes(dimension=4, num_codes=30, seed=3)
+    whole = source.images(range(30))
+    assert whole.shape == (30, 1, 1, 4) and len(source) == 30
+    assert torch.equal(source.images([7, 2]), whole[[7, 2]])
+    assert not torch.equal(GeneratedCodes(dimension=4, seed=4).images([7]), whole[[7]])
+    assert source.name(7) == "generated/00007"
+    with pytest.raises(IndexError, match="index 30"):
+        source.images([30])
+    with pytest.raises(ValueError, match="num_codes is 0"):
+        GeneratedCodes(dimension=4, num_codes=0)
