@@ -94,9 +94,14 @@ class Evaluation:
             protocol, networks.get, labels=labels, without=without
         )
         for column in protocol.measures:
-            if CATALOGUE[column.measure].pairs == "response" and not self._is_generated:
-                self.measures.pop(column.name, None)
-                self.missing[column.name] = "it is of generated codes: data=generated"
+            pairs, reason = CATALOGUE[column.measure].pairs, ""
+            if pairs == "again" and subject.method is None:
+                reason = "files of pictures cannot be inverted again"
+            if pairs == "response" and not self._is_generated:
+                reason = "it is of generated codes: data=generated"
+            if reason and column.name in self.measures:
+                del self.measures[column.name]
+                self.missing[column.name] = reason
         judges = {name: network.module for name, network in networks.loaded.items()}
         self.weights: dict[str, str | None] = {"method": None}  # sha256; None: a missing network
         for name, module in {"method": subject.method, **judges}.items():

@@ -61,7 +61,7 @@ def row_of(protocol: Protocol, shape: tuple[int, int], images: str, without: str
 
 
 def test_the_protocols_are_found() -> None:
-    assert NAMES == ["clcae", "e4e", "portraits", "sfe", "styleres"]
+    assert NAMES == ["clcae", "e4e", "portraits", "response", "sfe", "styleres"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_edits_and_the_rest() -> None:
     assert {spec.edit for spec in protocol.measures} == {None, "smile+", "glasses+"}
     without = read_protocol({**values_of("portraits"), "edits": None})
     assert all(spec.edit is None for spec in without.measures)
-    assert len(without.measures) == len(protocol.measures) - 8
+    assert len(without.measures) == len(protocol.measures) - 10
     reasons = dict.fromkeys(protocol.edits, "not of this generator")
     measures, missing = build_measures(protocol, stub, without=reasons)
     assert len(missing) == 8 and len(measures) == len(without.measures)
