@@ -332,7 +332,11 @@ def test_one_image_has_no_distance_of_sets(here: Path, capsys: pytest.CaptureFix
     ("arguments", "words", "status"),
     [
         (["protocl=clcae"], ["no key 'protocl'", "did you mean protocol"], 2),
-        (["protocol=fid"], ["no protocol 'fid'", "clcae, e4e, portraits, sfe, styleres"], 2),
+        (
+            ["protocol=fid"],
+            ["no protocol 'fid'", "clcae, e4e, portraits, response, sfe, styleres"],
+            2,
+        ),
         (["method=nothing.pt"], ["method=nothing.pt is neither a file nor one of"], 2),
         (["outputs=[Z]"], ["'Z'", "W, W+, F"], 1),
         (["data=folder"], ["data.root is not given"], 2),
@@ -367,7 +371,7 @@ def test_help_teaches_and_names_every_choice(capsys: pytest.CaptureFixture[str])
     assert command("--help") == 0
     out = capsys.readouterr().out
     names = [path.stem for path in (CONFIGS / "protocol").glob("*.yaml")]
-    assert len(names) == 5
+    assert len(names) == 6
     for word in [*names, "torchrun", "data=PHOTOS", "outputs=[W,F]", "enlarge", "folder"]:
         assert word in out
 

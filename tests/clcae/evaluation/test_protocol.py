@@ -200,7 +200,7 @@ def test_edits_and_the_rest() -> None:
     assert len(without.measures) == len(protocol.measures) - 10
     reasons = dict.fromkeys(protocol.edits, "not of this generator")
     measures, missing = build_measures(protocol, stub, without=reasons)
-    assert len(missing) == 8 and len(measures) == len(without.measures)
+    assert len(missing) == 10 and len(measures) == len(without.measures)
     edits = {"smile+": protocol_edit()}
     with pytest.raises(ValueError, match=r"has no 'glasses\+': it has smile\+"):
         read_protocol({**values_of("portraits"), "edits": edits})
