@@ -334,7 +334,7 @@ def test_one_image_has_no_distance_of_sets(here: Path, capsys: pytest.CaptureFix
         (["protocl=clcae"], ["no key 'protocl'", "did you mean protocol"], 2),
         (
             ["protocol=fid"],
-            ["no protocol 'fid'", "clcae, e4e, portraits, response, sfe, styleres"],
+            ["no protocol 'fid'", "portraits, response, sfe, styleres"],
             2,
         ),
         (["method=nothing.pt"], ["method=nothing.pt is neither a file nor one of"], 2),
