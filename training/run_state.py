@@ -22,7 +22,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +106,12 @@ class RunState:
         Raises:
             UserError: if another process holds the lock, with its number and machine.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / ".lock"
+        path, checkpoints = self.folder / ".lock", self.folder / "checkpoints"
+        checkpoints.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            # The folder is locked too, since the file may be deleted while it is held.
-            for place, flags in ((self.folder, os.O_RDONLY), (path, os.O_RDWR | os.O_CREAT)):
+            stack.callback(_remove_empty, checkpoints)
+            # The checkpoints are locked too, since the file may be deleted while it is held.
+            for place, flags in ((checkpoints, os.O_RDONLY), (path, os.O_RDWR | os.O_CREAT)):
                 handle = os.open(place, flags, 0o666)
                 stack.callback(os.close, handle)
                 try:
@@ -249,6 +250,11 @@ def read_config(path: Path) -> dict[str, Any]:
             f"delete {path.parent}"
         ) from error
     return config
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it is not empty
+        folder.rmdir()
 
 
 def _holder(path: Path) -> str:
