@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -55,11 +55,13 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         if durable:
             _synchronize(target.parent)
     except OSError as error:
-        if error.filename is None:  # a failed write does not name its file
+        # A failed write does not name its file, and nobody knows the temporary name.
+        if error.filename is None or partial.name in str(error.filename):
             error.filename = str(path)
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or the disk is read-only, which is told already
+            partial.unlink()
 
 
 @contextmanager

@@ -161,15 +161,7 @@ class Results:
         """
         with ExitStack() as alone:
             with ExitStack() as stack:
-                whole = [self.root / file for file in files]
-                partials = [stack.enter_context(replacing(path)) for path in whole]
-                try:
-                    yield partials
-                except OSError as error:
-                    names = dict(zip(map(str, partials), whole, strict=True))
-                    if error.filename in names:
-                        error.filename = str(names[error.filename])
-                    raise
+                yield [stack.enter_context(replacing(self.root / file)) for file in files]
                 index = alone.enter_context(self._alone())
             line = _Line(item.name, digest, self._settings, tuple(files))
             text = json.dumps(asdict(line))
