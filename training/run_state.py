@@ -107,7 +107,8 @@ class RunState:
             UserError: if another process holds the lock, with its number and machine.
         """
         path, checkpoints = self.folder / ".lock", self.folder / "checkpoints"
-        checkpoints.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.mkdir(exist_ok=True)
         with ExitStack() as stack:
             stack.callback(_remove_empty, checkpoints)
             # The checkpoints are locked too, since the file may be deleted while it is held.
