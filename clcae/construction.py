@@ -1,6 +1,6 @@
 """Builds modules whose weights are about to be assigned: no memory, no random numbers.
 
-Their settings may come from a stranger's file: their types and sizes are checked first.
+Settings and weights may come from a stranger's file: types, sizes and numbers are checked.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from clcae.quoting import one_line, shown
+from clcae.quoting import listing, one_line, shown
 
 LARGEST_SETTING = 1 << 24
 _SPARE_PARAMETERS = 256  # registered by a constructor and replaced again
@@ -178,3 +178,22 @@ class _Undrawn(SizeLimit):
             shape = self._shape(function, args, kwargs)
             return torch.empty_like(shape, device=kwargs.get("device", "cpu"))
         return super()._made(function, args, kwargs)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Returns whether a tensor holds no NaN and no infinity; integers never do."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # The extremes are NaN where any value is; isfinite of all would take a copy.
+    return all(bool(extreme.isfinite()) for extreme in tensor.detach().aminmax())
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Checks that weights are numbers.
+
+    Raises:
+        ValueError: if some hold NaN or infinity; lists them.
+    """
+    wrong = [key for key, value in weights.items() if not is_finite(value)]
+    if wrong:
+        raise ValueError(f"NaN or infinite weights: {listing(wrong, 5)}")

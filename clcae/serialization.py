@@ -28,10 +28,9 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from clcae.construction import check_sizes, check_types, without_weights
+from clcae.construction import check_finite, check_sizes, check_types, without_weights
 from clcae.quoting import one_line, parse_json, shown
 from clcae.weight_file import (
-    check_finite,
     check_fit,
     digest_of,
     opened,

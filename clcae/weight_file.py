@@ -196,22 +196,3 @@ def weights_digest(module: nn.Module) -> str:
     for key, value in sorted(module.state_dict().items()):
         update_digest(digest, key, value.detach().cpu().contiguous())
     return digest.hexdigest()
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Returns whether a tensor holds no NaN and no infinity; integers never do."""
-    if not tensor.is_floating_point() or not tensor.numel():
-        return True
-    # The extremes are NaN where any value is; isfinite of all would take a copy.
-    return all(bool(extreme.isfinite()) for extreme in tensor.detach().aminmax())
-
-
-def check_finite(weights: Mapping[str, Tensor]) -> None:
-    """Checks that weights are numbers.
-
-    Raises:
-        ValueError: if some hold NaN or infinity; lists them.
-    """
-    wrong = [key for key, value in weights.items() if not is_finite(value)]
-    if wrong:
-        raise ValueError(f"NaN or infinite weights: {listing(wrong, _NUM_NAMED_KEYS)}")

@@ -34,11 +34,8 @@ examples:
   python scripts/directions.py interfacegan --generator ffhq.pkl --codes samples/codes.npy \\
       --scores smile=smile.npy --scores age=age.npy --condition-on others --out faces.safetensors
       from your scores, (N,) or (N, 1) in the order of the pictures; NaN drops a picture
-  python scripts/directions.py ganspace --generator ffhq.pkl --components 20 --out pca.safetensors
   python scripts/directions.py sefa --generator ffhq.pkl --layers 2-6 --out sefa.safetensors
-      no labels needed: look at the strips (show --strips) and name what you see
-  python scripts/directions.py show ffhq_pca.pt
-      official files: e4e's .pt, InterFaceGAN's .npy, GANSpace's .pt and .npz, SeFa factors
+      no labels needed (nor by ganspace): look at the strips (show --strips), name what you see
 
 A strength of 1 is one unit: of a judged attribute its standard deviation over samples (glasses: the
 length that puts them on), else one standard deviation of the latent space along the direction.

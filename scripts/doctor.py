@@ -28,10 +28,7 @@ examples:
   python scripts/doctor.py --weights /data/weights
       official files looked for elsewhere (a run says paths.weights=/data/weights)
   python scripts/doctor.py --json | jq .operators
-      the same for programs
-
-On a GPU the first run compiles the kernels, for a minute; CLCAE_KERNELS=reference does without. The
-exit status is 0 whatever is missing: only `make train` decides what is needed.
+On a GPU the first run compiles the kernels, for a minute; CLCAE_KERNELS=reference does without.
 """
 LIBRARIES = ("torchvision", "numpy", "pillow", "hydra-core", "safetensors")
 EXTRAS = {  # of pyproject.toml
@@ -57,7 +54,6 @@ DOWNLOADS = {  # in torch.hub's folder
     "inception_v3_google-0cc3c7bd.pth": "torchvision's Inception",
     "20180402-114759-vggface2.pt": "facenet: identity, where it is downloaded",
 }
-
 Section = dict[str, Any]
 
 
@@ -70,8 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    folder = "folder of official files (default: what configs/paths says)"
-    parser.add_argument("--weights", type=Path, help=folder)
+    parser.add_argument("--weights", type=Path, help="official files (default: of configs/paths)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     options = parser.parse_args(arguments)
     sections: dict[str, Callable[[], Section]] = {

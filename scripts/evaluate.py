@@ -51,13 +51,8 @@ NOT_IN_DIGEST = {
 def evaluate(config: Mapping[str, Any], *, data: str, device: torch.device) -> list[Row]:
     """Measures what is not in the results yet, and appends it to them.
 
-    Args:
-        config: as configs/evaluate.yaml composes it, resolved.
-        data: name of the data, for the rows.
-        device: where everything computes.
-
-    Returns:
-        The rows, those that were there included.
+    `config` is as configs/evaluate.yaml composes it, resolved; `data` names the data in rows.
+    Returns the rows, those that were there included.
 
     Raises:
         UserError: if something is wrong that the user can put right; so are ValueError and
@@ -109,8 +104,7 @@ def _measured(
             progress=lambda count: bar.update(count * distributed.world_size()),
         )
     distributed.barrier()
-    rows: dict[str, Row] = distributed.on_main(finish)
-    return rows
+    return distributed.on_main(finish)
 
 
 def report(rows: Sequence[Row], results: str) -> int:

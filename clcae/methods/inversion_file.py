@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from clcae.construction import is_finite
 from clcae.files import replacing
 from clcae.methods.interface import Inversion
 from clcae.quoting import one_line, parse_json, shown
 from clcae.stylegan2 import LatentSpace, Layer
-from clcae.weight_file import is_finite, opened, update_digest
+from clcae.weight_file import opened, update_digest
 
 FORMAT_VERSION = 1
 LARGEST_FILE = 1 << 30  # bytes; that of a 1024-pixel method holds about two million

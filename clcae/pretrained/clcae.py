@@ -16,8 +16,16 @@ from clcae.aligner import Aligner, ImageTower, LatentTower
 from clcae.encoders.official import OfficialFeature, OfficialRows
 from clcae.encoders.pyramid import Pyramid
 from clcae.methods.official_clcae import OfficialCLCAE
-from clcae.pretrained.irse import encoder_settings, trunk_entries
-from clcae.pretrained.keymap import Entry, KeyMap, empty_for, module_entries, require, section
+from clcae.pretrained.keymap import (
+    Entry,
+    KeyMap,
+    empty_for,
+    encoder_settings,
+    module_entries,
+    require,
+    section,
+    trunk_entries,
+)
 from clcae.pretrained.rosinality import generator_from_state
 
 METHOD = "CLCAE inversion model (state_dict)"

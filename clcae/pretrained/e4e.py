@@ -12,8 +12,15 @@ from torch import Tensor
 
 from clcae.encoders.e4e import GradualEncoder
 from clcae.methods.e4e import E4E, PSP
-from clcae.pretrained.irse import encoder_settings, trunk_entries
-from clcae.pretrained.keymap import KeyMap, empty_for, module_entries, require, section
+from clcae.pretrained.keymap import (
+    KeyMap,
+    empty_for,
+    encoder_settings,
+    module_entries,
+    require,
+    section,
+    trunk_entries,
+)
 from clcae.pretrained.rosinality import generator_from_state
 
 METHODS: Mapping[str, type[E4E] | type[PSP]] = {"e4e": E4E, "psp": PSP}

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from clcae.construction import SizeLimit
+from clcae.construction import SizeLimit, check_finite
 from clcae.files import sha256
 from clcae.frozen.face_embedders import FaceEmbedder
 from clcae.frozen.moco import MoCo
@@ -27,7 +27,6 @@ from clcae.pretrained.layouts import Layout, Request, layout_of
 from clcae.quoting import listing, one_line, shown
 from clcae.serialization import is_native, load
 from clcae.stylegan2 import Generator
-from clcae.weight_file import check_finite
 
 LARGE = 1 << 26  # numbers: the largest feature of a generator of 1024 pixels, twice
 # Imported so that native files find their class by its registered name.
