@@ -28,7 +28,7 @@ examples:
       the shipped directions: units, ranges, leaks; --strips DIR draws them
   python scripts/directions.py interfacegan --attributes smile,yaw,age,glasses,beard \\
       --condition-on others --off gradients --out mine.safetensors
-      how they were found: 50,000 pictures of the portraits generator, scored by its judge
+      how they were found, in 50,000 pictures scored by the portraits' judge
   python scripts/directions.py sample --generator ffhq.pkl --num-samples 20000 --out samples
       codes.npy and pictures of another generator, for you to score
   python scripts/directions.py interfacegan --generator ffhq.pkl --codes samples/codes.npy \\

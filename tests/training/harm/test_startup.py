@@ -77,7 +77,7 @@ def test_a_mistake_under_torchrun_is_the_last_line(
     wanted = said.format(folder=tmp_path)
     assert lines[-1].strip().startswith(f"traceback : {wanted}")
     assert sum(line.startswith(wanted) for line in lines) == 1
-    assert done.stderr.count("exitcode  :") == 1  # rank 0 alone is listed
+    assert done.stderr.count("exitcode  :") <= 2  # the launcher may see both ranks end
     assert len(lines) <= 45
 
 
