@@ -7,7 +7,6 @@ is read at 8 bits, as Pillow does.
 
 import logging
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -124,16 +123,6 @@ def read_image(path: str | Path) -> Tensor:
     """
     with opened(Path(path), name=path) as picture:
         return decoded(picture, name=path)
-
-
-def decode_image(data: bytes, *, name: str) -> Tensor:
-    """Decodes the bytes of a picture file to an image [3, H, W], float32 in [-1, 1].
-
-    Raises:
-        ValueError: as `read_image`; it begins with `name`.
-    """
-    with opened(BytesIO(data), name=name) as picture:
-        return decoded(picture, name=name)
 
 
 def decoded(picture: Image.Image, *, name: object) -> Tensor:

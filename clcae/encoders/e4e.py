@@ -70,7 +70,7 @@ class GradualEncoder(RowHeads):
 class ProgressiveEncoder(GradualEncoder):
     """e4e: w on every row, plus an offset on every row after the first that has a head.
 
-    Training raises `stage` from 0, section 4.1; no checkpoint holds it.
+    Training raises `stage` from 0 (official training/coach.py); no checkpoint holds it.
     """
 
     def forward(
@@ -83,7 +83,7 @@ class ProgressiveEncoder(GradualEncoder):
 
         Args:
             images: the pictures.
-            stage: the last row that has its offset, section 4.1; 0 gives codes of W, None takes
+            stage: the last row that has its offset; 0 gives codes of W, None takes
                 `self.stage`, which is the last one unless training sets it.
 
         Raises:

@@ -79,24 +79,16 @@ class EditingConsistency(MeanMetric):
         return editing_distance(outputs, targets)
 
 
-class DriftFreeConsistency(MeanMetric):
+class DriftFreeConsistency(EditingConsistency):
     """LEC with the drift taken out in squares: sqrt(mean(LEC^2 - drift^2)) over images, 0 at least.
 
     Items are the codes of LEC and of drift below each other, [N, 2 L, D].
     """
 
-    direction = "lower"
-    range = (0.0, float("inf"))
-
-    def __init__(self, *, edit: str) -> None:
-        super().__init__()
-        self.edit = edit
-
     @property
     def protocol(self) -> Mapping[str, str]:
         return {
-            "edit": self.edit,
-            "distance": "Euclidean over all rows of the codes",
+            **super().protocol,
             "averaging": "root of the mean over images of the squared distance less the squared "
             "distance without the edit; 0 where that is negative",
         }

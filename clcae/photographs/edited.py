@@ -90,12 +90,12 @@ class Edits:
         `pictures` are of each part [K, 3, R, R]: the edit, the inversion, then the sweeps.
         """
         first = 1 if self.whole else len(names)
-        others = paths[first:]
+        strips = first + (len(names) if self.crops else 0)  # where their paths begin
         if self.crops:
-            for made, path in zip(pictures, others, strict=False):
+            for made, path in zip(pictures, paths[first:strips], strict=True):
                 write_png(made[0], path, compress_level=FAST)
         if self.sweeps:
-            for number, path in enumerate(others[-len(names) :]):
+            for number, path in enumerate(paths[strips:]):
                 before = [("inversion", pictures[number][1])]
                 if isinstance(given, Photograph):
                     before.insert(0, ("input", given.parts[number].image))

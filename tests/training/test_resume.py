@@ -1,6 +1,5 @@
 """A run that was stopped, however, ends as one that was not."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -10,11 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from toy_runs import (
     ENVIRONMENT,
-    HERE,
     ROOT,
+    SLOW,
     assert_same_run,
     checkpoint,
     command,
@@ -25,18 +23,6 @@ from toy_runs import (
 )
 
 from training.run import train
-
-SLOW = "+stages.fit.task.delay=0.01"  # seconds a step: leaves time to interrupt it
-
-PRELOADED = ["toy_runs", "toy_tasks", "torch._dynamo", "torch.utils.tensorboard"]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was not interrupted."""
-    runs = tmp_path_factory.mktemp("whole")
-    train(configure(runs, SLOW))
-    return runs / "toy"
 
 
 def wait_for(path: Path) -> None:
@@ -59,15 +45,6 @@ def test_two_runs_are_identical(whole: Path, tmp_path: Path) -> None:
 def test_another_seed_is_another_run(whole: Path, tmp_path: Path) -> None:
     train(configure(tmp_path, SLOW, "seed=4"))
     assert not identical(checkpoint(whole)["modules"], checkpoint(tmp_path / "toy")["modules"])
-
-
-@pytest.fixture
-def children(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes processes that need not import everything again."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(ROOT)]))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
 
 
 def test_sigterm_saves_and_the_same_command_continues(whole: Path, tmp_path: Path) -> None:

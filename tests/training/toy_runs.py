@@ -17,6 +17,7 @@ from training.run import train
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests" / "training"
+SLOW = "+stages.fit.task.delay=0.01"  # seconds a step: leaves time to interrupt it
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
 
 

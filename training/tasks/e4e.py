@@ -123,7 +123,7 @@ class E4ETask(EncoderTask):
         return phases
 
     def stage(self, step: int) -> int:
-        """Returns the last row that has its offset in this step, in [0, L - 1]; section 4.1."""
+        """Returns the last row that has its offset in this step, in [0, L - 1]."""
         if self.progressive_start is None:
             return self.last_stage
         past = step - self.progressive_start

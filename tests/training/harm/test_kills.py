@@ -1,6 +1,5 @@
 """Kills (kill -9) at any moment, those of writing included: the run ends as one that was not."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -9,31 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_runs import HERE, ROOT, assert_same_run, configure, train_in_child
+from toy_runs import SLOW, assert_same_run, configure, train_in_child
 
 from training.run import train
 
-SLOW = "+stages.fit.task.delay=0.01"
-PRELOADED = ["toy_runs", "toy_tasks", "torch._dynamo", "tensorboard.compat.proto.event_pb2"]
 MOMENTS = ("fsync", "replace", "link", "unlink")  # of writing: calls of the operating system
 COUNTS = [pytest.param(5, id="few"), pytest.param(20, id="many", marks=pytest.mark.slow)]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was not interrupted."""
-    runs = tmp_path_factory.mktemp("whole")
-    train(configure(runs, SLOW))
-    return runs / "toy"
-
-
-@pytest.fixture
-def children(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes processes that need not import everything again."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(ROOT)]))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
 
 
 def die_while_writing(cfg: Any, number: int) -> None:
