@@ -1,4 +1,4 @@
-"""Reports on directions: a listing, a table of measurements, a Markdown card, a strip."""
+"""Reports on directions: a listing, a table of measurements, a file with its card, a strip."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clcae.files import write_text
 from clcae.images import labelled_grid, write_png
 from clcae.quoting import one_line
 from clcae.stylegan2 import Generator
+from editing.direction_set import save_directions
 from editing.directions import Direction, cosines
 from editing.editor import moved_pictures
 from editing.statistics import LatentStatistics, Watch, mapped
@@ -87,6 +89,26 @@ def card(directions: Mapping[str, Direction], *, name: str, command: str) -> str
             _markdown(_compared_rows(directions)),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def write_found(
+    directions: Mapping[str, Direction],
+    path: Path,
+    generator: Generator,
+    *,
+    origin: Mapping[str, str],  # "command" that found them, "generator" that it was given
+    card_path: Path | None,
+) -> None:
+    """Writes directions that were found in a generator, with their origin and on request a card.
+
+    Raises:
+        ValueError: if one does not fit the generator, or there are none.
+    """
+    for direction in directions.values():
+        direction.check(generator)
+    save_directions(directions, path, provenance=origin)
+    if card_path is not None:
+        write_text(card_path, card(directions, name=path.name, command=origin["command"]))
 
 
 def _measured_rows(directions: Mapping[str, Direction]) -> list[tuple[str, ...]]:

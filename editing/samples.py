@@ -156,6 +156,12 @@ def write_samples(
         np.save(file, torch.cat(parts).numpy())
 
 
+def parse_scores(text: str) -> tuple[str, Path]:
+    """Parses NAME=FILE for `read_samples`; a file alone has its own name, without the suffix."""
+    name, _, path = text.partition("=")
+    return (name, Path(path)) if name and path else (Path(text).stem, Path(text))
+
+
 def read_samples(codes: Path, scores: Sequence[tuple[str, Path]]) -> Samples:
     """Reads samples as InterFaceGAN takes them: codes (N, D) or (N, L, D), scores (N,) or (N, 1).
 

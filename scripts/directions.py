@@ -13,13 +13,12 @@ from pathlib import Path
 
 import clcae
 from clcae.command import HelpFormatter, make_parser, names, numbers, positive, run_command, span
-from clcae.files import write_text
 from clcae.ops.memory import keep_freed_memory
 from clcae.stylegan2 import Generator, LatentSpace
-from editing import Direction, ganspace, load_directions, save_directions, sefa
+from editing import Direction, ganspace, load_directions, sefa
 from editing.interfacegan import SHARE, Search, find_directions, find_judged, linear_svm
-from editing.report import card, listing, summary, write_strips
-from editing.samples import read_samples, write_samples
+from editing.report import listing, summary, write_found, write_strips
+from editing.samples import parse_scores, read_samples, write_samples
 
 NAME = "directions.py"
 EXAMPLES = """
@@ -111,13 +110,9 @@ def _sefa(options: argparse.Namespace) -> None:
 
 
 def _write(found: dict[str, Direction], generator: Generator, options: argparse.Namespace) -> None:
-    for direction in found.values():
-        direction.check(generator)
     command = f"python scripts/directions.py {' '.join(options.arguments)}"
     origin = {"command": command, "generator": Path(options.generator).name}
-    save_directions(found, options.out, provenance=origin)
-    if options.card is not None:
-        write_text(options.card, card(found, name=options.out.name, command=command))
+    write_found(found, options.out, generator, origin=origin, card_path=options.card)
     print(summary(found))
     print(f"written: {options.out}")
 
@@ -153,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--codes", type=Path, help="codes (N, D) or (N, L, D), a .npy file")
     add(
         "--scores",
-        type=_scores,
+        type=parse_scores,
         action="append",
         default=[],
         metavar="[NAME=]FILE",
@@ -196,12 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("sefa", help="closed form, from the modulation weights")
     add = _add_common(command, _sefa, finds=True)
     add("--components", type=positive, default=10, help="how many directions")
-    add(
-        "--layers",
-        type=span,
-        default="2-6",
-        help="convolutions, end excluded",
-    )
+    add("--layers", type=span, default="2-6", help="convolutions, end excluded")
     add("--whole", action="store_true", help="rosinality's form: all layers, all rows")
 
     command = commands.add_parser("show", help="contents of a file; strips of pictures")
@@ -238,11 +228,6 @@ def _add_common(
         add("--out", type=Path, required=True, help="the .safetensors file to write")
         add("--card", type=Path, help="a Markdown card to write beside it")
     return add
-
-
-def _scores(text: str) -> tuple[str, Path]:
-    name, _, path = text.partition("=")
-    return (name, Path(path)) if name and path else (Path(text).stem, Path(text))
 
 
 if __name__ == "__main__":

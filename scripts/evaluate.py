@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from clcae.data.sources import ImageSource
 from clcae.evaluation.evaluate import Evaluation
@@ -77,34 +75,13 @@ def evaluate(config: Mapping[str, Any], *, data: str, device: torch.device) -> l
     if distributed.is_main():
         _announce(evaluation, [s for s in subject.spaces if s in done], config)
     if spaces:
-        with ExitStack() as stack:
-
-            def wait() -> dict[str, Row]:
-                stack.enter_context(evaluation.alone(spaces))
-                return {} if config["again"] else evaluation.finished()
-
-            done |= distributed.on_main(wait)  # another process may have measured them meanwhile
-            if not all(space in done for space in spaces):
-                done |= _measured(evaluation, spaces, config)
-    return [done[space] for space in subject.spaces]
-
-
-def _measured(
-    evaluation: Evaluation, spaces: Sequence[str], config: Mapping[str, Any]
-) -> dict[str, Row]:
-    """Measures spaces in all processes; the rows by space."""
-    quiet = None if distributed.is_main() else True  # None: by the terminal
-    with tqdm(total=len(evaluation.subject.source), unit="image", disable=quiet) as bar:
-        finish = evaluation.run(
+        done |= evaluation.measure(
             spaces,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
+            processes=distributed,
             num_parts=config["num_parts"],
             save_every=config["save_every"],
-            progress=lambda count: bar.update(count * distributed.world_size()),
         )
-    distributed.barrier()
-    return distributed.on_main(finish)
+    return [done[space] for space in subject.spaces]
 
 
 def report(rows: Sequence[Row], results: str) -> int:

@@ -1,12 +1,17 @@
 """Thread pools with ordered results and bounded memory: reading ahead, writing behind; batches."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Self, TypeVar
 
 import torch
+from torch import Tensor
 
+from clcae.data.sources import ImageSource
+
+Batch = tuple[list[str], Tensor | None, dict[str, str]]  # names, images, left out: name -> why
 Result = TypeVar("Result")
 Element = TypeVar("Element")
 
@@ -48,6 +53,37 @@ def in_order(
             yield waiting.popleft()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def read_batches(
+    source: ImageSource,
+    batches: Sequence[Sequence[int]],
+    *,
+    threads: int = 2,
+    ahead: int = 2,
+) -> Iterator[Batch]:
+    """Reads batches ahead in threads, in their order.
+
+    Yields names of images that could be read, these or None, and the others' names and reasons.
+    """
+    for _, future in in_order(batches, partial(_read, source), threads=threads, ahead=ahead):
+        yield future.result()
+
+
+def _read(source: ImageSource, indices: Sequence[int]) -> Batch:
+    names = [source.name(index) for index in indices]
+    try:
+        return names, source.images(indices), {}
+    except (ValueError, OSError):
+        pass  # one by one, to know which
+    read, images, left_out = [], [], {}
+    for index, name in zip(indices, names, strict=True):
+        try:
+            images.append(source.images([index]))
+            read.append(name)
+        except (ValueError, OSError) as error:
+            left_out[name] = " ".join(str(error).split())
+    return read, torch.cat(images) if images else None, left_out
 
 
 class BackgroundWriter:

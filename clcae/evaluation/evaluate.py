@@ -7,16 +7,19 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from clcae.data.generated import GeneratedCodes
+from clcae.data.threads import read_batches
 from clcae.data.transforms import resize
 from clcae.evaluation.catalogue import CATALOGUE
 from clcae.evaluation.labels import Label, label_of
@@ -24,9 +27,9 @@ from clcae.evaluation.networks import Networks
 from clcae.evaluation.observer import EditMoves, GeneratedObserver, MethodObserver
 from clcae.evaluation.protocol import EditSpec, Protocol, build_measures
 from clcae.evaluation.rows import Row, append_rows, read_rows, source_commit
-from clcae.evaluation.sharded import EvaluationPass, collect_unfinished, read_batches
+from clcae.evaluation.sharded import EvaluationPass, Processes
 from clcae.evaluation.subject import PairedFolders, Subject
-from clcae.files import leftovers, locked
+from clcae.evaluation.tally import Observations
 from clcae.metrics.cost import count_operations, count_parameters, time_per_image, timing_words
 from clcae.weight_file import weights_digest
 
@@ -37,8 +40,7 @@ Moves = Callable[[EditSpec], EditMoves]
 class Evaluation:
     """Measures a subject under a protocol.
 
-    One process asks for `finished` rows, every process does its share by `run`, and when all are
-    done one calls what `run` returned.
+    One process asks for `finished` rows; all call `measure` for the spaces that have none.
 
     Args:
         subject: the method, or the pair of folders.
@@ -134,74 +136,74 @@ class Evaluation:
         rows = read_rows(self.results)
         return {row.space: row for row in rows if row.extra.get("digest") == self.digest}
 
-    @contextmanager
-    def alone(self, spaces: Sequence[str]) -> Iterator[None]:
-        """Waits until no other process measures these spaces; removes what killed ones left."""
-        parts = self._parts(spaces)
-
-        def waits() -> None:
-            print(
-                f"another process measures this into {self.results}: waiting for it",
-                file=sys.stderr,
-            )
-
-        with locked(parts, waits=waits) as held:
-            if held:
-                pictures = leftovers(self.save, "*.png") if self.save else []
-                for leftover in [*leftovers(parts), *pictures]:
-                    leftover.unlink(missing_ok=True)
-                collect_unfinished(parts.parent)
-            try:
-                yield
-            finally:
-                for folder in (parts, parts.parent):
-                    with suppress(OSError):  # it is not empty
-                        folder.rmdir()
-
-    def _parts(self, spaces: Sequence[str]) -> Path:
-        """Returns the folder of unfinished parts."""
-        own = _sha256({"digest": self.digest, "spaces": list(spaces), "save": str(self.save)})
-        return self.results.with_name(f"{self.results.name}.unfinished") / own[:16]
-
-    def run(
+    def measure(
         self,
         spaces: Sequence[str],
         *,
-        rank: int,
-        world_size: int,
+        processes: Processes,
         num_parts: int,
         save_every: int,
-        progress: Callable[[int], object],
-    ) -> Callable[[], dict[str, Row]]:
-        """Measures these spaces: the share of one process. Arguments as of `EvaluationPass`.
+    ) -> dict[str, Row]:
+        """Measures these spaces and appends their rows to the results; returns the rows by space.
 
-        One process calls the result when all have done their share: it makes the rows and appends
-        them to the results.
+        Every process calls it and does its share. What another evaluation measures meanwhile is
+        waited for, and not measured again. The other arguments are as of `EvaluationPass`.
         """
-        subject, observe = self.subject, PairedFolders.observe
-        if subject.method is not None:
-            observer = GeneratedObserver if self._is_generated else MethodObserver
-            observe = observer(
-                method=subject.method,
-                outputs=spaces,
-                shape=subject.shape,
-                edits=self.edits,
-                streams={measure.stream for measure in self.measures.values()},
-            )
-        done = EvaluationPass(
-            source=subject.source,
-            observe=observe,
+        work = EvaluationPass(
+            source=self.subject.source,
+            observe=self._observer(spaces),
             measures=self.measures,
-            batch_size=subject.batch_size,
-            folder=self._parts(spaces),
+            batch_size=self.subject.batch_size,
+            folder=self._folder(spaces),
             device=self.device,
             num_parts=num_parts,
             save_every=save_every,
             pictures=self.save,
-            progress=progress,
         )
-        done.run(rank=rank, world_size=world_size)
-        return partial(self._finish, done)
+        with ExitStack() as stack:
+
+            def wait() -> dict[str, Row]:
+                stack.enter_context(work.alone(waits=self._say_waiting))
+                return {} if self.again else self.finished()
+
+            done = processes.on_main(wait)
+            if all(space in done for space in spaces):
+                return done
+            self._share(work, processes)
+            processes.barrier()
+            return processes.on_main(partial(self._finish, work))
+
+    def _observer(self, spaces: Sequence[str]) -> Callable[[Tensor], Observations]:
+        """Returns what makes the observations of these spaces from a batch of images."""
+        if self.subject.method is None:
+            return PairedFolders.observe
+        observer = GeneratedObserver if self._is_generated else MethodObserver
+        return observer(
+            method=self.subject.method,
+            outputs=spaces,
+            shape=self.subject.shape,
+            edits=self.edits,
+            streams={measure.stream for measure in self.measures.values()},
+        )
+
+    def _folder(self, spaces: Sequence[str]) -> Path:
+        """Returns the folder of unfinished parts."""
+        own = _sha256({"digest": self.digest, "spaces": list(spaces), "save": str(self.save)})
+        return self.results.with_name(f"{self.results.name}.unfinished") / own[:16]
+
+    def _say_waiting(self) -> None:
+        print(f"another process measures this into {self.results}: waiting for it", file=sys.stderr)
+
+    def _share(self, work: EvaluationPass, processes: Processes) -> None:
+        """Does the share of this process, with a bar for all processes in the main one."""
+        quiet = None if processes.is_main() else True  # None: by the terminal
+        total, num_processes = len(self.subject.source), processes.world_size()
+        with tqdm(total=total, unit="image", disable=quiet) as bar:
+            work.run(
+                rank=processes.rank(),
+                world_size=num_processes,
+                progress=lambda count: bar.update(count * num_processes),
+            )
 
     def _finish(self, done: EvaluationPass) -> dict[str, Row]:
         whole = done.merged()
@@ -226,7 +228,7 @@ class Evaluation:
             self.results,
             unless=lambda row: not self.again and row.extra.get("digest") == self.digest,
         )
-        done.clear()
+        done.states.clear()
         return rows
 
     def _with_costs(self, rows: Mapping[str, Row], *, batch: int) -> dict[str, Row]:

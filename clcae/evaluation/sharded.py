@@ -4,68 +4,56 @@ The images are cut into batches and the batches into parts, always the same ones
 Of R processes each takes every R-th part and leaves its state in a folder; in the end the parts are
 merged in their order. So the values do not depend, to the last digit, on the number of processes,
 nor on whether one was stopped; they do on the number of threads of a process, in the eighth digit,
-as sums within a network do. The folder is to be one that all processes see. A state is a file of
-tensors (safetensors) and JSON: values come back bit for bit, and nothing in it is executed.
+as sums within a network do. The folder is to be one that all processes see.
 """
 
-import hashlib
-import json
-import logging
-import re
-import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from clcae.data.sources import ImageSource
-from clcae.data.threads import BackgroundWriter, in_order
+from clcae.data.threads import BackgroundWriter, read_batches
 from clcae.evaluation.rows import Row
+from clcae.evaluation.states import Part, States
 from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally
-from clcae.files import is_locked, replacing
+from clcae.files import leftovers
 from clcae.images import write_png
-from clcae.metrics.moments import Moments
-from clcae.metrics.reservoir import Reservoir
 from clcae.ops.memory import release_freed_memory
 
-THREADS = 2  # that read, and as many that write
-AHEAD = 2  # batches that are read before they are asked for
+THREADS = 2  # that write
 PENDING = 64  # pictures that wait to be written
 RELEASE_EVERY = 128  # images; what is released has to be paged in again
-ABANDONED = 7 * 24 * 3600  # seconds after which nobody is expected to continue
-_KEY, _DIGEST = "clcae-evaluation", "clcae-sha256"
-_OWN_FOLDER = re.compile(r"[0-9a-f]{16}")
-_OWN_FILE = re.compile(r"part-\d{3,}\.safetensors|\.part-.+\.partial")
-_log = logging.getLogger(__name__)
-
-Batch = tuple[list[str], Tensor | None, dict[str, str]]  # names, images, left out: name -> why
+Result = TypeVar("Result")
 
 
-@dataclass
-class Part:
-    """State of a part of an evaluation, finished or not."""
+class Processes(Protocol):
+    """The processes that share a pass; `training.distributed` is those of torchrun."""
 
-    tally: Tally
-    batches: int = 0  # that entered
-    num_images: int = 0  # that entered
-    left_out: dict[str, str] = field(default_factory=dict)  # unreadable images: name -> why
+    def rank(self) -> int:
+        """Returns the index of this process."""
+        ...
 
-    def join(self, other: "Part") -> None:
-        """Merges another part."""
-        tally = other.tally
-        self.tally.take(tally.states(), tally.skipped, tally.shapes)
-        self.batches += other.batches
-        self.num_images += other.num_images
-        self.left_out |= other.left_out
+    def world_size(self) -> int:
+        """Returns the number of processes."""
+        ...
+
+    def is_main(self) -> bool:
+        """Returns whether this is the process that writes results."""
+        ...
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        ...
+
+    def on_main(self, function: Callable[[], Result]) -> Result:
+        """Runs a function in the main process alone and returns its result in every process."""
+        ...
 
 
 class EvaluationPass:
@@ -81,7 +69,6 @@ class EvaluationPass:
         num_parts: how many parts; more than that many processes are not busy.
         save_every: images after which the state of a part is written.
         pictures: folder of reconstructions, SPACE/NAME.png; None keeps none.
-        progress: called with the number of images of a batch that was done, or found done.
 
     Raises:
         ValueError: if the source is empty or a number is not positive.
@@ -99,29 +86,52 @@ class EvaluationPass:
         num_parts: int = 8,
         save_every: int = 512,
         pictures: Path | None = None,
-        progress: Callable[[int], object] = lambda _: None,
     ) -> None:
         if len(source) == 0 or min(batch_size, num_parts, save_every) < 1:
             raise ValueError(
                 f"{len(source)} images in batches of {batch_size}, {num_parts} parts, saved every "
                 f"{save_every} images: nothing to evaluate"
             )
-        self.source, self.observe, self.measures = source, observe, dict(measures)
-        self.folder, self.device, self.save_every = folder, device, save_every
-        self.pictures, self.progress = pictures, progress
         self._files = _file_names(source) if pictures else {}
-        self._in_memory: dict[int, Part] = {}
+        self.source, self.observe, self.measures = source, observe, dict(measures)
+        self.states, self.device = States(folder, measures), device
+        self.save_every, self.pictures = save_every, pictures
         starts = range(0, len(source), batch_size)
         batches = [range(start, min(start + batch_size, len(source))) for start in starts]
         ends = [len(batches) * part // num_parts for part in range(num_parts + 1)]
         cut = [batches[start:end] for start, end in pairwise(ends)]
         self.parts = [part for part in cut if part]
 
+    @contextmanager
+    def alone(self, *, waits: Callable[[], object]) -> Iterator[None]:
+        """Waits until no other process does this pass; removes what killed ones left.
+
+        Args:
+            waits: called once if another process does it.
+        """
+        with self.states.alone(waits=waits) as held:
+            if held and self.pictures is not None:
+                for leftover in leftovers(self.pictures, "*.png"):
+                    leftover.unlink(missing_ok=True)
+            yield
+
     @torch.inference_mode()
-    def run(self, *, rank: int = 0, world_size: int = 1) -> None:
-        """Does the parts of one process; finished batches of a part are not repeated."""
+    def run(
+        self,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        progress: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        """Does the parts of one process; finished batches of a part are not repeated.
+
+        Args:
+            rank: index of the process.
+            world_size: number of processes.
+            progress: called with the number of images of a batch that was done, or found done.
+        """
         for number in range(rank, len(self.parts), world_size):
-            self._do(number)
+            self._do(number, progress)
 
     def merged(self) -> Part:
         """Merges all parts in their order.
@@ -132,31 +142,21 @@ class EvaluationPass:
         """
         whole = Part(Tally(self.measures))
         for number, batches in enumerate(self.parts):
-            part = self._in_memory.get(number) or read_part(self._path(number), self.measures)
+            part = self.states.read(number)
             if part.batches != len(batches):
-                raise ValueError(f"{self._path(number)} is not finished: run the command again")
+                raise ValueError(
+                    f"{self.states.path(number)} is not finished: run the command again"
+                )
             whole.join(part)
         if whole.num_images == 0:
             name, reason = next(iter(whole.left_out.items()))
             raise ValueError(f"none of {len(self.source)} pictures can be read: {name}: {reason}")
         return whole
 
-    def clear(self) -> None:
-        """Removes the states."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            with suppress(OSError):  # others may have theirs beside it
-                self.folder.parent.rmdir()
-
-    def _do(self, number: int) -> None:
-        batches, part = self.parts[number], Part(Tally(self.measures))
-        if self.folder is not None and self._path(number).is_file():
-            try:
-                part = read_part(self._path(number), self.measures)
-            except ValueError as error:
-                _log.warning("%s: measured again", error)
+    def _do(self, number: int, progress: Callable[[int], object]) -> None:
+        batches, part = self.parts[number], self.states.resumed(number)
         for batch in batches[: part.batches]:
-            self.progress(len(batch))
+            progress(len(batch))
         rest, saved, unreleased = batches[part.batches :], part.num_images, 0
         with BackgroundWriter(threads=THREADS, pending=PENDING) as writer:
             for names, images, left_out in read_batches(self.source, rest):
@@ -170,23 +170,12 @@ class EvaluationPass:
                 finished = part.batches == len(batches)
                 if part.num_images - saved >= self.save_every or finished:
                     writer.wait()
-                    part, saved = self._saved(part, number), part.num_images
+                    part, saved = self.states.save(number, part), part.num_images
                 unreleased += len(names)
                 if unreleased >= RELEASE_EVERY or finished:
                     release_freed_memory()  # what is kept drifts upwards with every batch
                     unreleased = 0
-                self.progress(len(names) + len(left_out))
-
-    def _saved(self, part: Part, number: int) -> Part:
-        """Saves a part and returns what to continue from, the same whether stopped or not."""
-        if self.folder is None:
-            self._in_memory[number] = part
-            return part
-        write_part(part, self._path(number))
-        # What is read back has another rounding: continue from that.
-        whole = Part(Tally(self.measures))
-        whole.join(part)
-        return whole
+                progress(len(names) + len(left_out))
 
     def _keep_pictures(
         self, observed: Observations, names: Sequence[str], writer: BackgroundWriter
@@ -197,10 +186,6 @@ class EvaluationPass:
             for name, picture in zip(names, streams[RECONSTRUCTION][0].cpu(), strict=True):
                 path = self.pictures / space / f"{self._files[name]}.png"
                 writer.add(partial(write_png, picture, path, compress_level=1))
-
-    def _path(self, number: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"part-{number:03d}.safetensors"
 
 
 def evaluate(
@@ -240,113 +225,6 @@ def evaluate(
     return whole.tally.rows(method=method, num_images=whole.num_images, extra=extra)
 
 
-def read_batches(source: ImageSource, batches: Sequence[Sequence[int]]) -> Iterator[Batch]:
-    """Reads batches ahead in threads, in their order.
-
-    Yields names of images that could be read, these or None, and the others' names and reasons.
-    """
-    for _, future in in_order(batches, partial(_read, source), threads=THREADS, ahead=AHEAD):
-        yield future.result()
-
-
-def write_part(part: Part, path: Path) -> None:
-    """Writes a part; the file appears complete or not at all."""
-    tensors: dict[str, Tensor] = {}
-    states = {
-        space: {name: _packed(state, f"{space}/{name}", tensors) for name, state in metrics.items()}
-        for space, metrics in part.tally.states().items()
-    }
-    description = {
-        "states": states,
-        "skipped": part.tally.skipped,
-        "shapes": part.tally.shapes,
-        "batches": part.batches,
-        "num_images": part.num_images,
-        "left_out": part.left_out,
-    }
-    text = json.dumps(description)
-    metadata = {_KEY: text, _DIGEST: _digest(text, tensors)}
-    with replacing(path) as unfinished:
-        save_file(tensors, unfinished, metadata=metadata)
-
-
-def read_part(path: Path, measures: Mapping[str, Measure]) -> Part:
-    """Reads a part.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or of other measures.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a part of an evaluation")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if metadata[_DIGEST] != _digest(metadata[_KEY], tensors):
-            raise ValueError("its bytes have changed since they were written")
-        description = json.loads(metadata[_KEY])
-        states = {
-            space: {name: _unpacked(state, tensors) for name, state in metrics.items()}
-            for space, metrics in description["states"].items()
-        }
-        shapes = {stream: (h, w) for stream, (h, w) in description["shapes"].items()}
-        tally = Tally(measures)
-        tally.take(states, description["skipped"], shapes)
-        return Part(
-            tally=tally,
-            batches=int(description["batches"]),
-            num_images=int(description["num_images"]),
-            left_out=dict(description["left_out"]),
-        )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: a damaged part of an evaluation ({reason})") from error
-
-
-def collect_unfinished(root: Path) -> None:
-    """Removes the parts of evaluations that nobody has continued for a week.
-
-    Only folders that hold nothing but parts are removed, and none that a process is working in.
-
-    Args:
-        root: the folder NAME.unfinished beside the results.
-    """
-    for folder in root.iterdir():
-        if not _OWN_FOLDER.fullmatch(folder.name) or not folder.is_dir() or is_locked(folder):
-            continue
-        inside = [path for path in folder.rglob("*") if not path.is_dir()]
-        ours = all(_OWN_FILE.fullmatch(path.name) for path in inside)
-        latest = max(path.lstat().st_mtime for path in [folder, *inside])
-        if ours and time.time() - latest > ABANDONED:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Computes sha256 over the description and the tensors of a part."""
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _read(source: ImageSource, indices: Sequence[int]) -> Batch:
-    names = [source.name(index) for index in indices]
-    try:
-        return names, source.images(indices), {}
-    except (ValueError, OSError):
-        pass  # one by one, to know which
-    read, images, left_out = [], [], {}
-    for index, name in zip(indices, names, strict=True):
-        try:
-            images.append(source.images([index]))
-            read.append(name)
-        except (ValueError, OSError) as error:
-            left_out[name] = " ".join(str(error).split())
-    return read, torch.cat(images) if images else None, left_out
-
-
 def _file_names(source: ImageSource) -> dict[str, str]:
     """Maps names to files without suffix; the old suffix stays where names differ in it alone."""
     names = [source.name(index) for index in range(len(source))]
@@ -355,46 +233,3 @@ def _file_names(source: ImageSource) -> dict[str, str]:
     for stem in stems:
         count[stem] = count.get(stem, 0) + 1
     return {n: s if count[s] == 1 else n for n, s in zip(names, stems, strict=True)}
-
-
-def _packed(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    """Replaces the tensors of a state, at any depth, by names of their places in `tensors`."""
-    if isinstance(value, Mapping):
-        return {key: _packed(entry, f"{place}/{key}", tensors) for key, entry in value.items()}
-    if isinstance(value, Moments):
-        tensors[f"{place}/mean"], tensors[f"{place}/scatter"] = value.mean, value.scatter
-        return {"$moments": place, "count": value.count}
-    if isinstance(value, Reservoir):
-        vectors = value.vectors()
-        narrow = vectors.float()
-        tensors[place] = narrow if torch.equal(narrow.double(), vectors) else vectors
-        return {
-            "$reservoir": place,
-            "count": value.count,
-            "dimension": value.dimension,
-            "maximum": value.maximum,
-        }
-    if isinstance(value, list) and all(isinstance(entry, float) for entry in value):
-        tensors[place] = torch.tensor(value, dtype=torch.float64)
-        return {"$values": place}
-    return value
-
-
-def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `_packed`."""
-    if not isinstance(value, dict):
-        return value
-    if "$values" in value:
-        return tensors[value["$values"]].tolist()
-    if "$moments" in value:
-        mean = tensors[f"{value['$moments']}/mean"]
-        moments = Moments(dimension=len(mean))
-        moments.count, moments.mean = int(value["count"]), mean
-        moments.scatter = tensors[f"{value['$moments']}/scatter"]
-        return moments
-    if "$reservoir" in value:
-        reservoir = Reservoir(dimension=int(value["dimension"]), maximum=int(value["maximum"]))
-        reservoir.update(tensors[value["$reservoir"]])  # ranks follow from the vectors
-        reservoir.count = int(value["count"])
-        return reservoir
-    return {key: _unpacked(entry, tensors) for key, entry in value.items()}

@@ -14,15 +14,8 @@ from torch import Tensor
 
 from clcae.data.folder import ImageFolder
 from clcae.data.sources import TensorImages
-from clcae.evaluation.sharded import (
-    ABANDONED,
-    EvaluationPass,
-    Part,
-    collect_unfinished,
-    evaluate,
-    read_part,
-    write_part,
-)
+from clcae.evaluation.sharded import EvaluationPass, evaluate
+from clcae.evaluation.states import ABANDONED, Part, collect_unfinished, read_part, write_part
 from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally
 from clcae.files import locked
 from clcae.images import read_image
@@ -146,13 +139,13 @@ def test_processes_and_stops_change_no_digit(source: TensorImages, tmp_path: Pat
         seen.append(len(images))
         return observe(images)
 
-    again = evaluation(source, tmp_path / "three", observe=counting, progress=done.append)
-    again.run()
+    again = evaluation(source, tmp_path / "three", observe=counting)
+    again.run(progress=done.append)
     assert values(again.merged()) == values(expected)
     assert sum(seen) < COUNT - 20 and sum(done) == COUNT
     again.run()
     assert sum(seen) < COUNT - 20  # nothing was left to do
-    again.clear()
+    again.states.clear()
     assert not (tmp_path / "three").exists()
 
 
