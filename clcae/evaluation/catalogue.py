@@ -33,6 +33,7 @@ from clcae.metrics.ssim import (
     PortedMultiscaleSimilarity,
     StructuralSimilarity,
 )
+from clcae.metrics.true_edit import TrueEditMean
 
 WINDOWS = {"gaussian 7": GAUSSIAN_7, "gaussian 11": GAUSSIAN_11, "uniform 21": UNIFORM_21}
 NO_FACE = "no face was found in the picture or in what it is compared with"
@@ -41,11 +42,11 @@ NO_LABEL = "whether it has the attribute is unknown"
 # Which pair of an observation a metric reads: a reconstruction and its input; an edited picture and
 # its input, or the unedited reconstruction; codes after an edit was undone and before it, or after
 # a second inversion without an edit, or both; what an edit of generated codes changes in their
-# inversion.
+# inversion; values of true edits, over all edits and of each.
 Pairs = Literal[
-    "reconstruction", "edited", "change", "codes", "again", "codes and again", "response"
+    "reconstruction", "edited", "change", "codes", "again", "codes and again", "response", "true"
 ]
-WITHOUT_EDIT = ("reconstruction", "again")
+WITHOUT_EDIT = ("reconstruction", "again", "true")
 OF_CODES = ("codes", "again", "codes and again", "response")
 
 
@@ -119,6 +120,12 @@ def _attribute_change(given: Given) -> Metric:
     return AttributeChange(attribute=given.label.amount, attribute_name=given.label.unit)
 
 
+def _of_true_edits(quantity: str) -> Kind:
+    """A quantity of true edits; what is asked for equal change are judged attributes."""
+    reason = "its area is empty in every edit"
+    return Kind(lambda _: TrueEditMean(quantity), asks="attributes", pairs="true", reason=reason)
+
+
 CATALOGUE: Mapping[str, Kind] = {
     "mse": Kind(lambda _: MeanSquaredError()),
     "psnr": Kind(lambda _: PeakSignalToNoiseRatio()),
@@ -143,4 +150,8 @@ CATALOGUE: Mapping[str, Kind] = {
         lambda given: DriftFreeConsistency(edit=given.edit), pairs="codes and again"
     ),
     "response": Kind(lambda given: EditingResponse(edit=given.edit), pairs="response"),
+    "true_psnr": _of_true_edits("psnr"),
+    "true_perceptual": _of_true_edits("perceptual"),
+    "true_change": _of_true_edits("change"),
+    "true_reached": _of_true_edits("reached"),
 }

@@ -5,7 +5,7 @@ what is done then, and rows name these fields, so that nobody takes them for the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ from clcae.evaluation.tally import (
     response_of,
     unedited_of,
 )
+from clcae.evaluation.true_edits import AREAS, Asked
+from clcae.evaluation.true_edits import PICTURES as OF_TRUE_EDITS
 
 PICTURES = ("input", "generator")
 _PREPARATION = ("size", "resize", "levels", "files", "quality", "compressed")
 _KEYS = {*_PREPARATION, "measure", "network", "window", "edit", "words", "where_unknown"}
+_KEYS |= {"picture", "area"}  # of true edits
 _FALLBACK = {*_PREPARATION, "network", "window"}
 
 
@@ -42,6 +45,7 @@ class MeasureSpec:
     preparation: Preparation | None
     words: Mapping[str, str]
     unknown: tuple[str, ...]  # fields that the paper does not say
+    asked: Asked | None = None  # of true edits
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,24 @@ class EditSpec:
         attribute: what it changes, as a network judges it or an annotation calls it; read where a
             measure asks who has it.
         threshold: who is above it has the attribute, where a network judges it.
+        amount: of a true edit, in place of a strength: by how much the label of `attribute` moves.
+
+    Raises:
+        ValueError: if it has both a strength and an amount, or neither, or an amount of 0.
     """
 
     direction: str
-    strength: float
+    strength: float | None = None
     attribute: str = ""
     threshold: float = 0.0
+    amount: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.strength is None) == (self.amount is None) or self.amount == 0:
+            raise ValueError(
+                f"strength is {self.strength} and amount {self.amount}: expected a strength, or "
+                "the amount of a true edit"
+            )
 
 
 @dataclass(frozen=True)
@@ -102,14 +118,15 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
     edits = {}
     for name, entry in (values.get("edits") or {}).items():
         where = f"protocol.edits.{name}"
-        _check_keys(where, entry, {"direction", "strength", "attribute", "threshold"})
+        _check_keys(where, entry, {f.name for f in fields(EditSpec)})
         try:
             edits[name] = EditSpec(**entry)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {error}") from error
     fallback = values.get("where_unknown") or {}
     given = values.get("measures") or {}
-    measures = [_spec(name, entry, fallback) for name, entry in given.items() if entry is not None]
+    read = [_spec(name, entry, fallback) for name, entry in given.items() if entry is not None]
+    measures = [each for spec in read for each in _with_each_edit(spec, edits)]
     if not measures:
         raise ValueError("protocol.measures names nothing to measure")
     # An edit that was taken off the configuration takes its metrics with it.
@@ -126,6 +143,18 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
         labels=values.get("labels"),
         timed_batch=None if time is None else int(time["batch"]),
     )
+
+
+def _with_each_edit(spec: MeasureSpec, edits: Mapping[str, EditSpec]) -> list[MeasureSpec]:
+    """Lists a measure; one of true edits as the mean over all, NAME, and of each, NAME EDIT."""
+    if spec.asked is None:
+        return [spec]
+    true = [name for name, edit in edits.items() if edit.amount is not None]
+    each = [
+        replace(spec, name=f"{spec.name} {name}", edit=name, asked=replace(spec.asked, edit=name))
+        for name in true
+    ]
+    return [spec, *each] if each else []
 
 
 def build_measures(
@@ -151,6 +180,9 @@ def build_measures(
         if spec.edit is not None and spec.edit in (without or {}):
             missing[spec.name] = (without or {})[spec.edit]
             continue
+        if spec.asked and spec.edit is None and without:
+            missing[spec.name] = next(iter(without.values()))  # it would be of fewer edits
+            continue
         try:
             found = None if spec.network is None else network(spec.network)
         except MissingNetworkError as error:
@@ -173,9 +205,11 @@ def _measure(
         words["not known of the paper"] = ", ".join(spec.unknown)
     if network is not None and network.details:
         words["network, in detail"] = network.details
-    if edit:
+    files = ", ".join(Path(one).name for one in protocol.directions)
+    if spec.asked is not None:
+        words = {**_true_edit_words(spec.asked, protocol), "directions": files, **words}
+    elif edit:
         asked = protocol.edits[edit]
-        files = ", ".join(Path(one).name for one in protocol.directions)
         units = f"{asked.strength:+g} units of {asked.direction}, directions {files}"
         words = {"edit": edit, "strength": units, **words}
     answer = None
@@ -193,6 +227,7 @@ def _measure(
         "again": AGAIN,
         "codes and again": beside_drift_of(edit),
         "response": response_of(edit),
+        "true": spec.asked.stream if spec.asked else "",
     }
     by_name = label.of if label is not None and isinstance(label.of, Mapping) else None
     return Measure(
@@ -203,6 +238,31 @@ def _measure(
         kind.reason,
         by_name if kind.labelled else None,
     )
+
+
+def _true_edit_words(asked: Asked, protocol: Protocol) -> dict[str, str]:
+    """Describes what a metric of true edits compares."""
+    amounts = {
+        name: f"{edit.attribute} {edit.amount:+g}"
+        for name, edit in protocol.edits.items()
+        if edit.amount is not None and asked.edit in ("", name)
+    }
+    words = {"edit": ", ".join(amounts.values())}
+    if asked.quantity != "reached":
+        words["picture"] = OF_TRUE_EDITS[asked.picture]
+    return words | ({"area": AREAS[asked.area]} if asked.area else {})
+
+
+def _asked(where: str, measure: str, entry: Mapping[str, Any]) -> Asked:
+    """Reads what a metric of true edits asks. Raises ValueError."""
+    quantity = measure.removeprefix("true_")
+    picture, area = str(entry.get("picture", "edited")), str(entry.get("area", ""))
+    if picture not in OF_TRUE_EDITS:
+        expected = ", ".join(OF_TRUE_EDITS)
+        raise ValueError(f"{where}.picture is {picture!r}: expected one of {expected}")
+    if quantity in ("psnr", "perceptual") and area not in AREAS:
+        raise ValueError(f"{where}.area is {area!r}: expected one of {', '.join(AREAS)}")
+    return Asked(quantity, picture, area)
 
 
 def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> MeasureSpec:
@@ -232,7 +292,8 @@ def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> M
     if isinstance(size, list | tuple):
         given["size"] = tuple(int(side) for side in size)
     try:
-        preparation = None if kind.pairs in OF_CODES else Preparation(**given)
+        without = kind.pairs in OF_CODES or kind.pairs == "true"
+        preparation = None if without else Preparation(**given)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
     return MeasureSpec(
@@ -244,6 +305,7 @@ def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> M
         preparation=preparation,
         words={key: str(text) for key, text in (entry.get("words") or {}).items()},
         unknown=tuple(unknown),
+        asked=_asked(where, measure, entry) if kind.pairs == "true" else None,
     )
 
 

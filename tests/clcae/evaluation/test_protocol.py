@@ -61,7 +61,8 @@ def row_of(protocol: Protocol, shape: tuple[int, int], images: str, without: str
 
 
 def test_the_protocols_are_found() -> None:
-    assert NAMES == ["clcae", "e4e", "portraits", "response", "sfe", "styleres"]
+    expected = ["clcae", "e4e", "portraits", "response", "sfe", "styleres", "true_edits"]
+    assert [*expected, "true_edits_curve"] == NAMES
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_pictures_that_are_too_small_are_refused() -> None:
     ("measure", "said"),
     [
         ({"measure": "fid"}, "measure is 'fid': expected mse"),
-        ({"measure": "mse", "sizes": 3}, "has no key sizes; there are compressed"),
+        ({"measure": "mse", "sizes": 3}, "has no key sizes; there are area, compressed"),
         ({"measure": "mse", "resize": "cubic"}, "resize is 'cubic'"),
         ({"measure": "mse", "size": [1, 2, 3]}, "size is"),
         ({"measure": "perceptual", "network": "inception"}, "expected one of lpips_alex"),
