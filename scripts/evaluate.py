@@ -22,10 +22,16 @@ from clcae.evaluation.observer import EditMoves
 from clcae.evaluation.preparation import Size
 from clcae.evaluation.protocol import EditSpec, Protocol, read_protocol
 from clcae.evaluation.rows import Row
-from clcae.evaluation.subject import Subject, folder_subject, generated_subject, method_subject
+from clcae.evaluation.subject import (
+    Subject,
+    folder_subject,
+    generated_subject,
+    method_subject,
+    true_edits_subject,
+)
 from clcae.methods.interface import InversionMethod
 from clcae.stylegan2.compilation import compiled
-from clcae.tables.comparison import rows_sheet
+from clcae.tables.comparison import edit_sheets
 from clcae.tables.formats import markdown_table
 from editing import load_directions, move_of
 from training import distributed
@@ -37,6 +43,7 @@ NAME = "evaluate.py"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FOLDER = "clcae.data.folder.ImageFolder"
 GENERATED = "clcae.data.generated.GeneratedCodes"
+TRUE_EDITS = "clcae.portraits.TrueEditImages"
 PORTRAITS = {"_target_": "clcae.load_generator", "source": "portraits"}
 DECIMALS = {"MSE": 4, "L2": 4, "PSNR": 2, "ms": 1, "FID": 2, "KD": 5, "GFLOP": 2}
 # Keys that decide no value, and keys whose content the digest has in place of their name.
@@ -84,10 +91,14 @@ def evaluate(config: Mapping[str, Any], *, data: str, device: torch.device) -> l
     return [done[space] for space in subject.spaces]
 
 
-def report(rows: Sequence[Row], results: str) -> int:
-    """Prints the table and all that is missing from it; returns the exit status."""
-    sheet = rows_sheet(rows, metrics=list(rows[0].metrics), decimals=DECIMALS)
-    print(markdown_table(sheet))
+def report(rows: Sequence[Row], results: str, *, edits: Sequence[str] = ()) -> int:
+    """Prints the table and all that is missing from it; returns the exit status.
+
+    `edits` are the true edits, of each of which every metric has a value.
+    """
+    decimals = {name: 2 for name in rows[0].metrics if "PSNR" in name} | DECIMALS
+    for sheet in edit_sheets(rows, edits=edits, decimals=decimals):
+        print(markdown_table(sheet))
     print(f"{rows[0].num_images} images of {rows[0].extra['images']}; rows in {results}")
     said = set[str]()
     for row in rows:
@@ -129,11 +140,12 @@ def _subject(config: Mapping[str, Any], protocol: Protocol, device: torch.device
     method = method.to(device).requires_grad_(False)
     method = compiled(method) if config["compile"] else method
     name = name or node.get("source") or type(method).__name__
+    kept = {"name": name, "outputs": config["outputs"], "batch_size": config["batch_size"]}
     if config["data"]["_target_"] == GENERATED:
-        codes = parts.build(config["data"], where="data")
-        return generated_subject(
-            method, codes, name=name, outputs=config["outputs"], batch_size=config["batch_size"]
-        )
+        return generated_subject(method, parts.build(config["data"], where="data"), **kept)
+    if config["data"]["_target_"] == TRUE_EDITS:
+        pairs = parts.build(config["data"], where="data")
+        return true_edits_subject(method, pairs, protocol=protocol, **kept)
     size = config["data"].get("size") or method.image_shape
     return method_subject(
         method,
@@ -173,7 +185,10 @@ def _moves(spec: EditSpec, *, protocol: Protocol, method: InversionMethod | None
     direction.check(method.generator)
     if direction.semantics != "increment":
         raise ValueError(f"direction {direction.name} sets a coordinate, which cannot be undone")
-    there, back = (move_of([(direction, sign * spec.strength)]) for sign in (1, -1))
+    strength = spec.strength
+    if strength is None:  # of a true edit: the whole range, of which the strength is searched
+        strength = direction.strengths[1 if (spec.amount or 0.0) > 0 else 0]
+    there, back = (move_of([(direction, sign * strength)]) for sign in (1, -1))
     return EditMoves(there, back, direction.space)
 
 
@@ -217,9 +232,16 @@ def run(cfg: DictConfig) -> int:
     data = str(hydra.runtime.choices.get("data"))
     if data == "folder" and not any("data.size=" in one for one in hydra.overrides.task):
         config["data"]["size"] = None  # what the method reads, and not what is trained on
+    if config["data"]["_target_"] == TRUE_EDITS and (chosen := config["data"]["edits"]):
+        edits = config["protocol"]["edits"] or {}
+        config["protocol"]["edits"] = {name: edits[name] for name in chosen if name in edits}
     with distributed.session(config["device"]) as device:
         rows = evaluate(config, data=data, device=device)
-        return report(rows, config["results"]) if distributed.is_main() else 0
+        if not distributed.is_main():
+            return 0
+        edits = config["protocol"].get("edits") or {}
+        true = [name for name, edit in edits.items() if "amount" in edit]
+        return report(rows, config["results"], edits=true)
 
 
 if __name__ == "__main__":

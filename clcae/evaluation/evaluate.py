@@ -30,6 +30,8 @@ from clcae.evaluation.rows import Row, append_rows, read_rows, source_commit
 from clcae.evaluation.sharded import EvaluationPass, Processes
 from clcae.evaluation.subject import PairedFolders, Subject
 from clcae.evaluation.tally import Observations
+from clcae.evaluation.true_edits import TrueEditGroups, TrueEditObserver
+from clcae.methods.interface import InversionMethod
 from clcae.metrics.cost import count_operations, count_parameters, time_per_image, timing_words
 from clcae.weight_file import weights_digest
 
@@ -68,7 +70,7 @@ class Evaluation:
     ) -> None:
         self.subject, self.protocol, self.extra = subject, protocol, extra
         self.results, self.save, self.device = results, save, networks.device
-        self.again = again
+        self.again, self._network = again, networks.get
         files = _file_digests(protocol)
         self.edits: dict[str, EditMoves] = {}
         labels: dict[str, Label] = {}
@@ -83,7 +85,7 @@ class Evaluation:
                     continue
                 labels[name] = label_of(
                     attribute=spec.attribute,
-                    strength=spec.strength,
+                    strength=spec.strength or 0.0,
                     threshold=spec.threshold,
                     annotations=protocol.labels,
                     names=[subject.source.name(index) for index in range(len(subject.source))],
@@ -101,6 +103,10 @@ class Evaluation:
                 reason = "files of pictures cannot be inverted again"
             if pairs == "response" and not self._is_generated:
                 reason = "it is of generated codes: data=generated"
+            if pairs == "true" and not self._has_true_edits:
+                reason = "it is of true edits: data=portraits_true_edits"
+            if pairs != "true" and self._has_true_edits:
+                raise ValueError(f"{column.name} is not of true edits: protocol=true_edits")
             if reason and column.name in self.measures:
                 del self.measures[column.name]
                 self.missing[column.name] = reason
@@ -124,8 +130,14 @@ class Evaluation:
     def _is_generated(self) -> bool:
         return isinstance(self.subject.source, GeneratedCodes)
 
+    @property
+    def _has_true_edits(self) -> bool:
+        return isinstance(self.subject.source, TrueEditGroups)
+
     def _is_judged(self, edit: str) -> bool:
         """Returns whether a measure asks who has the attribute of an edit."""
+        if self.protocol.edits[edit].amount is not None:
+            return False  # its label is known
         kinds = [CATALOGUE[spec.measure] for spec in self.protocol.measures if spec.edit == edit]
         return any(kind.labelled or kind.asks == "attributes" for kind in kinds)
 
@@ -177,6 +189,8 @@ class Evaluation:
         """Returns what makes the observations of these spaces from a batch of images."""
         if self.subject.method is None:
             return PairedFolders.observe
+        if self._has_true_edits:
+            return self._true_edit_observer(self.subject.method, spaces)
         observer = GeneratedObserver if self._is_generated else MethodObserver
         return observer(
             method=self.subject.method,
@@ -184,6 +198,24 @@ class Evaluation:
             shape=self.subject.shape,
             edits=self.edits,
             streams={measure.stream for measure in self.measures.values()},
+        )
+
+    def _true_edit_observer(
+        self, method: InversionMethod, spaces: Sequence[str]
+    ) -> TrueEditObserver:
+        edits = self.protocol.edits
+        kept = [spec for spec in self.protocol.measures if spec.name in self.measures]
+        if not kept:
+            raise ValueError(next(iter(self.missing.values())))
+        return TrueEditObserver(
+            method=method,
+            outputs=spaces,
+            shape=self.subject.shape,
+            edits=self.edits,
+            attributes={name: spec.attribute for name, spec in edits.items()},
+            amounts={name: spec.amount or 0.0 for name, spec in edits.items()},
+            network=self._network(str(kept[0].network)),
+            asked={spec.asked for spec in kept if spec.asked},
         )
 
     def _folder(self, spaces: Sequence[str]) -> Path:
@@ -241,7 +273,7 @@ class Evaluation:
         subject, method = self.subject, self.subject.method
         starts = range(0, len(subject.source), batch)
         batches = [range(start, min(start + batch, len(subject.source))) for start in starts]
-        if method is None or self._is_generated:
+        if method is None or self._is_generated or self._has_true_edits:
             return dict(rows)
         read = (images for _, images, _ in read_batches(subject.source, batches))
         images = next(images for images in read if images is not None)

@@ -15,12 +15,15 @@ from clcae.data.sources import ImageSource
 from clcae.evaluation.preparation import Size, size_text
 from clcae.evaluation.protocol import Protocol
 from clcae.evaluation.tally import RECONSTRUCTION, Observations
+from clcae.evaluation.true_edits import TrueEditGroups
 from clcae.images import read_image
 from clcae.methods.interface import InversionMethod
 from clcae.picture_file import MEGAPIXELS, largest_pixels, look, room_for
+from clcae.portraits import TrueEditImages
 
 LARGEST_BATCH = 64
 BATCH_OF_FILES = 16
+BATCH_OF_TRUE_EDITS = 16
 COMPARED = 5  # times the memory of reading that measuring a picture at its full size takes
 
 
@@ -127,6 +130,38 @@ def generated_subject(
         batch_size=batch_size or min(LARGEST_BATCH, method.generator.at_once),
         method=method,
         shape=method.image_shape,
+    )
+
+
+def true_edits_subject(
+    method: InversionMethod,
+    images: TrueEditImages,
+    *,
+    name: str,
+    outputs: str | Sequence[str] | None,
+    batch_size: int | None,
+    protocol: Protocol,
+) -> Subject:
+    """Makes a method the subject, on portraits with the true edits that a protocol names.
+
+    Arguments are those of `method_subject`; a batch of pictures has as many of every edit.
+
+    Raises:
+        ValueError: if the method lacks an output, or the pictures lack an edit.
+    """
+    edits = {name: edit for name, edit in protocol.edits.items() if edit.amount is not None}
+    if not edits:
+        raise ValueError("the protocol has no true edits: protocol=true_edits")
+    size = (images.size, images.size)
+    return Subject(
+        name=name,
+        source=TrueEditGroups(images, {name: edit.amount or 0.0 for name, edit in edits.items()}),
+        spaces=_asked(method, outputs),
+        size=size,
+        files=size,
+        batch_size=batch_size or min(BATCH_OF_TRUE_EDITS, method.generator.at_once),
+        method=method,
+        shape=size,
     )
 
 

@@ -152,6 +152,30 @@ def rows_sheet(
     return Sheet("", ("method", "space"), headings, _with_best(lines, columns))
 
 
+def edit_sheets(
+    rows: Sequence[Row], *, edits: Sequence[str], decimals: Mapping[str, int]
+) -> list[Sheet]:
+    """Lays out rows with a metric of each edit, "NAME EDIT": a sheet of means, and one of edits.
+
+    The best values are those of the same edit.
+    """
+    own = {f"{name} {edit}" for name in rows[0].metrics for edit in edits}
+    names = [name for name in rows[0].metrics if name not in own]
+    means = rows_sheet(rows, metrics=names, decimals=decimals)
+    lines: list[Line] = []
+    for edit in edits:
+        of_edit = [
+            replace(
+                row,
+                metrics={name: row.metrics[f"{name} {edit}"] for name in names},
+                space=f"{row.space}, {edit}",
+            )
+            for row in rows
+        ]
+        lines += rows_sheet(of_edit, metrics=names, decimals=decimals).lines
+    return [means, replace(means, lines=tuple(lines))] if lines else [means]
+
+
 class _Footnotes:
     """Numbers footnotes by first appearance; values that compare alike share one."""
 

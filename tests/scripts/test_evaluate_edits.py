@@ -13,7 +13,7 @@ from small_methods import small_clcae, small_e4e, write_directions, write_method
 import clcae
 from clcae.data.generated import GeneratedCodes
 from clcae.evaluation.rows import read_rows
-from clcae.images import to_uint8
+from clcae.images import read_image, to_uint8
 from clcae.portraits import PortraitImages
 from clcae.pretrained.assets import portraits_judges
 from editing import load_directions, move_of
@@ -131,3 +131,39 @@ def test_response_is_not_of_pictures(here: Path) -> None:
         row.extra["without_value"]["response smile"] == "it is of generated codes: data=generated"
     )
     assert math.isfinite(row.metrics["drift"])
+
+
+def test_true_edits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the shipped encoder's W: a table of means, one of the edits, a sheet for each person."""
+    given = ["data=portraits_true_edits", "protocol=true_edits", "data.num_people=2", "outputs=W"]
+    assert command(*given, "save=sheets") == 0
+    row = read_rows(here / "results.jsonl")[0]
+    assert len(row.metrics) == 15 * 10 and all(map(math.isfinite, row.metrics.values()))
+    assert row.protocol["PSNR changed yaw-"]["edit"] == "yaw -0.5"
+    edits = [row.metrics[f"reached {name}"] for name in row.extra["config"]["protocol"]["edits"]]
+    assert row.metrics["reached"] == pytest.approx(sum(edits) / 9)
+    # Turning the true portrait turns its inversion; a true smile does not reach the codes of W.
+    assert row.metrics["ceiling change yaw+"] > 0.3 > 0.1 > row.metrics["ceiling change smile+"]
+    out = capsys.readouterr().out
+    assert "| W, smile+ |" in out and "2 images of portraits true edits" in out
+    assert read_image(here / "sheets" / "W" / "edits" / "00001.png").shape == (3, 9 * 64, 5 * 64)
+    assert command(*given) == 0 and "finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["protocol=true_edits"], "it is of true edits: data=portraits_true_edits"),
+        (["data=portraits_true_edits"], "the protocol has no true edits: protocol=true_edits"),
+        (
+            ["data=portraits_true_edits", "protocol=true_edits", "data.edits={yaw-: [-0.25]}"],
+            "no edit 'yaw-' of -0.5; there are yaw- -0.25",
+        ),
+    ],
+)
+def test_true_edits_need_their_data_and_protocol(
+    here: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
+    sizes = ["data.num_people=1", "outputs=W"]
+    assert command(*given, *sizes) == (0 if given == ["protocol=true_edits"] else 1)
+    assert said in capsys.readouterr().err
