@@ -42,6 +42,7 @@ _REPORTED = 4096  # pictures from which on the progress of drawing is printed
 # Pictures of a person are numbered below 2^24 and people below 2^32: no two share a counter.
 _PICTURE_BITS = 24
 _ONE_THREAD = threading.Lock()  # the number of threads belongs to the process
+_ONE_DRAWS = threading.Lock()  # of the threads of this process
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,8 @@ class PortraitImages:
     ) -> Tensor:
         """Returns images [N, 3, size, size] in [-1, 1]; the first call draws the whole cache."""
         if self._pixels is None:
-            path = self.cache / self._file_name()
-            if not path.exists() or not _is_whole(path):
-                self._draw(path)
-            # A copy-on-write map: torch has no read-only tensors and warns of read-only arrays.
-            self._pixels = torch.from_numpy(np.load(path, mmap_mode="c"))
+            with _ONE_DRAWS:
+                self._pixels = self._opened() if self._pixels is None else self._pixels
         return from_uint8(self._pixels[self._checked(indices)])
 
     def batch(self, indices: Sequence[int] | Tensor) -> Portraits:
@@ -152,6 +150,14 @@ class PortraitImages:
     def name(self, index: int) -> str:
         """Names a picture in reports: "test/00042"."""
         return f"{self.split}/{index:05d}"
+
+    def _opened(self) -> Tensor:
+        """Opens the cache, which is drawn if missing: uint8 [N, 3, size, size]."""
+        path = self.cache / self._file_name()
+        if not path.exists() or not _is_whole(path):
+            self._draw(path)
+        # A copy-on-write map: torch has no read-only tensors and warns of read-only arrays.
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
 
     def _draw(self, path: Path) -> None:
         """Draws the cache; waits for another process that draws into the same folder."""

@@ -1,6 +1,7 @@
 """The data set: addressed by index, disjoint by split, cached whole."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,13 @@ def test_errors_name_the_value() -> None:
     for index in (2824, -1):
         with pytest.raises(IndexError, match=f"{index}.*2824"):
             PortraitImages(split="test").batch([index])
+
+
+def test_threads_of_one_process_draw_once_and_are_no_other_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = PortraitImages(split="test", cache=tmp_path, size=16, num_people=200)
+    with ThreadPoolExecutor(4) as threads:
+        batches = list(threads.map(source.images, [range(200)] * 4))
+    assert all(torch.equal(batch, batches[0]) for batch in batches)
+    assert "another process" not in capsys.readouterr().err
