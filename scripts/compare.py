@@ -43,6 +43,7 @@ class Contestant:
     run: str = ""  # run folder of the training, with {seed}
     file: str = ""  # the method's file in that folder
     evaluate: Sequence[str] = ()  # arguments of scripts/evaluate.py
+    lists: Sequence[str] | None = None  # lists of pictures it is evaluated on; None: all
 
     @classmethod
     def read(cls, name: str, values: Any) -> "Contestant":
@@ -130,6 +131,8 @@ class Comparison:
         commands = []
         for contestant, seed in self._entries():
             for data, further in config["lists"].items():
+                if contestant.lists is not None and data not in contestant.lists:
+                    continue
                 # A list that has a protocol of its own takes nothing of what is typed for another.
                 own = any(argument.startswith("protocol=") for argument in further)
                 typed = [] if own else self.of_evaluations

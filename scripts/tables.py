@@ -82,19 +82,19 @@ def _written(table: PaperTable, options: argparse.Namespace) -> str:
             f"command that heads {TABLES.name}/{options.name}.yaml"
         )
     sheets = _sheets(table, [row for row, _ in found])
-    points = points_of(sheets[0], table.axes) if table.axes else []
     if options.figure:
-        if table.axes is None:
+        if not table.axes:
             raise ValueError(f"{options.name} has no columns of distortion and editability")
-        write_figure(tradeoff(points, sheets[0], table.axes), options.figure)
+        write_figure(tradeoff(sheets[0], table.axes), options.figure)
     if _format(options) != "html":
         if options.edits:
             raise ValueError("--edits draws curves on a page: give --format html")
         return FORMATS[_format(options)](sheets)
     figures: dict[str, Callable[[], Any]] = {}
-    if table.axes and points:
-        caption = f"distortion ({table.axes[0]}) against editability ({table.axes[1]})"
-        figures[caption] = partial(tradeoff, points, sheets[0], table.axes)
+    columns = list(table.axes.values())
+    if all(points_of(sheets[0], (columns[0], other)) for other in columns[1:]) and columns:
+        caption = " against ".join(f"{what} ({name})" for what, name in table.axes.items())
+        figures[caption] = partial(tradeoff, sheets[0], table.axes)
     curves = edit_curves(options.edits, QUANTITIES) if options.edits else {}
     for (direction, quantity), of_methods in curves.items():
         what = f"{direction}: {quantity}"

@@ -269,11 +269,12 @@ def _cell(row: Row, column: Column, spreads: Mapping[str, Spread] | None = None)
     value = row.metrics[metric] * column.factor
     text = f"{value:.{column.decimals}f}" if abs(value) < _LONGEST else f"{value:.3e}"
     exact = f"{value:.12g}"
-    spread = (spreads or {}).get(metric)
+    spread, deviation = (spreads or {}).get(metric), 0.0
     if spread is not None and len(spread.values) > 1:
-        text += f"{PLUS_MINUS}{spread.deviation:.{column.decimals}f}"
-        exact += f"{PLUS_MINUS}{spread.deviation:.12g}"
-    return Cell(text=text, exact=exact, value=value)
+        deviation = spread.deviation
+        text += f"{PLUS_MINUS}{deviation:.{column.decimals}f}"
+        exact += f"{PLUS_MINUS}{deviation:.12g}"
+    return Cell(text=text, exact=exact, value=value, deviation=deviation)
 
 
 def _with_best(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[Line, ...]:

@@ -29,6 +29,7 @@ class Point:
     y: float  # editability
     measured: bool = False
     comparable: bool = True
+    deviations: tuple[float, float] = (0.0, 0.0)  # of x and y over seeds
 
 
 def points_of(sheet: Sheet, axes: tuple[str, str]) -> list[Point]:
@@ -44,37 +45,46 @@ def points_of(sheet: Sheet, axes: tuple[str, str]) -> list[Point]:
         differs = any(line.differs.get(axis) for axis in axes)
         space = line.words[1] if line.measured or not published else ""
         label = f"{line.words[0]} {space if 'space' in sheet.words else ''}".strip()
-        points.append(Point(label, x.value, y.value, line.measured, not differs))
+        deviations = (x.deviation, y.deviation)
+        points.append(Point(label, x.value, y.value, line.measured, not differs, deviations))
     return points
 
 
-def tradeoff(points: Sequence[Point], sheet: Sheet, axes: tuple[str, str]) -> Any:
-    """Draws points, measured ones in another colour and hollow if not comparable.
+def tradeoff(sheet: Sheet, axes: Mapping[str, str]) -> Any:
+    """Draws editability and perception over distortion, a panel each, bars for the deviations.
 
-    `axes` are the columns of distortion and editability; the sheet says which way is better.
+    Measured methods have another colour, and are hollow if not comparable. `axes` are columns by
+    what they stand for, as `PaperTable.axes`; the sheet says which way is better.
 
     Raises:
         ValueError: if there is no point.
         ImportError: if matplotlib is not installed.
     """
-    if not points:
-        raise ValueError(f"no row has both {axes[0]} and {axes[1]}: nothing to draw")
-    figure, panel = _figure()
-    for point in points:
-        colour = _MEASURED if point.measured else _PUBLISHED
-        panel.plot(
-            [point.x],
-            [point.y],
-            marker="D" if point.measured else "o",
-            color=colour,
-            markerfacecolor=colour if point.comparable else "none",
-            linestyle="none",
-        )
+    distortion, *others = axes
+    figure, panels = _figure(len(others))
     arrows = {heading.name: ARROWS.get(heading.direction, "") for heading in sheet.headings}
-    panel.set_xlabel(f"distortion: {axes[0]} {arrows[axes[0]]}", parse_math=False)
-    panel.set_ylabel(f"editability: {axes[1]} {arrows[axes[1]]}", parse_math=False)
-    panel.margins(0.12)
-    _label(panel, points)
+    for panel, other in zip(panels, others, strict=True):
+        x, y = axes[distortion], axes[other]
+        points = points_of(sheet, (x, y))
+        if not points:
+            raise ValueError(f"no row has both {x} and {y}: nothing to draw")
+        for point in points:
+            colour = _MEASURED if point.measured else _PUBLISHED
+            panel.errorbar(
+                [point.x],
+                [point.y],
+                xerr=[point.deviations[0]] if any(point.deviations) else None,
+                yerr=[point.deviations[1]] if any(point.deviations) else None,
+                marker="D" if point.measured else "o",
+                color=colour,
+                markerfacecolor=colour if point.comparable else "none",
+                linestyle="none",
+                linewidth=1,
+            )
+        panel.set_xlabel(f"{distortion}: {x} {arrows[x]}", parse_math=False)
+        panel.set_ylabel(f"{other}: {y} {arrows[y]}", parse_math=False)
+        panel.margins(0.12)
+        _label(panel, points)
     return figure
 
 
@@ -93,7 +103,7 @@ def strength_curves(
     """
     if not curves or not all(curves.values()):
         raise ValueError(f"{len(curves)} curves of {quantity}, or one without points: no figure")
-    figure, panel = _figure()
+    figure, (panel,) = _figure(1)
     drawn = []
     for index, points in enumerate(curves.values()):
         strengths, values = zip(*sorted(points), strict=True)
@@ -162,18 +172,19 @@ def write_figure(figure: Any, path: Path) -> None:
         partial.write_bytes(figure_bytes(figure, path.suffix.lower()))
 
 
-def _figure() -> tuple[Any, Any]:
+def _figure(num_panels: int) -> tuple[Any, list[Any]]:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures need matplotlib: pip install -e '.[eval]'") from error
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(6.4 * num_panels, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panel = figure.subplots()
-    panel.tick_params(colors=_INK)
-    panel.spines[["top", "right"]].set_visible(False)
-    return figure, panel
+    panels = figure.subplots(1, num_panels, squeeze=False)[0].tolist()
+    for panel in panels:
+        panel.tick_params(colors=_INK)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, panels
 
 
 def _label(panel: Any, points: Sequence[Point]) -> None:

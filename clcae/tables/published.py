@@ -24,6 +24,7 @@ DIRECTIONS = ("higher", "lower")
 _KEYS = {"title", "source", "protocol", "columns", "rows", "notes", "figure"}
 _KEYS |= {"runs", "results", "variants", "reference"}
 _SOURCE_KEYS = ("paper", "table", "arxiv", "provenance")
+OVER_DISTORTION = ("editability", "perception")
 _COLUMN_KEYS = {"metrics", "better", "decimals", "factor", "protocol"}
 _ROW_KEYS = {"values", "provenance", "note"}
 
@@ -58,7 +59,7 @@ class PaperTable:
         source: paper, table, arXiv number and provenance, in words.
         columns: its metrics.
         rows: its methods, in order.
-        axes: columns of distortion and of editability, if it has both.
+        axes: "distortion", and "editability" or "perception" or both -> column, if it has them.
         runs: pattern of the run folders to take rows from; None takes them only when asked.
         variants: name in the run folders -> method, for runs repeated with several seeds; `runs`
             has {variant} in place of the name.
@@ -72,7 +73,7 @@ class PaperTable:
     columns: tuple[Column, ...]
     rows: tuple[PublishedRow, ...]
     notes: tuple[str, ...] = ()
-    axes: tuple[str, str] | None = None
+    axes: Mapping[str, str] = field(default_factory=dict)
     runs: str | None = None
     variants: Mapping[str, str] = field(default_factory=dict)
     reference: str | None = None
@@ -111,11 +112,14 @@ def _table(values: Mapping[str, Any]) -> PaperTable:
     rows = tuple(
         _row(str(name), entry, len(columns), provenance) for name, entry in values["rows"].items()
     )
-    axes = values.get("figure")
+    axes = dict(values.get("figure") or {})
     names = {column.name for column in columns}
-    if axes is not None:
-        axes = (axes["distortion"], axes["editability"])
-        if not set(axes) <= names:
+    if axes:
+        _check_keys("figure", axes, {"distortion", *OVER_DISTORTION}, {"distortion"})
+        axes = {name: axes[name] for name in ("distortion", *OVER_DISTORTION) if name in axes}
+        if len(axes) < 2:
+            raise ValueError(f"figure lacks {' or '.join(OVER_DISTORTION)}")
+        if not set(axes.values()) <= names:
             raise ValueError(f"figure has axes {axes}: expected columns ({', '.join(names)})")
     return PaperTable(
         title=values["title"],

@@ -47,6 +47,7 @@ class Cell:
     text: str = ""  # for readers
     exact: str = ""  # for programs, with all digits
     value: float | None = None  # to sort by; None goes last
+    deviation: float = 0.0  # over seeds
     best: bool = False  # of its column
     mark: Mark | None = None
 

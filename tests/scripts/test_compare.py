@@ -23,6 +23,7 @@ OWN = {"contestant", "seeds", "num_people", "protocol", "lists", "table"}
 
 
 TABLE = "portraits_comparison"
+LISTS = ["portraits_test", "portraits_plain", "portraits_true_edits", "generated"]
 
 
 def comparison(*overrides: str) -> Comparison:
@@ -37,14 +38,16 @@ def words(command: Command) -> dict[str, str]:
 
 
 def test_every_method_takes_part() -> None:
-    assert METHODS == ["average", "clcae", "e4e", "optimization", "psp", "w"]
+    ablations = ["e4e_no_delta", "e4e_no_discriminator"]
+    assert ["average", "clcae", "e4e", *ablations, "optimization", "psp", "w"] == METHODS
     defaults = OmegaConf.load(CONFIGS / "compare.yaml").defaults
-    assert set(METHODS) - {*defaults[3].contestant} == {"e4e", "psp", "w"}  # not trained yet
-    every = comparison(f"contestant=[{','.join(METHODS)}]")
-    names = [entry.name for entry in every.contestants]
-    assert names == ["average", "CLCAE", "e4e", "optimisation", "pSp", "W"]
+    assert set(METHODS) - {*defaults[3].contestant} == {*ablations}
     names = [entry.name for entry in comparison().contestants]
-    assert names == ["CLCAE", "optimisation", "average"]
+    assert names == ["CLCAE", "e4e", "pSp", "W", "optimisation", "average"]
+    names = [
+        entry.name for entry in comparison(f"contestant=[w,{','.join(ablations)}]").contestants
+    ]
+    assert names == ["W", "e4e without delta", "e4e without discriminator"]
     assert [entry.name for entry in comparison("contestant=[average]").contestants] == ["average"]
 
 
@@ -55,7 +58,8 @@ def test_the_rest_of_the_configuration_is_that_of_a_training() -> None:
 
 
 def test_trainings_are_those_of_the_full_ablation() -> None:
-    made = comparison("num_people=4", "trainer=debug", "seed=9", "trainer.threads=1")
+    given = ["num_people=4", "trainer=debug", "seed=9", "trainer.threads=1"]
+    made = comparison("contestant=[clcae]", *given)
     commands = made.trainings()
     assert [command.label for command in commands] == [f"CLCAE, seed {s}" for s in (0, 1, 2)]
     for seed, command in enumerate(commands):
@@ -75,13 +79,17 @@ def test_trainings_are_those_of_the_full_ablation() -> None:
 
 
 def test_evaluations_compose_and_differ_in_nothing_but_who_is_judged() -> None:
-    commands = comparison("num_people=5", "device=cpu", "seed=9").evaluations()
-    assert len(commands) == (3 + 1 + 1) * 3
+    names = "contestant=[clcae,optimization,average]"
+    commands = comparison(names, "num_people=5", "device=cpu", "seed=9").evaluations()
+    assert len(commands) == (3 + 1) * 4 + 3  # optimisation of true edits would take hours
     protocols, generated = [], []
     for command in commands:
         config = composed(CONFIGS, "evaluate", command.arguments)
         if "data=generated" in command.arguments:
             generated.append(list(config.protocol.edits))
+            continue
+        if "data=portraits_true_edits" in command.arguments:
+            assert (config.data.num_people, len(config.protocol.edits)) == (64, 9)
             continue
         assert (config.data.num_people, config.device) == (5, "cpu")
         assert config.results == "runs/compare/results.jsonl"
@@ -90,10 +98,10 @@ def test_evaluations_compose_and_differ_in_nothing_but_who_is_judged() -> None:
         )
     assert all(protocol == protocols[0] for protocol in protocols)
     assert generated == [["smile", "yaw", "age", "glasses", "beard"]] * 5
-    assert words(commands[3])["method.source"] == "runs/portraits-full-seed1/clcae.safetensors"
-    assert words(commands[3])["seed"] == "1" and words(commands[9])["seed"] == "null"
-    assert words(commands[9])["method"] == "optimization"
-    assert words(commands[9])["method.steps"] == "50"
+    assert words(commands[4])["method.source"] == "runs/portraits-full-seed1/clcae.safetensors"
+    assert words(commands[4])["seed"] == "1" and words(commands[12])["seed"] == "null"
+    assert words(commands[12])["method"] == "optimization"
+    assert words(commands[12])["method.steps"] == "50"
 
 
 def test_a_finished_run_is_taken_and_another_one_is_not(tmp_path: Path) -> None:
@@ -139,7 +147,7 @@ def test_values_come_through_the_command_line() -> None:
         (["seeds=3"], "seeds is 3: nothing to compare"),
         (["contestant=[]"], "contestant is None: nothing to compare"),
         (
-            ["~lists.portraits_test", "~lists.portraits_plain", "~lists.generated"],
+            [f"~lists.{name}" for name in LISTS],
             "lists is {}: nothing",
         ),
         (["+contestant.X={run: a}"], "X has neither train nor evaluate"),
@@ -164,8 +172,7 @@ SMALL = [
     "contestant=[clcae]",
     "seeds=[4]",
     "num_people=4",
-    "~lists.portraits_plain",
-    "~lists.generated",
+    *(f"~lists.{name}" for name in LISTS[1:]),
     "lists.portraits_test=['protocol.edits=null','protocol.time=null']",
     "trainer.limit_batch_size=4",
     "trainer.progress=false",

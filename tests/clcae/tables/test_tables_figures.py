@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,6 +21,7 @@ from clcae.tables.figures import (
 from clcae.tables.sheet import Cell, Heading, Line, Sheet
 
 AXES = ("LPIPS", "FID of edits")
+NAMED = {"distortion": "LPIPS", "editability": "FID of edits"}
 
 
 def line(name: str, x: float | None, y: float | None, **rest: object) -> Line:
@@ -51,8 +53,7 @@ def test_points_are_the_rows_that_have_both() -> None:
 
 
 def test_the_scatter_draws_points_where_they_are_and_names_as_they_are() -> None:
-    points = points_of(SHEET, AXES)
-    panel = tradeoff(points, SHEET, AXES).axes[0]
+    panel = tradeoff(SHEET, NAMED).axes[0]
     assert [(*drawn.get_xdata(), *drawn.get_ydata()) for drawn in panel.lines] == [
         (0.1, 30.0),
         (0.2, 20.0),
@@ -64,31 +65,42 @@ def test_the_scatter_draws_points_where_they_are_and_names_as_they_are() -> None
 
 
 def test_names_do_not_lie_on_one_another() -> None:
-    points = [Point(f"method {i}", 0.1 + 0.004 * i, 20 + 0.3 * i) for i in range(6)]
-    figure = tradeoff(points, SHEET, AXES)
+    lines = tuple(line(f"method {i}", 0.1 + 0.004 * i, 20 + 0.3 * i) for i in range(6))
+    figure = tradeoff(replace(SHEET, lines=lines), NAMED)
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_files(tmp_path: Path) -> None:
-    points = points_of(SHEET, AXES)
-    write_figure(tradeoff(points, SHEET, AXES), tmp_path / "f.png")
+    write_figure(tradeoff(SHEET, NAMED), tmp_path / "f.png")
     image = read_image(tmp_path / "f.png")
     assert image.shape[0] == 3 and image[:, 0, 0].tolist() == [1, 1, 1] and image.min() < 0
     for name in ("f.svg", "again.svg"):
-        write_figure(tradeoff(points, SHEET, AXES), tmp_path / name)
+        write_figure(tradeoff(SHEET, NAMED), tmp_path / name)
     assert (tmp_path / "f.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
     root = ElementTree.fromstring((tmp_path / "f.svg").read_text())
     tags = {element.tag.split("}")[1] for element in root.iter()}
     assert root.tag.endswith("svg") and not {"script", "text", "image"} & tags
     with pytest.raises(ValueError, match=r"f\.jpg: a figure is written as \.png or \.svg"):
-        write_figure(tradeoff(points, SHEET, AXES), tmp_path / "f.jpg")
+        write_figure(tradeoff(SHEET, NAMED), tmp_path / "f.jpg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.svg", "f.png", "f.svg"]
 
 
 def test_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no row has both LPIPS and FID of edits"):
-        tradeoff([], SHEET, AXES)
+        tradeoff(replace(SHEET, lines=()), NAMED)
+
+
+def test_panels_of_editability_and_perception_with_the_deviations_of_seeds() -> None:
+    cells = (Cell("1", "1", 1.0, deviation=0.5), Cell("2", "2", 2.0), Cell("3", "3", 3.0))
+    sheet = replace(SHEET, lines=(Line(words=("m", "W", "seeds"), cells=cells),))
+    figure = tradeoff(sheet, {**NAMED, "perception": "ID"})
+    assert [panel.get_ylabel() for panel in figure.axes] == [
+        "editability: FID of edits ↓",
+        "perception: ID ↑",
+    ]
+    bars = figure.axes[0].containers[0][2][0].get_segments()[0]
+    assert bars.tolist() == [[0.5, 3.0], [1.5, 3.0]]
 
 
 def test_curves_over_strength() -> None:
