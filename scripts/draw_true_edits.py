@@ -1,10 +1,11 @@
-"""Draws a sheet of true edits: input, the edit at every step, and where it changes; see --help."""
+"""Draws true edits: a sheet of them, methods beside them, curves over the strength; see --help."""
 
 from clcae.command import begin
 
 if __name__ == "__main__":
     begin()  # before the imports that take seconds
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +13,23 @@ from pathlib import Path
 import torch
 
 from clcae.command import make_parser, run_command
-from clcae.images import labelled_grid, write_png
-from clcae.portraits import TrueEditImages
+from clcae.evaluation.rows import read_rows
+from clcae.images import labelled_grid, read_image, write_png
+from clcae.portraits import TRUE_EDITS, TrueEditImages
+from clcae.tables.figures import true_edit_curves, write_figure
 
 NAME = "draw_true_edits.py"
 EXAMPLES = """examples:
   python scripts/draw_true_edits.py
       the sheet of the documentation, docs/true_edits.png
-  python scripts/draw_true_edits.py --person 3 --out other.png
+  python scripts/evaluate.py data=portraits_true_edits protocol=true_edits save=sheets
+  python scripts/draw_true_edits.py --beside "CLCAE F=sheets/F" --out beside.png
+      edits of methods beside the true ones, at equal change, from the sheets that evaluate.py saved
+  python scripts/evaluate.py data=portraits_true_edits protocol=true_edits_curve results=curve.jsonl
+  python scripts/draw_true_edits.py --curves curve.jsonl --out curves.png
+      distance to the true edit while edits grow, a curve for each row of the file
 """
+COLUMNS = ("input", "unedited", "edited", "ceiling", "true edit")  # of a sheet of evaluate.py
 
 
 def draw(person: int, *, num_people: int) -> torch.Tensor:
@@ -47,25 +56,63 @@ def draw(person: int, *, num_people: int) -> torch.Tensor:
     return labelled_grid(columns, scale=2, row_labels=labels)
 
 
+def draw_beside(folders: dict[str, Path], person: int) -> torch.Tensor:
+    """Draws methods beside the true edits [3, H, W], from sheets of evaluate.py.
+
+    Raises:
+        ValueError: if a picture is no such sheet.
+    """
+    columns: dict[str, torch.Tensor] = {}
+    for name, folder in folders.items():
+        path = folder / "edits" / f"{person:05d}.png"
+        sheet = read_image(path)
+        side = sheet.shape[2] // len(COLUMNS)
+        if sheet.shape[1] % side or sheet.shape[2] % len(COLUMNS):
+            raise ValueError(f"{path}: not a sheet of evaluate.py with protocol=true_edits")
+        cells = sheet.unfold(1, side, side).unfold(2, side, side)  # [3, E, 5, side, side]
+        made = dict(zip(COLUMNS, cells.permute(2, 1, 0, 3, 4), strict=True))
+        columns |= {key: made[key] for key in ("input", "true edit") if key not in columns}
+        columns[name] = made["edited"]
+    count = len(columns["input"])
+    labels = [*TRUE_EDITS] if count == len(TRUE_EDITS) else [f"edit {n + 1}" for n in range(count)]
+    return labelled_grid(columns, scale=2, row_labels=labels)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0, or 1 where it failed with one line on stderr. SystemExit 2: usage."""
     parser = make_parser(
         NAME,
         description="Draws a sheet of true edits of the embedded portraits: the input, the same "
         "portrait with one attribute moved by every step, where the largest step changes pixels, "
-        "and where details show after it.",
+        "and where details show after it. Or edits of methods beside the true ones, or curves.",
         examples=EXAMPLES,
     )
-    parser.add_argument("--person", type=int, default=14, help="which of the people of each edit")
-    parser.add_argument("--out", type=Path, default=Path("docs/true_edits.png"), help="PNG file")
+    add = parser.add_argument
+    add("--person", type=int, default=14, help="which of the people of each edit")
+    add("--beside", type=_named, action="append", metavar="NAME=FOLDER", help="sheets of a space")
+    add("--curves", type=Path, metavar="ROWS", help="rows of protocol=true_edits_curve")
+    add("--out", type=Path, default=Path("docs/true_edits.png"), help="PNG file")
     options = parser.parse_args(arguments)
 
     def work() -> None:
         if options.person < 0:
             raise ValueError(f"--person is {options.person}: expected 0 or more")
-        write_png(draw(options.person, num_people=options.person + 1), options.out)
+        if options.curves:
+            figure = true_edit_curves(read_rows(options.curves), edits=["", *TRUE_EDITS])
+            write_figure(figure, options.out)
+        elif options.beside:
+            write_png(draw_beside(dict(options.beside), options.person), options.out)
+        else:
+            write_png(draw(options.person, num_people=options.person + 1), options.out)
 
     return run_command(NAME, work)
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=FOLDER")
+    return name, Path(folder)
 
 
 if __name__ == "__main__":

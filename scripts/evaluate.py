@@ -21,7 +21,7 @@ from clcae.evaluation.networks import Networks
 from clcae.evaluation.observer import EditMoves
 from clcae.evaluation.preparation import Size
 from clcae.evaluation.protocol import EditSpec, Protocol, read_protocol
-from clcae.evaluation.rows import Row
+from clcae.evaluation.rows import Row, remarks
 from clcae.evaluation.subject import (
     Subject,
     folder_subject,
@@ -100,22 +100,9 @@ def report(rows: Sequence[Row], results: str, *, edits: Sequence[str] = ()) -> i
     for sheet in edit_sheets(rows, edits=edits, decimals=decimals):
         print(markdown_table(sheet))
     print(f"{rows[0].num_images} images of {rows[0].extra['images']}; rows in {results}")
-    said = set[str]()
-    for row in rows:
-        for name, reason in row.extra.get("without_value", {}).items():
-            # What has no protocol was said before the work; the rest once for all spaces.
-            if name in row.protocol and (line := f"no value of {name}: {reason}") not in said:
-                said.add(line)
-                print(f"{NAME}: {line}", file=sys.stderr)
-        for name, names in row.skipped.items():
-            listed = ", ".join(names[:5]) + (", ..." if names[5:] else "")
-            reason = row.extra["reasons"][name]
-            line = f"{name} of {row.space} does not count {len(names)} images ({listed}): {reason}"
-            print(f"{NAME}: {line}", file=sys.stderr)
-    left_out: dict[str, str] = rows[0].extra["left_out"]
-    for name, reason in left_out.items():
-        print(f"{NAME}: {name} is left out: {reason}", file=sys.stderr)
-    return 1 if left_out else 0
+    for line in remarks(rows):
+        print(f"{NAME}: {line}", file=sys.stderr)
+    return 1 if rows[0].extra["left_out"] else 0
 
 
 def _subject(config: Mapping[str, Any], protocol: Protocol, device: torch.device) -> Subject:

@@ -72,6 +72,25 @@ def source_commit() -> str | None:
     return described.stdout.strip() or None
 
 
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """Lists what is missing from rows of one evaluation: values, and images with the reason."""
+    lines = []
+    for row in rows:
+        for name, reason in row.extra.get("without_value", {}).items():
+            # What has no protocol was said before the work; the rest once for all spaces.
+            if name in row.protocol and (line := f"no value of {name}: {reason}") not in lines:
+                lines.append(line)
+        alike: dict[tuple[str, ...], list[str]] = {}  # images and why -> metrics
+        for name, names in row.skipped.items():
+            alike.setdefault((*names, row.extra["reasons"][name]), []).append(name)
+        for (*names, reason), metrics in alike.items():
+            listed = ", ".join(names[:5]) + (", ..." if names[5:] else "")
+            which = f"{', '.join(metrics)} of {row.space}"
+            lines.append(f"not counted by {which}: {len(names)} images ({listed}): {reason}")
+    left_out: Mapping[str, str] = rows[0].extra["left_out"]
+    return [*lines, *(f"{name} is left out: {reason}" for name, reason in left_out.items())]
+
+
 def write_rows(rows: Sequence[Row], path: str | Path) -> None:
     """Writes a file of rows: lines for `.jsonl`, a list otherwise; replaces an older one whole.
 

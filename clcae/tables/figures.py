@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clcae.evaluation.rows import Row
 from clcae.files import replacing
 from clcae.quoting import one_line, parse_json
 from clcae.tables.sheet import ARROWS, Sheet, plain
@@ -120,6 +121,57 @@ def strength_curves(
     return figure
 
 
+def true_edit_curves(rows: Sequence[Row], *, edits: Sequence[str]) -> Any:
+    """Draws how far edits are from the true ones while they grow, a panel for each edit.
+
+    Of the perceptual distance where the true edit changes pixels, over the judged change as a share
+    of the true one. The dashed line is the true change; squares are the ceilings.
+
+    Args:
+        rows: of protocol true_edits_curve, a curve each.
+        edits: a panel each; "" is the mean over all.
+
+    Raises:
+        ValueError: if a row is of another protocol.
+        ImportError: if matplotlib is not installed.
+    """
+    figure, panels = _figure(min(len(edits), 3), rows=-(-len(edits) // 3))
+    for panel, edit in zip(panels, edits, strict=False):
+        for number, row in enumerate(rows):
+            values, suffix = row.metrics, f" {edit}" if edit else ""
+            try:
+                true = values[f"true change{suffix}"]
+                curve = [(0.0, values[f"unedited perceptual changed{suffix}"])] + [
+                    (
+                        values[f"change at {part}/8{suffix}"] / true,
+                        values[f"perceptual changed at {part}/8{suffix}"],
+                    )
+                    for part in range(1, 9)
+                ]
+                ceiling = values[f"ceiling change{suffix}"] / true
+                distance = values[f"ceiling perceptual changed{suffix}"]
+            except KeyError as error:
+                raise ValueError(
+                    f"{row.method} {row.space} has no {error}: expected protocol=true_edits_curve"
+                ) from error
+            colour = f"C{number % 10}"
+            panel.plot(*zip(*curve, strict=True), marker=".", color=colour, linewidth=1)
+            panel.plot([ceiling], [distance], marker="s", color=colour, linestyle="none")
+        panel.axvline(1.0, color=_INK, linestyle="--", linewidth=0.8)
+        panel.set_title(edit or "mean of all edits", fontsize=9, parse_math=False)
+        panel.set_ylim(bottom=0)
+    for panel in panels[len(edits) :]:
+        panel.set_visible(False)
+    figure.supxlabel("judged change, as a share of the true one", fontsize=9)
+    figure.supylabel("perceptual distance to the true edit", fontsize=9)
+    handles = panels[0].lines[0 : 2 * len(rows) : 2]
+    legend = figure.legend(handles, [" "] * len(rows), loc="outside upper center", ncols=6)
+    for text, row in zip(legend.get_texts(), rows, strict=True):
+        text.set_parse_math(False)
+        text.set_text(f"{row.method} {row.space}")
+    return figure
+
+
 def edit_curves(
     path: str | Path, quantities: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, list[tuple[float, float]]]]:
@@ -172,15 +224,16 @@ def write_figure(figure: Any, path: Path) -> None:
         partial.write_bytes(figure_bytes(figure, path.suffix.lower()))
 
 
-def _figure(num_panels: int) -> tuple[Any, list[Any]]:
+def _figure(columns: int, *, rows: int = 1) -> tuple[Any, list[Any]]:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures need matplotlib: pip install -e '.[eval]'") from error
-    figure = Figure(figsize=(6.4 * num_panels, 4.4), layout="constrained")
+    size = (6.4 * columns, 4.4) if rows == 1 else (3.4 * columns, 2.6 * rows)
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, num_panels, squeeze=False)[0].tolist()
+    panels = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for panel in panels:
         panel.tick_params(colors=_INK)
         panel.spines[["top", "right"]].set_visible(False)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from evaluations import command
 
 from clcae.images import read_image
 from scripts.draw_true_edits import main
@@ -18,3 +19,27 @@ def test_the_sheet_shows_every_edit(tmp_path: Path) -> None:
 def test_a_person_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["--person", "-1", "--out", str(tmp_path / "sheet.png")]) == 1
     assert "--person is -1: expected 0 or more" in capsys.readouterr().err
+
+
+def test_methods_beside_the_true_edits_and_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a real evaluation of one person."""
+    monkeypatch.chdir(tmp_path)
+    given = ["data=portraits_true_edits", "data.num_people=1", "outputs=W"]
+    assert command(*given, "protocol=true_edits_curve", "save=sheets") == 0
+    assert main(["--curves", "results.jsonl", "--out", "curves.png"]) == 0
+    assert read_image(tmp_path / "curves.png").std() > 0.05
+    beside = ["--beside", "CLCAE W=sheets/W", "--person", "0"]
+    assert main([*beside, "--out", "beside.png"]) == 0
+    drawn = read_image(tmp_path / "beside.png")
+    sheet = read_image(tmp_path / "sheets" / "W" / "edits" / "00000.png")
+    doubled = sheet[:, :64, 128:192].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    windows = drawn.unfold(1, 128, 1).unfold(2, 128, 1)[:, :80, -160:]  # the last column's top
+    assert (windows == doubled[:, None, None]).all(dim=(0, 3, 4)).any()
+    capsys.readouterr()
+    assert main(["--curves", "results.jsonl", "--out", "curves.gif"]) == 1
+    assert main(["--beside", "x=nowhere", "--out", "a.png"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    with pytest.raises(SystemExit):
+        main(["--beside", "folder"])
