@@ -182,6 +182,14 @@ def leftovers(folder: Path, pattern: str = "*") -> list[Path]:
     return [path for path in found if _TEMPORARY.fullmatch(path.name)]
 
 
+def leftovers_of(path: Path) -> list[Path]:
+    """Lists temporary files of `replacing` for one file, which a killed process left beside it."""
+    folder, beginning = path.parent, f".{path.name}."
+    names = [each.name for each in folder.iterdir() if each.name.startswith(beginning)]
+    whole = re.compile(re.escape(beginning) + r"[0-9a-f]{8}\.partial")
+    return [folder / name for name in names if whole.fullmatch(name)]
+
+
 def _synchronize(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -80,6 +80,7 @@ def evaluate(config: Mapping[str, Any], *, data: str, device: torch.device) -> l
     done = {} if config["again"] else distributed.on_main(evaluation.finished)
     spaces = [space for space in subject.spaces if space not in done]
     if distributed.is_main():
+        evaluation.clean(done)
         _announce(evaluation, [s for s in subject.spaces if s in done], config)
     if spaces:
         done |= evaluation.measure(

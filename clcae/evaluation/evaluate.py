@@ -7,10 +7,11 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from clcae.evaluation.observer import EditMoves, GeneratedObserver, MethodObserv
 from clcae.evaluation.protocol import EditSpec, Protocol, build_measures
 from clcae.evaluation.rows import Row, append_rows, read_rows, source_commit
 from clcae.evaluation.sharded import EvaluationPass, Processes
+from clcae.evaluation.states import remove_finished
 from clcae.evaluation.subject import PairedFolders, Subject
 from clcae.evaluation.tally import Observations
 from clcae.evaluation.true_edits import TrueEditGroups, TrueEditObserver
@@ -147,6 +149,17 @@ class Evaluation:
             return {}
         rows = read_rows(self.results)
         return {row.space: row for row in rows if row.extra.get("digest") == self.digest}
+
+    def clean(self, done: Collection[str]) -> None:
+        """Removes the states of finished passes, whose processes were killed before they could.
+
+        Args:
+            done: spaces that have their rows.
+        """
+        spaces = [space for space in self.subject.spaces if space in done]
+        for count in range(1, len(spaces) + 1):
+            for measured in combinations(spaces, count):
+                remove_finished(self._folder(measured))
 
     def measure(
         self,

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from clcae.files import locked, replacing
+from clcae.files import leftovers_of, locked, replacing
 from clcae.quoting import listing, one_line, parse_json
 
 PACKAGES = ("numpy", "torchvision", "pillow", "torch-fidelity", "lpips", "facenet-pytorch")
@@ -111,7 +111,8 @@ def append_rows(
 ) -> None:
     """Appends rows to a file of rows, or begins one; an interruption leaves it as it was.
 
-    Several processes may append at once. Lines that are there stay as they are, byte for byte.
+    Several processes may append at once; what killed ones left beside the file is removed. Lines
+    that are there stay as they are, byte for byte.
 
     Args:
         rows: appended in this order.
@@ -123,7 +124,9 @@ def append_rows(
         ValueError: if the file there is damaged, or a row holds what JSON cannot.
     """
     path = Path(path)
-    with locked(path.parent):
+    with locked(path.parent) as held:
+        for leftover in leftovers_of(path) if held else ():
+            leftover.unlink(missing_ok=True)
         earlier = read_rows(path) if path.exists() and path.stat().st_size else []
         there = {row.space for row in earlier if unless(row)}
         rows = [row for row in rows if row.space not in there]

@@ -197,6 +197,24 @@ def collect_unfinished(root: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_finished(folder: Path) -> None:
+    """Removes the states of a pass that is finished, unless a process works in their folder.
+
+    Args:
+        folder: NAME.unfinished/DIGEST; there may be none.
+    """
+
+    def leave() -> None:
+        raise BlockingIOError
+
+    if folder.is_dir():
+        with suppress(BlockingIOError), locked(folder, waits=leave) as held:
+            if held:
+                shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # others have theirs in it
+        folder.parent.rmdir()
+
+
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     """Computes sha256 over the description and the tensors of a part."""
     digest = hashlib.sha256(text.encode())

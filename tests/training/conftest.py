@@ -1,16 +1,11 @@
-"""Fixtures of tests that stop a run: the run that was not stopped, and processes to stop."""
+"""The run that was not stopped, for tests that stop one."""
 
-import multiprocessing
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
-from toy_runs import HERE, ROOT, SLOW, configure
+from toy_runs import SLOW, configure
 
 from training.run import train
-
-PRELOADED = ["toy_runs", "toy_tasks", "torch._dynamo", "tensorboard.compat.proto.event_pb2"]
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +14,3 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("whole")
     train(configure(runs, SLOW))
     return runs / "toy"
-
-
-@pytest.fixture
-def children(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes processes that need not import everything again."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(ROOT)]))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context

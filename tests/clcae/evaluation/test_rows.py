@@ -119,6 +119,17 @@ def test_a_space_that_is_there_is_not_appended_twice(tmp_path: Path) -> None:
     assert len(read_rows(path)) == 3
 
 
+def test_what_a_killed_process_left_beside_the_rows_goes(tmp_path: Path) -> None:
+    ours = tmp_path / ".rows.jsonl.0123abcd.partial"
+    theirs = [".rows.jsonl.partial", ".other.jsonl.0123abcd.partial", "rows.jsonl.0123abcd.partial"]
+    theirs += ["below/.rows.jsonl.0123abcd.partial"]
+    (tmp_path / "below").mkdir()
+    for name in [ours.name, *theirs]:
+        (tmp_path / name).touch()
+    append_rows([ROW], tmp_path / "rows.jsonl")
+    assert not ours.exists() and all((tmp_path / name).exists() for name in theirs)
+
+
 def test_lines_that_are_there_stay_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows([ROW], path)

@@ -15,7 +15,14 @@ from torch import Tensor
 from clcae.data.folder import ImageFolder
 from clcae.data.sources import TensorImages
 from clcae.evaluation.sharded import EvaluationPass, evaluate
-from clcae.evaluation.states import ABANDONED, Part, collect_unfinished, read_part, write_part
+from clcae.evaluation.states import (
+    ABANDONED,
+    Part,
+    collect_unfinished,
+    read_part,
+    remove_finished,
+    write_part,
+)
 from clcae.evaluation.tally import RECONSTRUCTION, Measure, Observations, Tally
 from clcae.files import locked
 from clcae.images import read_image
@@ -287,6 +294,20 @@ def test_parts_that_nobody_continues_go_and_nothing_else(tmp_path: Path) -> None
         assert held
         collect_unfinished(root)
     assert sorted(path.name for path in root.iterdir()) == ["1" * 16, "2" * 16, "3" * 16, "notes"]
+
+
+def test_states_of_a_finished_pass_go_unless_a_process_has_them(tmp_path: Path) -> None:
+    one, other = (tmp_path / "r.jsonl.unfinished" / name for name in ("1" * 16, "2" * 16))
+    for folder in (one, other):
+        folder.mkdir(parents=True)
+        (folder / "part-000.safetensors").touch()
+    with locked(other):
+        remove_finished(one)
+        remove_finished(other)
+        assert not one.exists() and other.exists()
+    remove_finished(other)
+    assert not list(tmp_path.iterdir())
+    remove_finished(other)  # there is none
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:

@@ -3,38 +3,21 @@
 import os
 import random
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kills import Countdown
 from toy_runs import SLOW, assert_same_run, configure, train_in_child
 
 from training.run import train
 
-MOMENTS = ("fsync", "replace", "link", "unlink")  # of writing: calls of the operating system
 COUNTS = [pytest.param(5, id="few"), pytest.param(20, id="many", marks=pytest.mark.slow)]
 
 
-def die_while_writing(cfg: Any, number: int) -> None:
-    """In a child: kills itself at the call of this number that writes, before or after it."""
-    calls = 0
-
-    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
-        def counting(*arguments: Any, **given: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls * 2 == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = call(*arguments, **given)
-            if calls * 2 + 1 == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        return counting
-
-    for name in MOMENTS:
-        setattr(os, name, counted(getattr(os, name)))
+def die_while_writing(cfg: Any, moment: int) -> None:
+    """In a child: kills itself before or after a call that writes, of a number."""
+    Countdown(moment=moment)
     train_in_child(cfg)
 
 
