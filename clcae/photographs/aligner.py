@@ -132,7 +132,7 @@ class FaceAligner:
 
 
 def _read(path: Path) -> tuple[Tensor, str]:
-    return with_digest(path, lambda path, digest: (read_image(path), digest))
+    return with_digest(path, lambda path, digest: (read_image(path), digest()))
 
 
 def _digest_of_all(frames: list[Item]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -101,23 +102,23 @@ class Reader:
         """
         return with_digest(path, self._read)
 
-    def _read(self, path: Path, digest: str) -> Photograph | Stored:
+    def _read(self, path: Path, digest: Callable[[], str]) -> Photograph | Stored:
         if self.maker is not None and is_codes_file(path):
             if self.keep_image:
                 raise ValueError("codes without their picture, which --align and --mask need")
-            return Stored(read_codes(path, self.generator, space=self.space), digest)
+            return Stored(read_codes(path, self.generator, space=self.space), digest())
         if self.maker is not None and path.suffix == ".safetensors":
             if self.keep_image:
                 raise ValueError("an inversion file: --align and --mask need the picture itself")
             inversion, origin = load_inversion(path)
             check_origin(origin, self.maker)
             check_fit(inversion, self.expected)
-            return Stored([inversion], digest)
+            return Stored([inversion], digest())
         image, whole = read_whole(path) if self.keep_image else (read_image(path), None)
         cutouts, refused = [cut_middle(image, self.shape)], list[str]()
         if self.faces is not None:
             cutouts, refused = self._faces(image)
-        return Photograph(cutouts, (image.shape[-2], image.shape[-1]), digest, whole, refused)
+        return Photograph(cutouts, (image.shape[-2], image.shape[-1]), digest(), whole, refused)
 
     def _faces(self, image: Tensor) -> tuple[list[Cutout], list[str]]:
         """Crops the faces, and says of those that cannot be used why."""
@@ -131,14 +132,16 @@ class Reader:
         ], refused
 
 
-def with_digest(path: Path, read: Callable[[Path, str], Result]) -> Result:
-    """Calls `read` with a file and its sha256, which are of the same content.
+def with_digest(path: Path, read: Callable[[Path, Callable[[], str]], Result]) -> Result:
+    """Calls `read` with a file and what computes its sha256, which are of the same content.
+
+    The digest takes all bytes of the file: `read` asks for it once nothing is left to refuse.
 
     Raises:
         ValueError: if the file changed meanwhile.
     """
     before = _state(path)
-    result = read(path, sha256(path))
+    result = read(path, partial(sha256, path))
     if _state(path) != before:
         raise ValueError("the file changed while it was read: run the command again")
     return result

@@ -14,11 +14,12 @@ import pytest
 import torch
 from PIL import Image
 from skimage.data import astronaut
-from small_methods import SIDE, small_clcae, write_directions, write_method
+from small_methods import SIDE
 
+from clcae.files import sha256
 from clcae.images import to_uint8
 from clcae.methods.inversion_file import load_inversion
-from clcae.photographs import passes
+from clcae.photographs import passes, reader
 from clcae.photographs.results import shared
 from clcae.portraits import PortraitImages
 from scripts.align import main as align
@@ -26,13 +27,6 @@ from scripts.edit import main as edit
 from scripts.invert import main as invert
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="module")
-def method(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("method")
-    write_directions(folder / "directions.safetensors")
-    return write_method(small_clcae(), folder / "small.safetensors")
 
 
 @pytest.fixture
@@ -95,6 +89,44 @@ def test_names_that_are_long_or_not_utf8(
             load_inversion(path)
     run(script, method, photos, "--out", tmp_path / "out")
     assert f"{len(made)} finished before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["align", "invert", "edit"])
+def test_what_is_refused_is_not_read_whole(
+    script: str, method: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("1", (16000, 7000)).save(tmp_path / "photos" / "large.png")
+    Image.fromarray(astronaut()).save(tmp_path / "photos" / "good.png")
+    digested = []
+
+    def counted(path: Path) -> str:
+        digested.append(path.name)
+        return sha256(path)
+
+    monkeypatch.setattr(reader, "sha256", counted)
+    assert run(script, method, tmp_path / "photos", "--out", tmp_path / "out") == 1
+    assert digested == ["good.png"] and (tmp_path / "out" / "good.png").exists()
+
+
+@pytest.mark.parametrize("script", ["align", "invert"])
+def test_a_file_that_changes_while_it_is_read(
+    script: str,
+    method: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Image.fromarray(astronaut()).save(tmp_path / "photo.png")
+
+    def changing(path: Path) -> str:
+        Image.new("RGB", (64, 64)).save(path)
+        return sha256(path)
+
+    monkeypatch.setattr(reader, "sha256", changing)
+    assert run(script, method, tmp_path / "photo.png", "--out", tmp_path / "out") == 1
+    assert "the file changed while it was read" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 def test_memory_for_one_picture(

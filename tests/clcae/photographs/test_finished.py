@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from skimage.data import astronaut
-from small_methods import SIDE, small_clcae, write_directions, write_method
+from small_methods import SIDE, small_clcae, write_method
 
 from clcae.faces import read_record
 from clcae.files import sha256
@@ -18,13 +18,6 @@ from clcae.portraits import PortraitImages
 from scripts.align import main as align
 from scripts.edit import main as edit
 from scripts.invert import main as invert
-
-
-@pytest.fixture(scope="module")
-def method(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("method")
-    write_directions(folder / "directions.safetensors")
-    return write_method(small_clcae(), folder / "small.safetensors")
 
 
 @pytest.fixture

@@ -7,19 +7,11 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageOps
 from skimage.data import astronaut
-from small_methods import small_clcae, write_directions, write_method
 
 from clcae.images import read_image
 from clcae.photographs.cutouts import cut_middle, moved, place_of, put_back
 from clcae.photographs.whole import read_whole
 from scripts.edit import main
-
-
-@pytest.fixture(scope="module")
-def method(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("method")
-    write_directions(folder / "directions.safetensors")
-    return write_method(small_clcae(), folder / "small.safetensors")
 
 
 def edit(method: Path, *arguments: object) -> int:
