@@ -50,7 +50,7 @@ CLOSED_EXTENSIONS = (
     *(".psd", ".svg", ".eps", ".tga", ".jp2", ".jxl", ".ico", ".exr", ".hdr", ".pcx", ".xcf"),
     *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"),
 )
-EXPECTED = "expected a complete PNG, JPEG, WebP, BMP, GIF or TIFF picture"
+EXPECTED = "expected a complete PNG, JPEG, WebP, AVIF, BMP, GIF, TIFF or PNM picture"
 # Everything that Pillow raises on damaged files; OSError covers truncation.
 DECODING_ERRORS = (
     OSError,

@@ -12,6 +12,7 @@ from clcae.data.pictures import Item, find_items
 from clcae.data.threads import BackgroundWriter, batched, in_order
 from clcae.images import read_image
 from clcae.photographs.passes import Account, read_ahead
+from clcae.picture_file import EXPECTED, FORMATS
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -104,6 +105,8 @@ def test_photographs_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=reason) as refused:
             read_image(tmp_path / f"{name}.png")
         assert "\n" not in str(refused.value)
+        assert name in ("wide", "bomb", "large") or str(refused.value).endswith(EXPECTED)
+    assert all(kind.replace("PPM", "PNM") in EXPECTED.upper() for kind in FORMATS if kind != "HEIF")
     assert torch.equal(read_image(good), torch.ones(3, 4, 5))
 
 
