@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   python scripts/draw_true_edits.py --curves curve.jsonl --out curves.png
       distance to the true edit while edits grow, a curve for each row of the file
 """
+SHEET = Path("docs/true_edits.png")
 COLUMNS = ("input", "unedited", "edited", "ceiling", "true edit")  # of a sheet of evaluate.py
 
 
@@ -60,11 +61,14 @@ def draw_beside(folders: dict[str, Path], person: int) -> torch.Tensor:
     """Draws methods beside the true edits [3, H, W], from sheets of evaluate.py.
 
     Raises:
+        FileNotFoundError: if a folder has no sheet of the person.
         ValueError: if a picture is no such sheet.
     """
     columns: dict[str, torch.Tensor] = {}
     for name, folder in folders.items():
         path = folder / "edits" / f"{person:05d}.png"
+        if not path.is_file():
+            raise FileNotFoundError(_missing(folder, person))
         sheet = read_image(path)
         side = sheet.shape[2] // len(COLUMNS)
         if sheet.shape[1] % side or sheet.shape[2] % len(COLUMNS):
@@ -89,23 +93,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--person", type=int, default=14, help="which of the people of each edit")
-    add("--beside", type=_named, action="append", metavar="NAME=FOLDER", help="sheets of a space")
+    add(
+        "--beside",
+        type=_named,
+        action="append",
+        metavar="NAME=FOLDER",
+        help="heading of a method, and its folder below save=, as sheets/W+; may be repeated",
+    )
     add("--curves", type=Path, metavar="ROWS", help="rows of protocol=true_edits_curve")
-    add("--out", type=Path, default=Path("docs/true_edits.png"), help="PNG file")
+    add("--out", type=Path, help=f"PNG file; without --beside and --curves {SHEET} if not given")
     options = parser.parse_args(arguments)
+    if options.beside and options.curves:
+        parser.error("--beside and --curves are two pictures: give one of them")
+    if not options.out and (options.beside or options.curves):
+        parser.error("--beside and --curves need --out FILE")
+    out = options.out or SHEET
 
     def work() -> None:
         if options.person < 0:
             raise ValueError(f"--person is {options.person}: expected 0 or more")
         if options.curves:
             figure = true_edit_curves(read_rows(options.curves), edits=["", *TRUE_EDITS])
-            write_figure(figure, options.out)
+            write_figure(figure, out)
         elif options.beside:
-            write_png(draw_beside(dict(options.beside), options.person), options.out)
+            write_png(draw_beside(dict(options.beside), options.person), out)
         else:
-            write_png(draw(options.person, num_people=options.person + 1), options.out)
+            write_png(draw(options.person, num_people=options.person + 1), out)
+        print(out)
 
     return run_command(NAME, work)
+
+
+def _missing(folder: Path, person: int) -> str:
+    """Says why a folder has no sheet of a person: there are other people, or it holds spaces."""
+    if people := sorted(folder.glob("edits/*.png")):
+        first, last = (int(sheet.stem) for sheet in (people[0], people[-1]))
+        return f"{folder} has no person {person}: it has {first} to {last} (--person)"
+    if spaces := sorted(path.parent for path in folder.glob("*/edits")):
+        return f"{folder} holds a folder for each space: expected {' or '.join(map(str, spaces))}"
+    return f"{folder} holds no edits: expected a folder of evaluate.py save=FOLDER, as FOLDER/W+"
 
 
 def _named(text: str) -> tuple[str, Path]:

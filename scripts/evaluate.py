@@ -6,7 +6,7 @@ if __name__ == "__main__":
     begin()  # before the imports that take seconds
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -201,12 +201,22 @@ def _extra(config: Mapping[str, Any], data: str) -> dict[str, Any]:
     return extra if config["seed"] is None else {**extra, "seed": config["seed"]}
 
 
+def _chosen(edits: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Takes named edits of a protocol. Raises UsageError if one of true edits lacks a name."""
+    true = ", ".join(name for name, edit in edits.items() if "amount" in edit)
+    if true and (unknown := [name for name in names if name not in edits]):
+        raise UsageError(f"data.edits has {unknown[0]!r}: the protocol has {true}")
+    return {name: edits[name] for name in names if name in edits}
+
+
 def _announce(evaluation: Evaluation, done: Sequence[str], config: Mapping[str, Any]) -> None:
     """Prints before the work what of it is not done."""
     missing = evaluation.missing
+    each = {spec.name for spec in evaluation.protocol.measures if spec.asked and spec.edit}
     for reason in dict.fromkeys(missing.values()):
-        names = ", ".join(name for name, why in missing.items() if why == reason)
-        print(f"{NAME}: without {names}: {reason}", file=sys.stderr)
+        names = [name for name, why in missing.items() if why == reason]
+        named = ", ".join([name for name in names if name not in each] or names)
+        print(f"{NAME}: without {named}: {reason}", file=sys.stderr)
     for space in done:
         kept = "; nothing is saved of it" if config["save"] else ""
         where = f"in {config['results']} (again=true repeats it){kept}"
@@ -221,8 +231,9 @@ def run(cfg: DictConfig) -> int:
     if data == "folder" and not any("data.size=" in one for one in hydra.overrides.task):
         config["data"]["size"] = None  # what the method reads, and not what is trained on
     if config["data"]["_target_"] == TRUE_EDITS and (chosen := config["data"]["edits"]):
-        edits = config["protocol"]["edits"] or {}
-        config["protocol"]["edits"] = {name: edits[name] for name in chosen if name in edits}
+        if isinstance(chosen, str):
+            chosen = config["data"]["edits"] = [chosen]
+        config["protocol"]["edits"] = _chosen(config["protocol"]["edits"] or {}, chosen)
     with distributed.session(config["device"]) as device:
         rows = evaluate(config, data=data, device=device)
         if not distributed.is_main():

@@ -78,8 +78,8 @@ def _written(table: PaperTable, options: argparse.Namespace) -> str:
     found = _measured(table, options)
     if not table.rows and not found:
         raise FileNotFoundError(
-            f"{options.runs or 'runs'} holds no finished run of this table; make them with the "
-            f"command that heads {TABLES.name}/{options.name}.yaml"
+            f"{options.runs or 'runs'} holds no finished run of this table; make them with "
+            f"{_command_of(TABLES / f'{options.name}.yaml')}"
         )
     sheets = _sheets(table, [row for row, _ in found])
     if options.figure:
@@ -102,6 +102,12 @@ def _written(table: PaperTable, options: argparse.Namespace) -> str:
             strength_curves, of_methods, quantity=what
         )
     return page(sheets, figures=_drawn(figures), pictures=_pictures(found))
+
+
+def _command_of(path: Path) -> str:
+    """Reads the command that makes the rows of a table: the last one in the head of its file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line[2:] for line in lines if line.startswith("# python ")][-1]
 
 
 def _sheets(table: PaperTable, rows: Sequence[MeasuredRow]) -> list[Sheet]:

@@ -124,8 +124,8 @@ def run_program(
 ) -> NoReturn:
     """Runs a function on the configuration that the command line composes, and exits.
 
-    A mistake of the user ends with one line on stderr; HYDRA_FULL_ERROR=1 or trainer.debug shows
-    the stack trace.
+    A mistake of the user ends with one line on stderr; HYDRA_FULL_ERROR=1 shows the stack trace,
+    and trainer.debug that of anything but wrong usage, before the line.
 
     `function` returns the exit status, None for 0; `name` is the script, for messages.
     """
@@ -143,7 +143,7 @@ def run_program(
         status = _reported(line, status)
         if trace or line is None:
             traceback.print_exception(error)
-        elif line:
+        if line:
             print(line, file=sys.stderr)
         _leave(status)
 
@@ -153,7 +153,8 @@ def run_program(
         try:
             status = function(cfg)
         except (Exception, KeyboardInterrupt) as error:
-            fail(error, trace=trace or bool(cfg.get("trainer", {}).get("debug")))
+            debug = bool(cfg.get("trainer", {}).get("debug")) and not isinstance(error, UsageError)
+            fail(error, trace=trace or debug)
         if status:
             _leave(status)
 

@@ -45,6 +45,7 @@ FREE_TRAINER_KEYS = {
     *("suffix", "threads", "progress", "debug"),
 }
 
+MOST_NAMED = 8  # keys of another configuration in a message
 LARGEST_CONFIG = 1 << 18  # bytes of config.yaml
 # What yaml and omegaconf raise at a text that is no configuration.
 _UNREADABLE = (
@@ -91,9 +92,12 @@ class RunState:
             if differing and not any(self.folder.glob("checkpoints/*/*.pt")):
                 (self.folder / "metrics.jsonl").unlink(missing_ok=True)
             elif differing:
+                more = len(differing) - MOST_NAMED
+                rest = f" and {more} more" if more > 0 else ""
                 raise UsageError(
                     f"{self.folder} holds a run with another configuration (differs in "
-                    f"{', '.join(differing)}): use run=NAME for another folder, or delete it"
+                    f"{', '.join(differing[:MOST_NAMED])}{rest}): use run=NAME for another folder, "
+                    "or delete it"
                 )
         write_text(path, OmegaConf.to_yaml(config, resolve=True), durable=True)
         facts = json.dumps(environment, indent=2) + "\n"

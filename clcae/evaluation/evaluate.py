@@ -112,6 +112,9 @@ class Evaluation:
             if reason and column.name in self.measures:
                 del self.measures[column.name]
                 self.missing[column.name] = reason
+        if not self.measures and protocol.timed_batch is None:
+            reasons = "; ".join(dict.fromkeys(self.missing.values()))
+            raise ValueError(f"nothing of this protocol can be measured: {reasons}")
         judges = {name: network.module for name, network in networks.loaded.items()}
         self.weights: dict[str, str | None] = {"method": None}  # sha256; None: a missing network
         for name, module in {"method": subject.method, **judges}.items():

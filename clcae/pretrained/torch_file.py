@@ -77,7 +77,9 @@ def reading(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     if path.is_dir():
         unpacked = " (it holds an unpacked file of torch.save)" * (path / "data.pkl").is_file()
-        raise ValueError(f"{path} is a folder, expected a file{unpacked}")
+        native = sorted(path.glob("*.safetensors"))  # as in a run folder
+        such = f", such as {native[0]}" if native else ""
+        raise ValueError(f"{path} is a folder, expected a file{such}{unpacked}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if not path.stat().st_size:

@@ -164,11 +164,14 @@ def true_edit_curves(rows: Sequence[Row], *, edits: Sequence[str]) -> Any:
         panel.set_visible(False)
     figure.supxlabel("judged change, as a share of the true one", fontsize=9)
     figure.supylabel("perceptual distance to the true edit", fontsize=9)
-    handles = panels[0].lines[0 : 2 * len(rows) : 2]
-    legend = figure.legend(handles, [" "] * len(rows), loc="outside upper center", ncols=6)
-    for text, row in zip(legend.get_texts(), rows, strict=True):
+    curves, true_change = panels[0].lines[0 : 2 * len(rows) : 2], panels[0].lines[-1]
+    (square,) = panels[0].plot([], [], marker="s", color=_INK, linestyle="none")
+    names = [f"{row.method} {row.space}" for row in rows] + ["inverted true edit", "true change"]
+    handles = [*curves, square, true_change]
+    legend = figure.legend(handles, [" "] * len(names), loc="outside upper center", ncols=4)
+    for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)
-        text.set_text(f"{row.method} {row.space}")
+        text.set_text(name)
     return figure
 
 

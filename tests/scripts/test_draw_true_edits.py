@@ -38,8 +38,24 @@ def test_methods_beside_the_true_edits_and_curves(
     windows = drawn.unfold(1, 128, 1).unfold(2, 128, 1)[:, :80, -160:]  # the last column's top
     assert (windows == doubled[:, None, None]).all(dim=(0, 3, 4)).any()
     capsys.readouterr()
+    for asked, said in (
+        (["x=sheets/W"], "sheets/W has no person 14: it has 0 to 0 (--person)"),
+        (["x=sheets"], "expected sheets/W"),
+        (["x=nowhere"], "nowhere holds no edits: expected a folder of evaluate.py save=FOLDER"),
+    ):
+        assert main(["--beside", *asked, "--out", "a.png"]) == 1
+        assert said in capsys.readouterr().err
     assert main(["--curves", "results.jsonl", "--out", "curves.gif"]) == 1
     assert main(["--beside", "x=nowhere", "--out", "a.png"]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 2
     with pytest.raises(SystemExit):
         main(["--beside", "folder"])
+
+
+@pytest.mark.parametrize("given", [["--curves", "a.jsonl"], ["--beside", "x=a"]])
+def test_the_sheet_of_the_documentation_is_not_overwritten(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(given)
+    assert "--beside and --curves need --out FILE" in capsys.readouterr().err

@@ -159,11 +159,37 @@ def test_true_edits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
             ["data=portraits_true_edits", "protocol=true_edits", "data.edits={yaw-: [-0.25]}"],
             "no edit 'yaw-' of -0.5; there are yaw- -0.25",
         ),
+        (
+            ["data=portraits_true_edits", "protocol=true_edits", "data.edits=[hair+]"],
+            "data.edits has 'hair+': the protocol has smile+, smile-,",
+        ),
+        (
+            ["data=portraits_true_edits", "protocol=true_edits", "data.edits=hair+"],
+            "data.edits has 'hair+'",
+        ),
     ],
 )
 def test_true_edits_need_their_data_and_protocol(
     here: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str
 ) -> None:
     sizes = ["data.num_people=1", "outputs=W"]
-    assert command(*given, *sizes) == (0 if given == ["protocol=true_edits"] else 1)
-    assert said in capsys.readouterr().err
+    assert command(*given, *sizes) in (1, 2)
+    err = capsys.readouterr().err
+    assert said in err and len(err.splitlines()) == 1
+    assert not (here / "results.jsonl").exists()  # no row without a value
+
+
+def test_a_direction_that_lacks_is_said_once(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["data=portraits_true_edits", "protocol=true_edits", "data.num_people=1", "outputs=W"]
+    config = config_of(*given)
+    edits = config["protocol"]["edits"]
+    config["protocol"]["edits"] = {
+        "smile+": edits["smile+"],
+        "yaw+": {**edits["yaw+"], "direction": "lost"},
+    }
+    (row,) = evaluate(config, data="portraits_true_edits", device=CPU)
+    said = next(line for line in capsys.readouterr().err.splitlines() if "lost" in line)
+    assert "without PSNR changed, perceptual changed," in said and "changed yaw+" not in said
+    assert math.isfinite(row.metrics["reached smile+"])

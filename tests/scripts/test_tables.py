@@ -207,11 +207,21 @@ def test_the_benchmark_puts_seeds_and_lists_together(
     assert f"{mean:.2f} ± {deviation:.2f}" in text and text.count('src="data:image/png') == 1
 
 
-@pytest.mark.parametrize("name", ["portraits", "portraits_ablation", "portraits_comparison"])
-def test_no_runs_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("portraits", "train.py"),
+        ("portraits_ablation", "train.py --multirun +ablation=full,"),
+        ("portraits_comparison", "scripts/compare.py"),
+        ("portraits_tradeoff", 'scripts/compare.py "contestant=[w,e4e,'),
+    ],
+)
+def test_no_runs_is_a_line_with_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
     assert main([name, "--runs", str(tmp_path)]) == 1
     err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1 and f"heads table/{name}.yaml" in err
+    assert len(err.splitlines()) == 1 and f"make them with python {command}" in err
 
 
 def test_a_wrong_name_is_a_line_with_all_names(capsys: pytest.CaptureFixture[str]) -> None:

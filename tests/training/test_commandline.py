@@ -121,6 +121,20 @@ def test_mistakes_are_one_line(argument: str, said: str, tmp_path: Path) -> None
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
+def test_wrong_usage_is_one_line_of_a_debug_run_too(tmp_path: Path) -> None:
+    first = ["trainer=debug", f"paths.runs={tmp_path / 'runs'}"]
+    folder = tmp_path / "runs" / "portraits-debug"
+    (folder / "checkpoints" / "clcae").mkdir(parents=True)
+    (folder / "checkpoints" / "clcae" / "last.pt").touch()
+    (folder / "config.yaml").write_text("seed: 5\n")
+    done = run_python(str(ROOT / "train.py"), *first)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "holds a run with another configuration" in done.stderr
+    lost = run_python(str(ROOT / "train.py"), *first, "generator.source=lost.pt", "run=other")
+    assert lost.returncode == 1 and "Traceback" in lost.stderr
+    assert lost.stderr.splitlines()[-1].startswith("train.py: ") and "lost.pt" in lost.stderr
+
+
 def raised_here() -> None:
     raise ValueError("of somebody else")
 

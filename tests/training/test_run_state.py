@@ -33,6 +33,14 @@ def test_another_configuration_is_refused(tmp_path: Path) -> None:
         state.prepare(OmegaConf.create({"seed": 2, "optim": {"lr": 0.2}}), {})
 
 
+def test_of_many_keys_that_differ_some_are_named(tmp_path: Path) -> None:
+    state = RunState(folder=tmp_path / "toy")
+    state.prepare(OmegaConf.create({"weights": dict.fromkeys("abcdefghijk", 0.0)}), {})
+    state.stage("fit", keep_last=1).save_last({"step": 1})
+    with pytest.raises(UsageError, match=r"weights\.h and 3 more\): use run=NAME"):
+        state.prepare(OmegaConf.create({"weights": dict.fromkeys("abcdefghijk", 1.0)}), {})
+
+
 def test_a_folder_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
     state = RunState(folder=tmp_path / "toy")
     state.prepare(OmegaConf.create({"seed": 1}), {})

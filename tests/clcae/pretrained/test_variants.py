@@ -185,6 +185,10 @@ def test_archives_that_were_packed_again(tmp_path: Path, path: Path) -> None:
     (tmp_path / "folder/data.pkl").touch()
     with pytest.raises(ValueError, match=r"is a folder, expected a file .*unpacked"):
         read_torch_file(tmp_path / "folder")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/e4e.safetensors").touch()
+    with pytest.raises(ValueError, match=r"expected a file, such as .*run/e4e\.safetensors$"):
+        read_torch_file(tmp_path / "run")
 
 
 STEM = "encoder.input_layer.0.weight"
