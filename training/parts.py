@@ -14,6 +14,7 @@ import torch
 from hydra.utils import get_object
 from torch import nn
 
+from training.annotations import check_type, hints_of
 from training.errors import UsageError
 from training.task import derive_seed
 
@@ -142,3 +143,6 @@ def _check_arguments(
     except TypeError as error:
         takes = ", ".join(signature.parameters) or "nothing"
         raise UsageError(f"{where}: {target}: {error}; it takes {takes}") from error
+    hints = hints_of(function)
+    for key, value in arguments.items():
+        check_type(value, hints.get(key, Any), where=f"{where}.{key}")
