@@ -4,19 +4,30 @@ Tov et al. 2021, section 4, after Nitzan et al. 2020; `LatentCodesDiscriminator`
 `LatentCodesPool` of the official code at 99ea505.
 """
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
 
 class LatentDiscriminator(nn.Module):
-    """Four fully connected layers: a row of W -> a logit."""
+    """Four fully connected layers: a row of W -> a logit.
+
+    Raises:
+        ValueError: if a width or the number of layers is below 1.
+    """
 
     def __init__(self, *, w_dim: int = 512, hidden: int = 512, num_layers: int = 4) -> None:
         super().__init__()
+        for key, count in {"w_dim": w_dim, "hidden": hidden, "num_layers": num_layers}.items():
+            if count < 1:
+                raise ValueError(f"{key} is {count}, expected at least 1")
+        self.w_dim = w_dim
+        widths = [w_dim, *[hidden] * (num_layers - 1)]
         layers: list[nn.Module] = []
-        for index in range(num_layers - 1):
-            layers += [nn.Linear(hidden if index else w_dim, hidden), nn.LeakyReLU(0.2)]
-        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, 1))
+        for width, following in itertools.pairwise(widths):
+            layers += [nn.Linear(width, following), nn.LeakyReLU(0.2)]
+        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
     def forward(
         self,

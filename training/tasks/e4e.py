@@ -31,6 +31,8 @@ from clcae.stylegan2.synthesis import NoiseMode
 from training.task import Phase, StepContext, StepOutput
 from training.tasks.encoder import EncoderTask
 
+TERMS = ("l2", "perceptual", "identity", "delta", "adversarial")
+
 
 class E4ETask(EncoderTask):
     """Trains an encoder of W+ or W, in turn with a latent discriminator.
@@ -39,13 +41,18 @@ class E4ETask(EncoderTask):
         name: the exported file is NAME.safetensors.
         method: e4e or pSp; every row of pSp counts as one whose offset is switched on.
         discriminator: of rows of W; it has no phases if the weight of "adversarial" is 0.
-        weights: of l2, perceptual, identity, delta (norms of offsets) and adversarial.
-        progressive_start: step at which the first offset is switched on; None: all from the
-            beginning.
+        weights: of TERMS; "delta" is that of the norms of offsets.
+        progressive_start: step at which the first offset is switched on; None, as pSp needs it:
+            all from the beginning.
         progressive_every: steps from one offset to the next.
         pool_size: codes in the pool of reals, and in that of fakes.
         r1_gamma: weight of R1, which is taken every `r1_every` steps and times as strongly.
         start: the trunk with whose weights the encoder begins; None: random ones.
+
+    Raises:
+        ValueError: if the method is another, pSp has stages, the discriminator reads codes of
+            another width, weights are not those of TERMS, the name is a path, or a number is out
+            of range.
     """
 
     method: E4E | PSP
@@ -71,6 +78,29 @@ class E4ETask(EncoderTask):
     ) -> None:
         if not isinstance(method, E4E | PSP):
             raise ValueError(f"method is a {type(method).__name__}, expected E4E or PSP")
+        if isinstance(method, PSP) and progressive_start is not None:
+            raise ValueError(
+                f"progressive_start is {progressive_start}, expected null: pSp has no offsets"
+            )
+        if {*weights} != {*TERMS}:
+            given = ", ".join(map(str, weights)) or "empty"
+            raise ValueError(f"weights are {given}: expected those of {', '.join(TERMS)}")
+        w_dim = method.generator.w_dim
+        if discriminator.w_dim != w_dim:
+            raise ValueError(
+                f"discriminator.w_dim is {discriminator.w_dim}, codes of the generator have {w_dim}"
+            )
+        for key, number, least in (
+            ("progressive_start", progressive_start or 0, 0),
+            ("progressive_every", progressive_every, 1),
+            ("pool_size", pool_size, 1),
+            ("r1_gamma", r1_gamma, 0),
+            ("r1_every", r1_every, 1),
+        ):
+            if number < least:
+                raise ValueError(f"{key} is {number}, expected at least {least}")
+        if Path(f"{name}.safetensors").name != f"{name}.safetensors":
+            raise ValueError(f"name is {name!r}, expected a plain file name")
         super().__init__(
             method=method, images=images, validation_images=validation_images, flip=flip
         )
@@ -80,13 +110,12 @@ class E4ETask(EncoderTask):
         self.weights = dict(weights)
         self.progressive_start = progressive_start
         self.progressive_every = progressive_every
-        w_dim = method.generator.w_dim
         self.real_pool = LatentPool(size=pool_size, w_dim=w_dim)
         self.fake_pool = LatentPool(size=pool_size, w_dim=w_dim)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.start = start
         self.noise: NoiseMode = noise
-        self.adversarial = bool(self.weights.get("adversarial"))
+        self.adversarial = bool(self.weights["adversarial"])
         self.last_stage = method.encoder.stage
 
     def prepare(self) -> None:

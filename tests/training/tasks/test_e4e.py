@@ -61,8 +61,7 @@ def make_task(method: E4E | PSP | None = None, **settings: Any) -> E4ETask:
         images=IMAGES,
         validation_images=IMAGES,
         judges=Small(),
-        discriminator=LatentDiscriminator(w_dim=20, hidden=16),
-        **{**given, **settings},
+        **{"discriminator": LatentDiscriminator(w_dim=20, hidden=16), **given, **settings},
     )
 
 
@@ -187,6 +186,36 @@ def test_psp_has_neither_stages_nor_a_discriminator() -> None:
 def test_another_method_is_refused() -> None:
     with pytest.raises(ValueError, match="method is a Linear, expected E4E or PSP"):
         make_task(nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"progressive_start": -1}, "progressive_start is -1, expected at least 0"),
+        ({"progressive_every": 0}, "progressive_every is 0, expected at least 1"),
+        ({"pool_size": 0}, "pool_size is 0, expected at least 1"),
+        ({"r1_every": 0}, "r1_every is 0, expected at least 1"),
+        ({"r1_gamma": -1.0}, "r1_gamma is -1.0, expected at least 0"),
+        ({"name": "../e4e"}, "name is '../e4e', expected a plain file name"),
+        ({"weights": {**WEIGHTS, "hat": 0}}, "weights are .*, hat: expected those of l2, "),
+        ({"weights": {"l2": 1.0}}, "weights are l2: expected those of l2, perceptual, identity"),
+        (
+            {"discriminator": LatentDiscriminator(w_dim=16)},
+            "discriminator.w_dim is 16, codes of the generator have 20",
+        ),
+        ({"method": small_psp()}, "progressive_start is 2, expected null: pSp has no offsets"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_task(**settings)
+
+
+@pytest.mark.parametrize("key", ["w_dim", "hidden", "num_layers"])
+def test_sizes_of_the_discriminator_are_at_least_one(key: str) -> None:
+    with pytest.raises(ValueError, match=f"{key} is 0, expected at least 1"):
+        LatentDiscriminator(**{key: 0})
+    assert LatentDiscriminator(w_dim=3, hidden=5, num_layers=1)(torch.ones(2, 3)).shape == (2, 1)
 
 
 def run(folder: Path, *overrides: str, experiment: str = "portraits_e4e") -> Path:
