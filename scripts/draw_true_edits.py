@@ -62,7 +62,7 @@ def draw_beside(folders: dict[str, Path], person: int) -> torch.Tensor:
 
     Raises:
         FileNotFoundError: if a folder has no sheet of the person.
-        ValueError: if a picture is no such sheet.
+        ValueError: if a picture is no such sheet, or sheets are of different edits or sizes.
     """
     columns: dict[str, torch.Tensor] = {}
     for name, folder in folders.items():
@@ -70,12 +70,14 @@ def draw_beside(folders: dict[str, Path], person: int) -> torch.Tensor:
         if not path.is_file():
             raise FileNotFoundError(_missing(folder, person))
         sheet = read_image(path)
-        side = sheet.shape[2] // len(COLUMNS)
+        side = max(sheet.shape[2] // len(COLUMNS), 1)
         if sheet.shape[1] % side or sheet.shape[2] % len(COLUMNS):
             raise ValueError(f"{path}: not a sheet of evaluate.py with protocol=true_edits")
         cells = sheet.unfold(1, side, side).unfold(2, side, side)  # [3, E, 5, side, side]
         made = dict(zip(COLUMNS, cells.permute(2, 1, 0, 3, 4), strict=True))
         columns |= {key: made[key] for key in ("input", "true edit") if key not in columns}
+        if any(not torch.equal(made[key], columns[key]) for key in ("input", "true edit")):
+            raise ValueError(f"{path}: its portraits or edits are other than those of the first")
         columns[name] = made["edited"]
     count = len(columns["input"])
     labels = [*TRUE_EDITS] if count == len(TRUE_EDITS) else [f"edit {n + 1}" for n in range(count)]
@@ -112,6 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         if options.person < 0:
             raise ValueError(f"--person is {options.person}: expected 0 or more")
+        names = [name for name, _ in options.beside or ()]
+        if wrong := [n for n in names if n in ("input", "true edit") or names.count(n) > 1]:
+            raise ValueError(f"--beside names {wrong[0]!r} twice, or it is a column of every sheet")
         if options.curves:
             figure = true_edit_curves(read_rows(options.curves), edits=["", *TRUE_EDITS])
             write_figure(figure, out)

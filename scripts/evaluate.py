@@ -35,6 +35,7 @@ from clcae.tables.comparison import edit_sheets
 from clcae.tables.formats import markdown_table
 from editing import load_directions, move_of
 from training import distributed
+from training.annotations import check_type
 from training.commandline import run_program
 from training.errors import UsageError
 from training.parts import Parts
@@ -63,6 +64,10 @@ def evaluate(config: Mapping[str, Any], *, data: str, device: torch.device) -> l
         UserError: if something is wrong that the user can put right; so are ValueError and
             FileNotFoundError.
     """
+    for key, hint in {"batch_size": int | None, "num_parts": int, "save_every": int}.items():
+        check_type(config[key], hint, where=key)
+        if config[key] is not None and config[key] < 1:
+            raise UsageError(f"{key} is {config[key]}, expected at least 1")
     settings, extra = _settings(config), _extra(config, data)
     protocol = read_protocol(config["protocol"])
     subject = _subject(config, protocol, device)
@@ -203,7 +208,7 @@ def _extra(config: Mapping[str, Any], data: str) -> dict[str, Any]:
 
 def _chosen(edits: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Takes named edits of a protocol. Raises UsageError if one of true edits lacks a name."""
-    true = ", ".join(name for name, edit in edits.items() if "amount" in edit)
+    true = ", ".join(name for name, edit in edits.items() if "amount" in (edit or ()))
     if true and (unknown := [name for name in names if name not in edits]):
         raise UsageError(f"data.edits has {unknown[0]!r}: the protocol has {true}")
     return {name: edits[name] for name in names if name in edits}
@@ -230,16 +235,19 @@ def run(cfg: DictConfig) -> int:
     data = str(hydra.runtime.choices.get("data"))
     if data == "folder" and not any("data.size=" in one for one in hydra.overrides.task):
         config["data"]["size"] = None  # what the method reads, and not what is trained on
-    if config["data"]["_target_"] == TRUE_EDITS and (chosen := config["data"]["edits"]):
+    edits = config["protocol"].get("edits") or {}
+    if config["data"]["_target_"] == TRUE_EDITS and isinstance(edits, dict):
+        chosen = config["data"]["edits"]
         if isinstance(chosen, str):
             chosen = config["data"]["edits"] = [chosen]
-        config["protocol"]["edits"] = _chosen(config["protocol"]["edits"] or {}, chosen)
+        if chosen and isinstance(chosen, list | dict):  # else the data say what is expected
+            config["protocol"]["edits"] = _chosen(edits, chosen)
     with distributed.session(config["device"]) as device:
         rows = evaluate(config, data=data, device=device)
         if not distributed.is_main():
             return 0
         edits = config["protocol"].get("edits") or {}
-        true = [name for name, edit in edits.items() if "amount" in edit]
+        true = [name for name, edit in edits.items() if edit.get("amount") is not None]
         return report(rows, config["results"], edits=true)
 
 

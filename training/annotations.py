@@ -59,12 +59,14 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 def _fits(value: Any, hint: Any) -> bool:
     """Returns whether a value has one type, as far as configurations tell; who knows, has it."""
     origin, given = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if isinstance(value, dict):
-        known = origin in _MAPPINGS and len(given) == 2
-        return not known or all(_fits_any(each, given[1]) for each in value.values())
-    if isinstance(value, list):
-        known = origin is Sequence and bool(given)
-        return not known or all(_fits_any(each, given[0]) for each in value)
+    if isinstance(value, dict) and origin in _MAPPINGS:
+        return len(given) != 2 or all(_fits_any(each, given[1]) for each in value.values())
+    if isinstance(value, list) and origin in _LISTS:
+        return origin is not Sequence or all(
+            _fits_any(each, one) for one in given for each in value
+        )
+    if isinstance(value, dict | list):
+        return origin is not Literal and origin not in (*_WORDS, *_LISTS, *_MAPPINGS)
     if value is not None and not isinstance(value, bool | int | float | str):
         return True
     if origin is Literal:

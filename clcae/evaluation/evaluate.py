@@ -81,6 +81,8 @@ class Evaluation:
             try:
                 if subject.method is None:
                     raise ValueError("files of pictures cannot be edited")
+                if spec.amount is not None and not self._has_true_edits:
+                    raise ValueError("it is of true edits: data=portraits_true_edits")
                 edit = moves(spec)
                 if not self._is_judged(name):
                     self.edits[name] = edit
@@ -219,7 +221,7 @@ class Evaluation:
     def _true_edit_observer(
         self, method: InversionMethod, spaces: Sequence[str]
     ) -> TrueEditObserver:
-        edits = self.protocol.edits
+        edits = {n: spec for n, spec in self.protocol.edits.items() if spec.amount is not None}
         kept = [spec for spec in self.protocol.measures if spec.name in self.measures]
         if not kept:
             raise ValueError(next(iter(self.missing.values())))

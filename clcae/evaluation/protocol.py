@@ -4,6 +4,7 @@
 what is done then, and rows name these fields, so that nobody takes them for the paper's.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -115,20 +116,20 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
     pictures = values.get("pictures") or "input"
     if pictures not in PICTURES:
         raise ValueError(f"protocol.pictures is {pictures!r}: expected {' or '.join(PICTURES)}")
-    edits = {}
-    for name, entry in (values.get("edits") or {}).items():
-        where = f"protocol.edits.{name}"
-        _check_keys(where, entry, {f.name for f in fields(EditSpec)})
-        try:
-            edits[name] = EditSpec(**entry)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {error}") from error
+    given = values.get("edits") or {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"protocol.edits is {given!r}: expected edits by name")
+    edits = {name: _edit(f"protocol.edits.{name}", entry) for name, entry in given.items()}
     fallback = values.get("where_unknown") or {}
     given = values.get("measures") or {}
     read = [_spec(name, entry, fallback) for name, entry in given.items() if entry is not None]
     measures = [each for spec in read for each in _with_each_edit(spec, edits)]
     if not measures:
-        raise ValueError("protocol.measures names nothing to measure")
+        lacking = "protocol.edits has no true edit, which has an amount"
+        raise ValueError(lacking if read else "protocol.measures names nothing to measure")
+    if len(names := [spec.name for spec in measures]) > len({*names}):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"protocol.measures: two are called {twice!r}, one of them of each edit")
     # An edit that was taken off the configuration takes its metrics with it.
     kept = [spec for spec in measures if spec.edit is None or spec.edit in edits]
     if left := [spec.edit for spec in measures if spec not in kept and edits]:
@@ -143,6 +144,24 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
         labels=values.get("labels"),
         timed_batch=None if time is None else int(time["batch"]),
     )
+
+
+def _edit(where: str, entry: Any) -> EditSpec:
+    """Reads an edit. Raises ValueError if a key is unknown or missing, or a value of no use."""
+    _check_keys(where, entry, {f.name for f in fields(EditSpec)})
+    if entry.get("direction") is None:
+        raise ValueError(f"{where} has no direction")
+    for key, value in entry.items():
+        text = key in ("direction", "attribute")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        good = isinstance(value, str) if text else number and math.isfinite(value)
+        if not good and (value is not None or key == "threshold"):
+            expected = "a text" if text else "a finite number"
+            raise ValueError(f"{where}.{key} is {value!r}: expected {expected}")
+    try:
+        return EditSpec(**{key: value for key, value in entry.items() if value is not None})
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _with_each_edit(spec: MeasureSpec, edits: Mapping[str, EditSpec]) -> list[MeasureSpec]:
@@ -262,6 +281,10 @@ def _asked(where: str, measure: str, entry: Mapping[str, Any]) -> Asked:
         raise ValueError(f"{where}.picture is {picture!r}: expected one of {expected}")
     if quantity in ("psnr", "perceptual") and area not in AREAS:
         raise ValueError(f"{where}.area is {area!r}: expected one of {', '.join(AREAS)}")
+    if quantity not in ("psnr", "perceptual") and area:
+        raise ValueError(f"{where}.area is {area!r}: {measure} takes none")
+    if quantity == "reached" and picture != "edited":
+        raise ValueError(f"{where}.picture is {picture!r}: {measure} takes none")
     return Asked(quantity, picture, area)
 
 
@@ -291,8 +314,12 @@ def _spec(name: str, entry: Mapping[str, Any], fallback: Mapping[str, Any]) -> M
     size = given.get("size")
     if isinstance(size, list | tuple):
         given["size"] = tuple(int(side) for side in size)
+    without = kind.pairs in OF_CODES or kind.pairs == "true"
+    foreign = [*given] if without else []
+    foreign += [key for key in ("picture", "area") if key in entry and kind.pairs != "true"]
+    if foreign:
+        raise ValueError(f"{where}.{foreign[0]} is {entry[foreign[0]]!r}: {measure} takes none")
     try:
-        without = kind.pairs in OF_CODES or kind.pairs == "true"
         preparation = None if without else Preparation(**given)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error

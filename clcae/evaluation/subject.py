@@ -147,11 +147,17 @@ def true_edits_subject(
     Arguments are those of `method_subject`; a batch of pictures has as many of every edit.
 
     Raises:
-        ValueError: if the method lacks an output, or the pictures lack an edit.
+        ValueError: if the method lacks an output, the pictures lack an edit, or it moves another
+            attribute.
     """
     edits = {name: edit for name, edit in protocol.edits.items() if edit.amount is not None}
     if not edits:
         raise ValueError("the protocol has no true edits: protocol=true_edits")
+    for key, edit in edits.items():
+        if key in images.edits and edit.attribute != (own := images.edits[key].attribute):
+            raise ValueError(
+                f"protocol.edits.{key}.attribute is {edit.attribute!r}: this true edit moves {own}"
+            )
     size = (images.size, images.size)
     return Subject(
         name=name,

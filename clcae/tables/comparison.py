@@ -162,6 +162,8 @@ def edit_sheets(
     own = {f"{name} {edit}" for name in rows[0].metrics for edit in edits}
     names = [name for name in rows[0].metrics if name not in own]
     means = rows_sheet(rows, metrics=names, decimals=decimals)
+    names = [name for name in names if any(f"{name} {edit}" in rows[0].metrics for edit in edits)]
+    each = rows_sheet(rows, metrics=names, decimals=decimals)
     lines: list[Line] = []
     for edit in edits:
         of_edit = [
@@ -173,7 +175,7 @@ def edit_sheets(
             for row in rows
         ]
         lines += rows_sheet(of_edit, metrics=names, decimals=decimals).lines
-    return [means, replace(means, lines=tuple(lines))] if lines else [means]
+    return [means, replace(each, lines=tuple(lines))] if names else [means]
 
 
 class _Footnotes:

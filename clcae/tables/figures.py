@@ -19,6 +19,14 @@ from clcae.tables.sheet import ARROWS, Sheet, plain
 SUFFIXES = (".png", ".svg")
 _INK, _PUBLISHED, _MEASURED = "#1d2127", "#2f6db3", "#c2410c"
 _MARKERS = "osv^DPX*"
+_OF_CURVES = (
+    *("true change", "unedited perceptual changed", "ceiling change", "ceiling perceptual changed"),
+    *(
+        f"{metric} at {part}/8"
+        for metric in ("change", "perceptual changed")
+        for part in range(1, 9)
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -125,38 +133,31 @@ def true_edit_curves(rows: Sequence[Row], *, edits: Sequence[str]) -> Any:
     """Draws how far edits are from the true ones while they grow, a panel for each edit.
 
     Of the perceptual distance where the true edit changes pixels, over the judged change as a share
-    of the true one. The dashed line is the true change; squares are the ceilings.
+    of the true one. The dashed line is the true change; squares are the ceilings. What has no value
+    is left out.
 
     Args:
         rows: of protocol true_edits_curve, a curve each.
-        edits: a panel each; "" is the mean over all.
+        edits: a panel each, if a row has it; "" is the mean over all.
 
     Raises:
-        ValueError: if a row is of another protocol.
+        ValueError: if there is no row, or one is of another protocol.
         ImportError: if matplotlib is not installed.
     """
-    figure, panels = _figure(min(len(edits), 3), rows=-(-len(edits) // 3))
+    if not rows:
+        raise ValueError("no rows: nothing to draw")
+    edits = [one for one in edits if any(_named("true change", one) in r.metrics for r in rows)]
+    figure, panels = _figure(min(max(len(edits), 1), 3), rows=max(-(-len(edits) // 3), 1))
+    colours = {number: f"C{number % 10}" for number in range(len(rows))}
+    means = [_true_edit_curve(row, "") for row in rows]  # fails if one is of another protocol
     for panel, edit in zip(panels, edits, strict=False):
         for number, row in enumerate(rows):
-            values, suffix = row.metrics, f" {edit}" if edit else ""
-            try:
-                true = values[f"true change{suffix}"]
-                curve = [(0.0, values[f"unedited perceptual changed{suffix}"])] + [
-                    (
-                        values[f"change at {part}/8{suffix}"] / true,
-                        values[f"perceptual changed at {part}/8{suffix}"],
-                    )
-                    for part in range(1, 9)
-                ]
-                ceiling = values[f"ceiling change{suffix}"] / true
-                distance = values[f"ceiling perceptual changed{suffix}"]
-            except KeyError as error:
-                raise ValueError(
-                    f"{row.method} {row.space} has no {error}: expected protocol=true_edits_curve"
-                ) from error
-            colour = f"C{number % 10}"
+            if edit and _named("true change", edit) not in row.metrics:
+                continue
+            curve, ceiling = _true_edit_curve(row, edit) if edit else means[number]
+            colour = colours[number]
             panel.plot(*zip(*curve, strict=True), marker=".", color=colour, linewidth=1)
-            panel.plot([ceiling], [distance], marker="s", color=colour, linestyle="none")
+            panel.plot(*zip(ceiling, strict=True), marker="s", color=colour, linestyle="none")
         panel.axvline(1.0, color=_INK, linestyle="--", linewidth=0.8)
         panel.set_title(edit or "mean of all edits", fontsize=9, parse_math=False)
         panel.set_ylim(bottom=0)
@@ -173,6 +174,28 @@ def true_edit_curves(rows: Sequence[Row], *, edits: Sequence[str]) -> Any:
         text.set_parse_math(False)
         text.set_text(name)
     return figure
+
+
+def _true_edit_curve(row: Row, edit: str) -> tuple[list[tuple[float, float]], tuple[float, float]]:
+    """Returns (change, distance) at every strength, and those of the ceiling. Raises ValueError."""
+    values = {name: row.metrics.get(_named(name, edit)) for name in _OF_CURVES}
+    if lacking := [_named(name, edit) for name, value in values.items() if value is None]:
+        raise ValueError(
+            f"{row.method} {row.space} has no {lacking[0]!r}: expected protocol=true_edits_curve"
+        )
+    given = {name: value for name, value in values.items() if value is not None}
+    true = given["true change"] or math.nan  # of people who do not change: no share
+
+    def point(picture: str, change: str) -> tuple[float, float]:
+        return given[change] / true, given[picture]
+
+    curve = [(0.0, given["unedited perceptual changed"])]
+    curve += [point(f"perceptual changed at {n}/8", f"change at {n}/8") for n in range(1, 9)]
+    return curve, point("ceiling perceptual changed", "ceiling change")
+
+
+def _named(metric: str, edit: str) -> str:
+    return f"{metric} {edit}" if edit else metric
 
 
 def edit_curves(

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 from evaluations import command
 
-from clcae.images import read_image
+from clcae.evaluation.rows import Row
+from clcae.images import read_image, write_png
+from clcae.tables.figures import true_edit_curves
 from scripts.draw_true_edits import main
 
 
@@ -59,3 +62,40 @@ def test_the_sheet_of_the_documentation_is_not_overwritten(
     with pytest.raises(SystemExit):
         main(given)
     assert "--beside and --curves need --out FILE" in capsys.readouterr().err
+
+
+def test_curves_of_fewer_edits_and_of_nobody_who_changes() -> None:
+    names = [f"{kind} at {n}/8" for kind in ("change", "perceptual changed") for n in range(1, 9)]
+    names += ["unedited perceptual changed", "ceiling change", "ceiling perceptual changed"]
+    metrics = {
+        f"{name}{edit}": 0.1 for name in (*names, "true change") for edit in ("", " age+", " yaw+")
+    }
+    row = Row("m", "W", {**metrics, "true change yaw+": 0.0}, {}, num_images=1)
+    figure = true_edit_curves([row], edits=["", "smile+", "age+", "yaw+"])
+    assert [panel.get_title() for panel in figure.axes] == ["mean of all edits", "age+", "yaw+"]
+    with pytest.raises(ValueError, match="no rows: nothing to draw"):
+        true_edit_curves([], edits=[""])
+    with pytest.raises(
+        ValueError, match="m W has no 'true change': expected protocol=true_edits_c"
+    ):
+        true_edit_curves([Row("m", "W", {"MSE": 0.1}, {}, num_images=1)], edits=["", "smile+"])
+
+
+def test_columns_beside_each_other_are_of_the_same_edits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, rows in (("a", 1), ("b", 2)):
+        picture = torch.zeros(3, 64 * rows, 320)
+        (tmp_path / name / "edits").mkdir(parents=True)
+        write_png(picture, tmp_path / name / "edits" / "00000.png")
+    one, other = (f"m{name}={tmp_path / name}" for name in "ab")
+    out = ["--person", "0", "--out", str(tmp_path / "out.png")]
+    assert main(["--beside", one, "--beside", other, *out]) == 1
+    assert "are other than those of the first" in capsys.readouterr().err
+    for names in (["true edit", "x"], ["x", "x"]):
+        given = [part for name in names for part in ("--beside", f"{name}={tmp_path / 'a'}")]
+        assert main([*given, *out]) == 1
+        assert f"--beside names '{names[0]}'" in capsys.readouterr().err
+    for arguments in (["--beside", one], ["--curves", "a", "--beside", one]):
+        with pytest.raises(SystemExit):
+            main(arguments)

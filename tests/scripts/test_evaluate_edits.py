@@ -17,7 +17,7 @@ from clcae.images import read_image, to_uint8
 from clcae.portraits import PortraitImages
 from clcae.pretrained.assets import portraits_judges
 from editing import load_directions, move_of
-from scripts.evaluate import evaluate
+from scripts.evaluate import evaluate, report
 
 
 @pytest.fixture
@@ -193,3 +193,55 @@ def test_a_direction_that_lacks_is_said_once(
     said = next(line for line in capsys.readouterr().err.splitlines() if "lost" in line)
     assert "without PSNR changed, perceptual changed," in said and "changed yaw+" not in said
     assert math.isfinite(row.metrics["reached smile+"])
+
+
+TRUE = ["data=portraits_true_edits", "protocol=true_edits", "data.num_people=1", "outputs=W"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.edits={smile+: 0.5}"], "data.edits.smile+ is 0.5, expected a list"),
+        (["data.edits=5"], "data.edits is 5, expected a list or keys with values or null"),
+        (["batch_size=0"], "batch_size is 0, expected at least 1"),
+        (["batch_size=x"], "batch_size is 'x', expected a whole number or null"),
+        (["data=generated", "data.num_codes=2"], "it is of true edits: data=portraits_true_edits"),
+    ],
+)
+def test_mistakes_about_true_edits_are_one_line(
+    here: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_data = any(one.startswith("data=") for one in arguments)
+    given = [one for one in TRUE if not (of_data and one.startswith("data"))]
+    assert command(*given, *arguments) > 0
+    assert message in (line := capsys.readouterr().err) and line.count("\n") == 1
+    assert not (here / "results.jsonl").exists()
+
+
+def test_true_edits_move_the_attribute_that_is_judged(here: Path) -> None:
+    config = config_of(*TRUE, "data.edits=[smile+]")
+    smile = config["protocol"]["edits"]["smile+"]
+    config["protocol"]["edits"] = {"smile+": {**smile, "attribute": "age"}}
+    with pytest.raises(ValueError, match=r"attribute is 'age': this true edit moves smile"):
+        evaluate(config, data="portraits_true_edits", device=CPU)
+    # An edit of a strength beside it is not measured here.
+    other = {"direction": "age", "strength": 1.0, "attribute": "age"}
+    config["protocol"]["edits"] = {"smile+": smile, "age+": other}
+    row = evaluate(config, data="portraits_true_edits", device=CPU)[0]
+    assert row.method == "portraits/clcae" and "reached smile+" in row.metrics
+    assert "reached age+" not in row.metrics
+
+
+def test_true_edits_among_others_are_left_out(here: Path) -> None:
+    config = config_of("data.num_people=2", *PIXELS, "protocol.time=null", "outputs=W")
+    true = {"direction": "smile", "attribute": "smile", "amount": 0.5}
+    config["protocol"]["edits"] = {"smile+": true}
+    config["protocol"]["measures"] = {
+        "MSE": {"measure": "mse"},
+        "reached": {"measure": "true_reached", "network": "portraits"},
+    }
+    (row,) = evaluate(config, data="portraits_test", device=CPU)
+    assert row.extra["without_value"]["reached smile+"] == (
+        "it is of true edits: data=portraits_true_edits"
+    )
+    assert report([row], "results.jsonl", edits=["smile+"]) == 0

@@ -50,6 +50,12 @@ def test_values_that_fit(value: Any, hint: Any) -> None:
         ({"a": None}, Mapping[str, float], "key.a is None, expected a number"),
         ([[1, "x"]], Sequence[Sequence[int]], r"key\[0\]\[1\] is 'x', expected a whole number"),
         ("smile", Sequence[float], "key is 'smile', expected a list"),
+        ([1], int | None, r"key is \[1\], expected a whole number or null"),
+        (
+            {"a": 0.5},
+            Sequence[str] | Mapping[str, Sequence[float]],
+            r"key\.a is 0\.5, expected a list",
+        ),
         (5, Drawing, "key is 5, expected Drawing"),
         (None, LatentPool, "key is None, expected LatentPool"),
     ],

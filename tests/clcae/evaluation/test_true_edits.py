@@ -227,6 +227,13 @@ def test_measures_of_a_protocol_are_means_and_one_of_each_edit() -> None:
     [
         ({"measure": "true_psnr"}, r"M.area is '': expected one of changed, unchanged, details"),
         ({"measure": "true_change", "picture": "9/8"}, r"M.picture is '9/8': expected one of"),
+        ({"measure": "true_change", "area": "hat"}, r"M.area is 'hat': true_change takes none"),
+        (
+            {"measure": "true_reached", "picture": "true"},
+            r"M.picture is 'true': true_reached takes",
+        ),
+        ({"measure": "true_change", "size": 256}, r"M.size is 256: true_change takes none"),
+        ({"measure": "mse", "area": "changed"}, r"M.area is 'changed': mse takes none"),
     ],
 )
 def test_unknown_areas_and_pictures_are_refused(entry: dict[str, str], message: str) -> None:
@@ -240,3 +247,35 @@ def test_an_edit_has_a_strength_or_an_amount() -> None:
         edits = {"e": {"direction": "smile", **entry}}
         with pytest.raises(ValueError, match="expected a strength, or the amount of a true edit"):
             read_protocol({"measures": {"MSE": {"measure": "mse"}}, "edits": edits})
+
+
+SMILE = {"direction": "smile", "attribute": "smile", "amount": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ([SMILE], r"protocol.edits is \[.*\]: expected edits by name"),
+        ({"e": {"amount": 0.5}}, "protocol.edits.e has no direction"),
+        (
+            {"e": {**SMILE, "amount": "x"}},
+            "protocol.edits.e.amount is 'x': expected a finite number",
+        ),
+        ({"e": {**SMILE, "amount": True}}, "e.amount is True: expected a finite number"),
+        ({"e": {**SMILE, "amount": math.nan}}, "e.amount is nan: expected a finite number"),
+        ({"e": {**SMILE, "threshold": None}}, "e.threshold is None: expected a finite number"),
+        ({"e": {**SMILE, "attribute": 3}}, "e.attribute is 3: expected a text"),
+        ({"e": {"direction": "smile", "strength": 1.0}}, "protocol.edits has no true edit"),
+        (None, "protocol.edits has no true edit"),
+    ],
+)
+def test_edits_of_no_use_are_refused(edits: object, message: str) -> None:
+    measures = {"reached": {"measure": "true_reached", "network": "portraits"}}
+    with pytest.raises(ValueError, match=message):
+        read_protocol({"measures": measures, "edits": edits})
+
+
+def test_names_of_measures_of_each_edit_are_no_others() -> None:
+    measure = {"measure": "true_reached", "network": "portraits"}
+    with pytest.raises(ValueError, match=r"measures: two are called 'M smile\+'"):
+        read_protocol({"measures": {"M": measure, "M smile+": measure}, "edits": {"smile+": SMILE}})
