@@ -17,7 +17,7 @@ def hints_of(function: Callable[..., Any]) -> Mapping[str, Any]:
     """Returns the annotations of a function or class of ours; those of others may be loose."""
     if not str(getattr(function, "__module__", "")).startswith(OURS):
         return {}
-    made = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    made = function.__init__ if inspect.isclass(function) else function
     try:
         return typing.get_type_hints(made)
     except (NameError, TypeError):  # of imports for type checkers alone
