@@ -44,13 +44,15 @@ def test_every_table_is_counted() -> None:
 
 def test_the_benchmark_says_of_which_images_its_columns_are() -> None:
     table = read("portraits_comparison")
-    assert (len(table.rows), len(table.columns)) == (0, 24)
+    assert (len(table.rows), len(table.columns)) == (0, 31)
     assert table.results == "compare/results.jsonl"
     plain = [column.name for column in table.columns if column.name.endswith(", plain")]
     assert len(plain) == 3
+    of_true_edits = ("edit ", "unedited ", "ceiling ")
     for column in table.columns:
         images = "portraits plain" if column.name in plain else "portraits test"
         images = "generated" if column.name.startswith("response ") else images
+        images = "portraits true edits" if column.name.startswith(of_true_edits) else images
         assert column.protocol == {"images": images}
 
 
