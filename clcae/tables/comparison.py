@@ -95,10 +95,18 @@ def protocol_fields(row: Row, metric: str, *, extra: bool = True) -> dict[str, s
 
 def metric_of(row: Row, column: Column) -> str | None:
     """Returns the name under which a row has a finite value for a column; None if it has none."""
+    if column.minus and not math.isfinite(row.metrics.get(column.minus, math.nan)):
+        return None
     for name in column.metrics:
         if math.isfinite(row.metrics.get(name, math.nan)):
             return name
     return None
+
+
+def value_of(row: Row, column: Column, metric: str) -> float:
+    """Computes the value of a column from the metric that `metric_of` found."""
+    subtracted = row.metrics[column.minus] if column.minus else 0.0
+    return (row.metrics[metric] - subtracted) * column.factor
 
 
 def paper_sheet(table: PaperTable, measured: Sequence[MeasuredRow]) -> Sheet:
@@ -268,7 +276,7 @@ def _cell(row: Row, column: Column, spreads: Mapping[str, Spread] | None = None)
     metric = metric_of(row, column)
     if metric is None:
         return Cell()
-    value = row.metrics[metric] * column.factor
+    value = value_of(row, column, metric)
     text = f"{value:.{column.decimals}f}" if abs(value) < _LONGEST else f"{value:.3e}"
     exact = f"{value:.12g}"
     spread, deviation = (spreads or {}).get(metric), 0.0

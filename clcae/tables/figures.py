@@ -256,7 +256,8 @@ def _figure(columns: int, *, rows: int = 1) -> tuple[Any, list[Any]]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures need matplotlib: pip install -e '.[eval]'") from error
-    size = (6.4 * columns, 4.4) if rows == 1 else (3.4 * columns, 2.6 * rows)
+    width = 6.4 if columns == 1 else 4.6
+    size = (width * columns, 4.4) if rows == 1 else (3.4 * columns, 2.6 * rows)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).flatten().tolist()

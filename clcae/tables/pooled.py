@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clcae.evaluation.rows import Row, read_rows
-from clcae.tables.comparison import MeasuredRow, metric_of, protocol_fields
+from clcae.tables.comparison import MeasuredRow, metric_of, protocol_fields, value_of
 from clcae.tables.published import Column, PaperTable
 from clcae.tables.sheet import Spread
 
@@ -69,7 +69,8 @@ def put_together(
     notes = list[str]()
     rows = [_pooled(*key, lists, table.columns, notes) for key, lists in found.items()]
     columns = tuple(
-        replace(column, metrics=(column.name,), factor=1.0, protocol={}) for column in table.columns
+        replace(column, metrics=(column.name,), factor=1.0, minus="", protocol={})
+        for column in table.columns
     )
     return replace(table, columns=columns, notes=(*table.notes, *dict.fromkeys(notes))), rows
 
@@ -96,7 +97,7 @@ def _pooled(
         same = sorted(seed for seed, said in fields.items() if said == latest)
         if left := len(fields) - len(same):
             notes.append(f"{method}, {space}: {left} of {len(fields)} runs were measured otherwise")
-        values = (runs[seed].metrics[metrics[seed]] * column.factor for seed in same)
+        values = (value_of(runs[seed], column, metrics[seed]) for seed in same)
         spreads[column.name], protocol[column.name] = Spread(tuple(values)), latest
         seeds |= {*same}
     named = sorted(seed for seed in seeds if seed)

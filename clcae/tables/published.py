@@ -24,8 +24,8 @@ DIRECTIONS = ("higher", "lower")
 _KEYS = {"title", "source", "protocol", "columns", "rows", "notes", "figure"}
 _KEYS |= {"runs", "results", "variants", "reference"}
 _SOURCE_KEYS = ("paper", "table", "arxiv", "provenance")
-OVER_DISTORTION = ("editability", "perception")
-_COLUMN_KEYS = {"metrics", "better", "decimals", "factor", "protocol"}
+OVER_DISTORTION = ("editability", "perception", "response")
+_COLUMN_KEYS = {"metrics", "better", "decimals", "factor", "minus", "protocol"}
 _ROW_KEYS = {"values", "provenance", "note"}
 
 
@@ -39,6 +39,7 @@ class Column:
     decimals: int  # of measured values; values that are equal there are equal
     protocol: Mapping[str, str | None]  # field -> words of the table; None: unknown
     factor: float = 1.0  # for measured values: 0.001 for seconds from milliseconds
+    minus: str = ""  # a metric that is subtracted from measured values
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class PaperTable:
         source: paper, table, arXiv number and provenance, in words.
         columns: its metrics.
         rows: its methods, in order.
-        axes: "distortion", and "editability" or "perception" or both -> column, if it has them.
+        axes: "distortion" and some of OVER_DISTORTION -> column, if it has them.
         runs: pattern of the run folders to take rows from; None takes them only when asked.
         variants: name in the run folders -> method, for runs repeated with several seeds; `runs`
             has {variant} in place of the name.
@@ -151,6 +152,7 @@ def _column(name: str, values: Mapping[str, Any], shared: Mapping[str, Any]) -> 
             if stated != NOT_APPLICABLE
         },
         factor=float(values.get("factor", 1.0)),
+        minus=str(values.get("minus", "")),
     )
 
 

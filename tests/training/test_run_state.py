@@ -109,5 +109,5 @@ def test_a_former_run_folder_continues_and_a_finished_one_is_recognised(
         train(configure(tmp_path / name))
     said = capsys.readouterr().out
     assert "fit: continuing after step 21/40" in said and "fit: finished before" in said
-    assert_same_run(tmp_path / "stopped" / "toy", FORMER / "finished")
+    assert_same_run(tmp_path / "stopped" / "toy", FORMER / "finished", tolerance=1e-4)
     assert "parts" not in OmegaConf.load(tmp_path / "finished" / "toy" / "config.yaml")

@@ -1,6 +1,7 @@
 """Small runs in a temporary folder: in this process, in a child to be killed, by the command."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -70,21 +71,31 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
 
 
-def identical(one: Any, other: Any) -> bool:
-    """Whether nested values are equal, tensors bit for bit."""
+def identical(one: Any, other: Any, tolerance: float = 0.0) -> bool:
+    """Whether nested values are equal: bit for bit, or numbers within a relative tolerance."""
     if isinstance(one, Tensor):
+        if tolerance and one.is_floating_point() and one.shape == other.shape:
+            return torch.allclose(one, other, rtol=tolerance, atol=tolerance * 1e-2)
         return isinstance(other, Tensor) and torch.equal(one, other)
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(identical(one[key], other[key]) for key in one)
+        if one.keys() != other.keys():
+            return False
+        return all(identical(one[key], other[key], tolerance) for key in one)
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(identical, one, other))
+        pairs = zip(one, other, strict=False)
+        return len(one) == len(other) and all(identical(a, b, tolerance) for a, b in pairs)
+    if tolerance and isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=tolerance)
     return bool(one == other)
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """Two run folders hold the same checkpoints, log and exported weights."""
+def assert_same_run(one: Path, other: Path, tolerance: float = 0.0) -> None:
+    """Two run folders hold the same checkpoints, log and exported weights.
+
+    Without a tolerance both are of one kind of processor: others round otherwise.
+    """
     for name in ("last", "best"):
-        assert identical(checkpoint(one, name), checkpoint(other, name)), name
-    assert metrics(one) == metrics(other)
+        assert identical(checkpoint(one, name), checkpoint(other, name), tolerance), name
+    assert identical(metrics(one), metrics(other), tolerance)
     exported = [torch.load(folder / "network.pt", weights_only=True) for folder in (one, other)]
-    assert identical(*exported)
+    assert identical(*exported, tolerance)

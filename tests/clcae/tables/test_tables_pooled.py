@@ -104,3 +104,12 @@ def test_another_method_under_another_protocol_is_marked() -> None:
 
 def test_rows_of_no_list_of_the_table_are_no_line() -> None:
     assert sheet(row("others", 0, 3.0)).lines == ()
+
+
+def test_a_column_may_be_a_difference_seed_by_seed() -> None:
+    column = Column("gap", ("PSNR",), "higher", 2, DETAILS, factor=2.0, minus="floor")
+    table = replace(TABLE, columns=(column,))
+    rows = [row("details", seed, 20.0 + seed, floor=10.0 - seed) for seed in (0, 1, 2)]
+    rows.append(row("details", 3, 50.0))  # has no floor
+    made = paper_sheet(*put_together(table, [MeasuredRow(one, "r") for one in rows]))
+    assert texts(made) == [["24.00 ± 4.00"]] and made.lines[0].words[2] == "seeds 0, 1, 2"
