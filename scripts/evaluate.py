@@ -132,7 +132,7 @@ def _subject(config: Mapping[str, Any], protocol: Protocol, device: torch.device
     # In the type it was trained in: rows equal those of its run to the last digits.
     method = method.to(device).requires_grad_(False)
     method = compiled(method) if config["compile"] else method
-    name = name or node.get("source") or type(method).__name__
+    name = name or node.get("source") or method.label
     kept = {"name": name, "outputs": config["outputs"], "batch_size": config["batch_size"]}
     if config["data"]["_target_"] == GENERATED:
         return generated_subject(method, parts.build(config["data"], where="data"), **kept)

@@ -61,7 +61,7 @@ class InversionReport:
         rows = evaluate(
             self.method.reconstructions,
             self.test_images,
-            method=type(self.method).__name__,
+            method=self.method.label,
             measures={
                 "MSE": Measure(MeanSquaredError, as_files),
                 "PSNR": Measure(PeakSignalToNoiseRatio, as_files),

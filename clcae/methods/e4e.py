@@ -86,6 +86,10 @@ class PSP(_OnePass):
         )
         super().__init__(generator=generator, encoder=encoder, shape=shape)
 
+    @property
+    def label(self) -> str:
+        return "pSp"
+
 
 @register("e4e")
 class E4E(_OnePass):
@@ -126,3 +130,7 @@ class E4E(_OnePass):
         super().__init__(generator=generator, encoder=encoder, shape=shape)
         if num_offsets == 0:
             self.outputs, self.output = ("W",), "W"
+
+    @property
+    def label(self) -> str:
+        return "W encoder" if self.output == "W" else "e4e"

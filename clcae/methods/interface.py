@@ -49,6 +49,11 @@ class InversionMethod(nn.Module, ABC):
     derived: Sequence[str] = ()  # the entries of a context that follow from the rest
 
     @property
+    def label(self) -> str:
+        """Name in tables: that of the class."""
+        return type(self).__name__
+
+    @property
     @abstractmethod
     def image_shape(self) -> tuple[int, int]:
         """(H, W) of the images that `invert` reads."""

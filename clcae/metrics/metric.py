@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-Direction = Literal["higher", "lower"]
+Direction = Literal["higher", "lower", ""]  # "": neither is better
 
 RANGE_TOLERANCE = 1e-3  # a half-precision network misses the ends of the range by so much
 
@@ -22,7 +22,7 @@ class Metric(ABC):
     """Accumulates one number over many pairs of outputs and targets.
 
     Class attributes:
-        direction: whether "higher" or "lower" is better.
+        direction: whether "higher" or "lower" is better; "" where neither is.
         range: least and greatest value possible.
     """
 

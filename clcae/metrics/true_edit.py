@@ -40,7 +40,7 @@ QUANTITIES: Mapping[str, Quantity] = {
         {"value": "share of pictures that change as much as the true edit within the range"},
     ),
     "change": Quantity(
-        "higher",
+        "",
         (-_INFINITE, _INFINITE),
         {"value": "judged change the way of the edit, on the scale of the labels"},
     ),

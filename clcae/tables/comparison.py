@@ -14,6 +14,7 @@ Footnotes name the fields. A table without published rows has the protocol of it
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -36,6 +37,7 @@ from clcae.tables.sheet import (
 
 DECIMALS = 3  # of a metric without a number of its own
 _LONGEST = 1e9  # beyond, a number is written with an exponent
+_OF_A_CURVE = re.compile(r" at \d/8$")
 _FIELD_NAMES = {"num_images": "number of images"}
 
 
@@ -69,7 +71,7 @@ def compare(column: Column, fields: Mapping[str, str]) -> Agreement:
     differs = {
         key: (fields.get(key), words) for key, words in stated.items() if fields.get(key) != words
     }
-    direction = fields.get("direction", column.direction)
+    direction = fields.get("direction") or column.direction
     if direction != column.direction:
         differs["direction"] = (direction, column.direction)
     return Agreement(
@@ -165,10 +167,10 @@ def edit_sheets(
 ) -> list[Sheet]:
     """Lays out rows with a metric of each edit, "NAME EDIT": a sheet of means, and one of edits.
 
-    The best values are those of the same edit.
+    The best values are those of the same edit. Values at an eighth of a range are for curves.
     """
     own = {f"{name} {edit}" for name in rows[0].metrics for edit in edits}
-    names = [name for name in rows[0].metrics if name not in own]
+    names = [name for name in rows[0].metrics if name not in own and not _OF_A_CURVE.search(name)]
     means = rows_sheet(rows, metrics=names, decimals=decimals)
     names = [name for name in names if any(f"{name} {edit}" in rows[0].metrics for edit in edits)]
     each = rows_sheet(rows, metrics=names, decimals=decimals)
