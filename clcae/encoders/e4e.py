@@ -45,12 +45,11 @@ class GradualEncoder(RowHeads):
         self.pyramid = pyramid
         self.stage = len(self.heads) - 1  # the last row that has its offset, of e4e
 
-    def rows(
+    def trunk_outputs(
         self,
         images: Tensor,  # [N, 3, H, W], in [-1, 1]; the longer side is image_size
-        count: int | None = None,
-    ) -> Tensor:
-        """Computes the vectors of the first heads, [N, count, w_dim]; None: of all.
+    ) -> list[Tensor]:
+        """Computes the outputs of stem and stages of the trunk, [N, C_i, H_i, W_i], finest first.
 
         Raises:
             ValueError: if images have another shape.
@@ -60,11 +59,19 @@ class GradualEncoder(RowHeads):
                 f"images have shape {tuple(images.shape)}, this encoder reads [N, 3, H, W] whose "
                 f"longer side is {self.image_size}"
             )
-        return torch.stack(self.vectors(self.pyramid(images), count), dim=1)
+        return self.pyramid.trunk(images)
+
+    def rows(
+        self,
+        trunk_outputs: Sequence[Tensor],  # what `trunk_outputs` returned
+        count: int | None = None,
+    ) -> Tensor:
+        """Computes the vectors of the first heads, [N, count, w_dim]; None: of all."""
+        return torch.stack(self.vectors(self.pyramid.merged(trunk_outputs), count), dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Computes rows [N, num_rows, w_dim]."""
-        return self.rows(images)
+        return self.rows(self.trunk_outputs(images))
 
 
 class ProgressiveEncoder(GradualEncoder):
@@ -89,10 +96,19 @@ class ProgressiveEncoder(GradualEncoder):
         Raises:
             ValueError: if images have another shape, or stage is no row.
         """
+        return self.codes(self.trunk_outputs(images), stage=stage)
+
+    def codes(
+        self,
+        trunk_outputs: Sequence[Tensor],  # what `trunk_outputs` returned
+        *,
+        stage: int | None = None,
+    ) -> Tensor:
+        """Computes what `forward` does from the trunk's outputs. Raises ValueError as above."""
         last = len(self.heads) - 1
         stage = self.stage if stage is None else stage
         if not 0 <= stage <= last:
             raise ValueError(f"stage is {stage}, expected 0 to {last}")
-        rows = self.rows(images, stage + 1)
+        rows = self.rows(trunk_outputs, stage + 1)
         w = rows[:, :1]
         return torch.cat([w, w + rows[:, 1:], w.expand(-1, self.num_rows - 1 - stage, -1)], dim=1)

@@ -46,7 +46,14 @@ class Pyramid(nn.Module):
         images: Tensor,  # [N, 3, H, W]
     ) -> list[Tensor]:
         """Computes [N, width, h, w] of every level, coarsest first."""
-        outputs = self.trunk(images)[::-1][: self.num_levels]
+        return self.merged(self.trunk(images))
+
+    def merged(
+        self,
+        trunk_outputs: Sequence[Tensor],  # [N, C_i, H_i, W_i], finest first
+    ) -> list[Tensor]:
+        """Computes [N, width, h, w] of every level, coarsest first, from the trunk's outputs."""
+        outputs = trunk_outputs[::-1][: self.num_levels]
         levels = [self.laterals[0](outputs[0])]
         for lateral, output in zip(self.laterals[1:], outputs[1:], strict=True):
             size = output.shape[2:]

@@ -8,60 +8,16 @@ the generator's own resolution; `reconstruct` averages to the input's, the offic
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from clcae.data.transforms import height_and_width
 from clcae.encoders.e4e import GradualEncoder, ProgressiveEncoder
-from clcae.methods.interface import Inversion, InversionMethod
+from clcae.methods.one_pass import OnePassInversion
 from clcae.nn.trunk import IR_SE50
 from clcae.serialization import register
-from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
-
-
-class _OnePass(InversionMethod):
-    """An encoder with a head for every row of W+; subclasses say how the heads are read."""
-
-    outputs: Sequence[str] = ("W+",)
-    output = "W+"
-    latent_average: Tensor
-
-    def __init__(
-        self,
-        *,
-        generator: Generator,
-        encoder: GradualEncoder,
-        shape: tuple[int, int],  # (H, W) of the images
-    ) -> None:
-        super().__init__()
-        self.generator = generator
-        self.shape = shape
-        self.encoder = encoder
-        # Official files keep a row a layer, so it is kept apart from the generator's own average.
-        average = broadcast_rows(generator.w_average[None], generator.num_codes)[0].clone()
-        self.register_buffer("latent_average", average)
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """(H, W) of the images that `invert` reads; any with the same longer side is taken."""
-        return self.shape
-
-    def encode(
-        self,
-        images: Tensor,  # [N, 3, H, W], in [-1, 1]; the longer side is that of image_shape
-    ) -> Tensor:
-        """Computes codes of W+ [N, L, w_dim].
-
-        Raises:
-            ValueError: if images have another longer side.
-        """
-        return self.encoder(images) + self.latent_average
-
-    def invert(self, images: Tensor) -> Inversion:
-        return Inversion(codes=self.encode(images), space=LatentSpace(self.output))
+from clcae.stylegan2 import Generator
 
 
 @register("psp")
-class PSP(_OnePass):
+class PSP(OnePassInversion):
     """Every head is a row of W+ (pSp)."""
 
     def __init__(
@@ -92,7 +48,7 @@ class PSP(_OnePass):
 
 
 @register("e4e")
-class E4E(_OnePass):
+class E4E(OnePassInversion):
     """The first head is w, the others are offsets of their rows from it (e4e).
 
     Raises:
