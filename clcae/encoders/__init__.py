@@ -1,1 +1,1 @@
-"""The trained parts of inversion systems: pyramid, foundation, W+ rows, feature."""
+"""The trained parts of inversion systems: pyramid, foundation, W+ rows, feature, residual."""

@@ -80,12 +80,13 @@ class InversionMethod(nn.Module, ABC):
     def for_inference(self) -> Self:
         """Returns a faster copy for inference, equal within rounding; not to be trained or saved.
 
-        Folds the encoder's normalisations into its convolutions.
+        Folds the normalisations of all modules but the generator into their convolutions.
         """
         other = copy.copy(self)
         other._modules = dict(self._modules)  # a plain copy shares it
-        for name, module in self.encoder_modules().items():
-            other.add_module(name, folded(module))
+        for name, module in self.named_children():
+            if name != "generator":
+                other.add_module(name, folded(module))
         return other
 
     def reduced(self, inversion: Inversion) -> Inversion:

@@ -21,6 +21,7 @@ from clcae.methods.e4e import E4E, PSP
 from clcae.methods.interface import InversionMethod
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.methods.projection import Projection
+from clcae.methods.styleres import StyleRes
 from clcae.pretrained.assets import SHIPPED, asset_path, is_shipped, portraits_generator
 from clcae.pretrained.contents import Contents, holds_tensors
 from clcae.pretrained.layouts import Layout, Request, layout_of
@@ -30,7 +31,7 @@ from clcae.stylegan2 import Generator
 
 LARGE = 1 << 26  # numbers: the largest feature of a generator of 1024 pixels, twice
 # Imported so that native files find their class by its registered name.
-_KNOWN = (CLCAE, E4E, PSP, OfficialCLCAE, Projection, FaceEmbedder, MoCo)
+_KNOWN = (CLCAE, E4E, PSP, OfficialCLCAE, Projection, StyleRes, FaceEmbedder, MoCo)
 _FAULTS = (ValueError, RuntimeError, MemoryError, OverflowError, LookupError, TypeError)
 _VERBS = ("is ", "has ", "holds ", "does ", "its ")
 

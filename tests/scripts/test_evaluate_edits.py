@@ -8,7 +8,7 @@ import pytest
 import torch
 from evaluations import CPU, PIXELS, command, config_of, rows_of, write_portraits
 from official_files import e4e_to_checkpoint
-from small_methods import small_clcae, small_e4e, write_directions, write_method
+from small_methods import small_clcae, small_e4e, small_styleres, write_directions, write_method
 
 import clcae
 from clcae.data.generated import GeneratedCodes
@@ -123,6 +123,25 @@ def test_an_official_file_responds_without_pictures_and_judges(
     assert math.isfinite(row.metrics["response smile"]) and row.metrics["drift"] > 0
     assert "5 images of generated" in out
     assert "without response yaw: no direction is called 'yaw': a, b, ab" in err
+
+
+def test_a_native_file_of_styleres(here: Path) -> None:
+    method_file = write_method(small_styleres(), here / "styleres.safetensors")
+    directions = write_directions(here / "directions.safetensors")
+    given = [f"protocol.directions={directions}", "+data.size=32", "data.num_people=3"]
+    config = config_of(f"method={method_file}", *given)
+    measures = config["protocol"]["measures"]
+    config["protocol"]["measures"] = {name: measures[name] for name in ("MSE", "LEC smile+")}
+    config["protocol"]["edits"]["smile+"]["direction"] = "a"
+    rows = evaluate(config, data="portraits_test", device=CPU)
+    assert [row.space for row in rows] == ["W+", "F"]
+    assert all(math.isfinite(row.metrics["LEC smile+"]) for row in rows)
+    method = clcae.load_method(method_file)
+    images = PortraitImages(split="test", size=32).batch([0, 1, 2]).images
+    for row, output in zip(rows, ("W+", "F"), strict=True):
+        with torch.inference_mode():
+            error = to_uint8(method.reconstruct(images, output)).float() - to_uint8(images).float()
+        assert row.metrics["MSE"] == pytest.approx(float((error / 127.5).square().mean()), rel=1e-4)
 
 
 def test_response_is_not_of_pictures(here: Path) -> None:

@@ -12,13 +12,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_methods import SIDE, small_clcae, small_e4e, write_method
+from small_methods import (
+    SIDE,
+    small_clcae,
+    small_e4e,
+    small_styleres,
+    write_directions,
+    write_method,
+)
 
 import clcae
 from clcae.images import read_image, to_uint8
 from clcae.methods.inversion_file import load_inversion
 from clcae.portraits import PortraitImages
 from clcae.weight_file import weights_digest
+from scripts.edit import main as edit
 from scripts.invert import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -268,6 +276,26 @@ def test_mistakes_get_a_line(
     for usage in (["--batch-size", "0"], ["--output", "X"], ["--faces", "left"], []):
         with pytest.raises(SystemExit, match="2"):
             main([str(photos), "--method", str(method_file), *usage])
+
+
+def test_a_residual_is_kept_and_edited_without_the_picture(tmp_path: Path) -> None:
+    method_file = write_method(small_styleres(), tmp_path / "styleres.safetensors")
+    photos = write_portraits(tmp_path / "photos", 2)
+    assert invert(method_file, photos, "--out", tmp_path / "out") == 0
+    inversion, _ = load_inversion(tmp_path / "out" / "001.safetensors")
+    assert inversion.feature is not None and not inversion.context
+    directions = write_directions(tmp_path / "directions.safetensors")
+    options = ["--method", method_file, "--directions", directions]
+    for source, out in ((photos, "of_pictures"), (tmp_path / "out", "of_inversions")):
+        for strength in (0, 2):
+            where = ["--edit", f"a={strength}", "--out", tmp_path / f"{out}{strength}"]
+            assert edit([*map(str, [source, *options, *where])]) == 0
+    read = {path: read_image(path / "001.png") for path in tmp_path.glob("o*") if path.is_dir()}
+    assert len(read) == 5 and torch.equal(read[tmp_path / "of_pictures0"], read[tmp_path / "out"])
+    for strength in (0, 2):
+        pictures = [read[tmp_path / f"{out}{strength}"] for out in ("of_pictures", "of_inversions")]
+        torch.testing.assert_close(*pictures, rtol=0, atol=1.01 / 127.5)
+    assert (read[tmp_path / "of_pictures2"] - read[tmp_path / "out"]).abs().max() > 0.1
 
 
 def test_a_picture_that_becomes_nan_is_skipped(

@@ -12,6 +12,7 @@ from small_methods import (
     small_official,
     small_projection,
     small_psp,
+    small_styleres,
 )
 
 from clcae.methods.clcae import CLCAE
@@ -20,6 +21,7 @@ from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import OUTPUTS, InversionMethod
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.methods.projection import Projection
+from clcae.methods.styleres import StyleRes
 from clcae.pretrained import loading
 from clcae.stylegan2 import LatentSpace
 from editing import Direction, edit_inversion, move_of
@@ -30,6 +32,7 @@ METHODS = {
     E4E: small_e4e,
     PSP: small_psp,
     Projection: small_projection,
+    StyleRes: small_styleres,
 }
 IMAGES = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
 WIDTHS = {space: 20 if space.is_mapped else 12 for space in LatentSpace}
@@ -65,13 +68,13 @@ def direction_for(method: InversionMethod) -> Direction:
 
 def test_every_method_is_here() -> None:
     known = {cls for cls in loading._KNOWN if issubclass(cls, InversionMethod)}
-    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 4
+    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 4 + 2
     spaces = [method.invert(IMAGES).space for method in CASES.values()]
     assert {space: spaces.count(space) for space in LatentSpace} == {
         LatentSpace.Z: 1,
         LatentSpace.Z_PLUS: 1,
         LatentSpace.W: 2 * 2 + 1,
-        LatentSpace.W_PLUS: 2 * 4 + 2 + 1,
+        LatentSpace.W_PLUS: 2 * 4 + 2 + 1 + 2,
     }
 
 
