@@ -108,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         "--image-size",
         type=_size,
         metavar="HxW",
-        help="input size of an e4e, pSp or CLCAE encoder (default: 256x256, or 192x256 where the "
-        "file's options say cars)",
+        help="input size of an e4e, pSp, CLCAE or StyleRes encoder (default: 256x256, or 192x256 "
+        "where the file's options say cars)",
     )
     parser.add_argument(
         "--export",

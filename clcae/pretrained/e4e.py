@@ -6,6 +6,7 @@ because old files name a wrong one. An old cars file yields 18 codes for a gener
 which the official scripts keep `codes[:, :16]`: the heads of the last two rows are left out here.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -22,6 +23,7 @@ from clcae.pretrained.keymap import (
     trunk_entries,
 )
 from clcae.pretrained.rosinality import generator_from_state
+from clcae.stylegan2 import Generator
 
 METHODS: Mapping[str, type[E4E] | type[PSP]] = {"e4e": E4E, "psp": PSP}
 KINDS = {"Encoder4Editing": "e4e", "GradualStyleEncoder": "psp"}  # opts.encoder_type
@@ -29,17 +31,43 @@ DECODER = "decoder."  # prefix of the generator's keys
 MOST_ROWS = 32  # of W+ that a file may have heads for, whatever its generator has
 
 
-def encoder_keymap(encoder: GradualEncoder, *, layout: str) -> KeyMap:
-    """Returns the table of `encoder.*`; heads of rows that the generator lacks are ignored."""
+def encoder_keymap(encoder: GradualEncoder, *, layout: str, prefix: str = "encoder.") -> KeyMap:
+    """Returns the table of the encoder; heads of rows that the generator lacks are ignored."""
     pyramid, rows = encoder.pyramid, len(encoder.heads)
-    entries = trunk_entries(pyramid.trunk, source="encoder.", target="pyramid.trunk.")
+    entries = trunk_entries(pyramid.trunk, source=prefix, target="pyramid.trunk.")
     for index in (1, 2):
-        names = {"source": f"encoder.latlayer{index}", "target": f"pyramid.laterals.{index}"}
+        names = {"source": f"{prefix}latlayer{index}", "target": f"pyramid.laterals.{index}"}
         entries += module_entries(pyramid.laterals[index], **names)
     for row, head in enumerate(encoder.heads):
-        entries += module_entries(head, source=f"encoder.styles.{row}", target=f"heads.{row}")
-    surplus = tuple(rf"encoder\.styles\.{row}\..*" for row in range(rows, MOST_ROWS))
+        entries += module_entries(head, source=f"{prefix}styles.{row}", target=f"heads.{row}")
+    start = re.escape(prefix)
+    surplus = tuple(rf"{start}styles\.{row}\..*" for row in range(rows, MOST_ROWS))
     return KeyMap(layout=layout, entries=tuple(entries), ignored=surplus)
+
+
+def average_rows(latent_average: Tensor) -> Tensor:
+    """Returns `latent_avg` as rows [R, w_dim], one of them where it is a vector.
+
+    Raises:
+        ValueError: if it has another number of axes than one or two.
+    """
+    if latent_average.ndim not in (1, 2):
+        raise ValueError(
+            f"latent_avg has shape {tuple(latent_average.shape)}, expected [rows, 512]"
+        )
+    return latent_average.float().reshape(-1, latent_average.shape[-1])
+
+
+def check_rows(
+    rows: Tensor,  # [R, w_dim], of `average_rows`
+    generator: Generator,
+) -> None:
+    """Raises ValueError unless there is one row, or one or more for each of the generator's."""
+    if len(rows) != 1 and len(rows) < generator.num_codes:
+        raise ValueError(
+            f"latent_avg has shape {tuple(rows.shape)}, expected {generator.num_codes} rows, "
+            f"one for each of a generator of {generator.resolution} pixels"
+        )
 
 
 def e4e_from_state(
@@ -66,23 +94,14 @@ def e4e_from_state(
         raise ValueError(f"kind is {kind!r}, expected 'e4e' or 'psp'")
     layout = f"{kind} file (state_dict)"
     require(state, ["encoder.styles.0.linear.weight", f"{DECODER}input.input"], layout)
-    if latent_average.ndim not in (1, 2):
-        raise ValueError(
-            f"latent_avg has shape {tuple(latent_average.shape)}, expected [rows, 512]"
-        )
-    rows = latent_average.float().reshape(-1, latent_average.shape[-1])
+    rows = average_rows(latent_average)
     same = bool((rows == rows[:1]).all())
     try:
         average = rows[0] if same else rows.mean(dim=0)
         generator = generator_from_state(section(state, DECODER), average)
     except ValueError as error:
         raise ValueError(f"this is no {layout}, its {DECODER}* do not fit: {error}") from error
-    num_rows = generator.num_codes
-    if len(rows) != 1 and len(rows) < num_rows:
-        raise ValueError(
-            f"latent_avg has shape {tuple(latent_average.shape)}, expected {num_rows} rows, "
-            f"one for each of a generator of {generator.resolution} pixels"
-        )
+    check_rows(rows, generator)
     rest = {key: value for key, value in state.items() if not key.startswith(DECODER)}
     require(rest, ["encoder.latlayer1.weight"], layout)
     stem, stages, shape = encoder_settings(rest, image_size, layout)
@@ -97,5 +116,5 @@ def e4e_from_state(
         ),
     )
     encoder_keymap(method.encoder, layout=layout).fill(method.encoder, rest)
-    method.latent_average.copy_(rows[:num_rows])
+    method.latent_average.copy_(rows[: generator.num_codes])
     return method.eval().requires_grad_(False)

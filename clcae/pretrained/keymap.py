@@ -198,25 +198,29 @@ def trunk_entries(trunk: Trunk, *, source: str, target: str) -> list[Entry]:
 
 
 def encoder_settings(
-    state: Mapping[str, Tensor], image_size: int | Sequence[int] | None, layout: str
+    state: Mapping[str, Tensor],
+    image_size: int | Sequence[int] | None,
+    layout: str,
+    prefix: str = "encoder.",
 ) -> tuple[int, list[tuple[int, int]], tuple[int, int]]:
-    """Reads stem channels, (channels, units) of the stages and the input's (H, W) off `encoder.*`.
+    """Reads stem channels, (channels, units) of the stages and the input's (H, W) off an encoder.
 
-    `image_size` is what the caller wants; None is the square that the first head is built for.
+    `image_size` is what the caller wants; None is the square that the first head is built for. The
+    keys of the encoder begin with `prefix`.
 
     Raises:
         ValueError: if keys of the trunk or of the first head are missing, or for a size that the
             head is not built for.
     """
-    units = count(state, r"encoder\.body\.\d+\.res_layer\.3\.weight")
-    halvings = count(state, r"encoder\.styles\.0\.convs\.\d+\.weight")
-    widths = [f"encoder.body.{unit}.res_layer.3.weight" for unit in range(units)]
-    stem = "encoder.input_layer.0.weight"
-    require(state, [stem, "encoder.styles.0.linear.weight", *widths], layout)
+    units = count(state, rf"{re.escape(prefix)}body\.\d+\.res_layer\.3\.weight")
+    halvings = count(state, rf"{re.escape(prefix)}styles\.0\.convs\.\d+\.weight")
+    widths = [f"{prefix}body.{unit}.res_layer.3.weight" for unit in range(units)]
+    stem = f"{prefix}input_layer.0.weight"
+    require(state, [stem, f"{prefix}styles.0.linear.weight", *widths], layout)
     stages: list[tuple[int, int]] = []
     for unit, key in enumerate(widths):
         # The first stage is as wide as the stem and has no shortcut to tell where it begins.
-        begins = unit == 0 or f"encoder.body.{unit}.shortcut_layer.0.weight" in state
+        begins = unit == 0 or f"{prefix}body.{unit}.shortcut_layer.0.weight" in state
         units_before = 0 if begins else stages.pop()[1]
         stages.append((state[key].shape[0], units_before + 1))
     side = (1 << halvings) << len(stages)

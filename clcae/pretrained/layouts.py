@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from clcae.data.transforms import at_input_size
-from clcae.pretrained import clcae, e4e, frozen, nvidia, rosinality
+from clcae.pretrained import clcae, e4e, frozen, nvidia, rosinality, styleres
 from clcae.pretrained.contents import Contents
 from clcae.quoting import shown
 from clcae.stylegan2 import Generator
@@ -131,6 +131,28 @@ def _e4e(contents: Contents, request: Request) -> nn.Module:
     return method
 
 
+def _styleres(contents: Contents, request: Request) -> nn.Module:
+    missing = [name for name in styleres.SECTIONS if not contents.has(name)]
+    if missing:
+        raise ValueError(
+            f"is a file of StyleRes without {' and '.join(missing)}, expected "
+            f"{', '.join(styleres.SECTIONS)}"
+        )
+    average = contents.tensor("latent_avg")
+    if average is None:
+        raise ValueError("has no latent_avg, which the codes are measured from")
+    method = styleres.styleres_from_states(
+        contents.state("e4e"),
+        average,
+        contents.state("generator_smooth"),
+        image_size=request.size(contents),
+    )
+    contents.ignore(e4e.encoder_keymap(method.encoder, layout=styleres.E0, prefix=""), "e4e")
+    parts = nn.ModuleDict(method.encoder_modules())
+    contents.ignore(styleres.residual_keymap(parts, layer=method.layer), "generator_smooth")
+    return method
+
+
 def _clcae(contents: Contents, request: Request) -> nn.Module:
     generator = request.generator
     if generator is None:
@@ -247,6 +269,11 @@ LAYOUTS = (
         ignored="discriminator_state_dict",
     ),
     Layout(
+        "StyleRes (e4e, latent_avg, generator_smooth)",
+        lambda contents: contents.has("generator_smooth") or contents.has("e4e"),
+        _styleres,
+    ),
+    Layout(
         "ArcFace IR-SE50 (model_ir_se50)",
         lambda contents: (
             contents.has("output_layer.3.weight") and contents.has("body.0.res_layer.5.fc1.weight")
@@ -290,7 +317,6 @@ RELATIVES: Mapping[str, Callable[[Contents], bool]] = {  # whose keys are partly
     ),
     "a file of HyperStyle, whose hypernetwork changes the generator": _has_prefix("hypernet."),
     "a file of HFGI, which adds a distortion map": _has_prefix("residue."),
-    "a file of StyleRes": _holds("generator_smooth"),
     "a latent discriminator of e4e": _holds("mlp.0.weight"),
 }
 

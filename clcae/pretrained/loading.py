@@ -71,7 +71,7 @@ def load_method(
 
     Args:
         source: "portraits/clcae", the method that is shipped, a native .safetensors file such as
-            the one a run leaves, or an official file of e4e, pSp or CLCAE.
+            the one a run leaves, or an official file of e4e, pSp, CLCAE or StyleRes.
         generator: file of the generator, from which an official CLCAE file takes the mean latent;
             None computes it.
         which: "e4e" or "psp", where an official file does not say which it is.

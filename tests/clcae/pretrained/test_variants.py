@@ -205,7 +205,6 @@ HEAD = {"encoder.styles.0.linear.weight": torch.ones(2, 2)}
         ({"state_dict": {**HEAD, "encoder.conv1.weight": torch.ones(4, 3, 7, 7)}}, "ResNet"),
         ({"state_dict": {"hypernet.a.weight": torch.ones(2)}}, "HyperStyle"),
         ({"state_dict": {**HEAD, "residue.conv.weight": torch.ones(2)}}, "HFGI"),
-        ({"generator_smooth": {"a": torch.ones(2)}}, "StyleRes"),
         ({"mlp.0.weight": torch.ones(2, 2)}, "latent discriminator"),
     ],
 )
