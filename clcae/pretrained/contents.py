@@ -1,7 +1,7 @@
 """The contents of an official file: sections of tensors by name, and an account of their use."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clcae.pretrained import nvidia
 from clcae.pretrained.keymap import KeyMap
+from clcae.pretrained.modules import ModuleStandIn, ModuleState
 from clcae.pretrained.torch_file import is_other_pickle, peek, read_torch_file, reading
 from clcae.pretrained.unpickle import Array, Attributes
 from clcae.quoting import listing, one_line
@@ -17,6 +18,8 @@ GROWTH = 2  # the tensors of a section are at most so many times the file, besid
 SPARE = 1 << 24
 WRAPPED = re.compile(r"(^|\.)(?:(?:module|_orig_mod)\.)+")  # by nn.DataParallel, by torch.compile
 NOT_WRAPPED = "module.encoder_q."  # MoCo's own names
+# Names of networks whose official files keep the state dict in a section.
+SECTIONED = re.compile(r"(module\.)?(encoder(_q)?|(image|latent)_projection)\.")
 
 
 class Contents:
@@ -59,8 +62,12 @@ class Contents:
         content = read_torch_file(path)
         if not isinstance(content, dict):
             raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary")
+        notes = [*_notes_of_modules(content)]
+        if isinstance(content, ModuleState):
+            content = _as_official(content)
         plain = unwrapped({key: unwrapped(value) for key, value in content.items()})
         contents = cls(plain, size=size)
+        contents.notes += notes
         if any(_is_wrapped(part) for part in (content, *content.values())):
             contents.notes.append("names are read without the module. or _orig_mod. of a wrapper")
         return contents
@@ -117,6 +124,28 @@ class Contents:
         return listing([*self.tree], 6) or "nothing"
 
 
+def _notes_of_modules(content: Mapping[Any, Any]) -> Iterator[str]:
+    for name, part in [("the file", content), *content.items()]:
+        if isinstance(part, ModuleState):
+            yield (
+                f"{one_line(name, 80)} is a whole module ({one_line(part.class_name, 80)}): its "
+                "tensors are read, its code is not run"
+            )
+
+
+def _as_official(module: ModuleState) -> dict[Any, Any]:
+    """Returns a module that is a whole file in the sections that its official file has."""
+    if not any(map(SECTIONED.match, module)):
+        return module
+    held = module.attributes
+    content: dict[Any, Any] = {"state_dict": module}
+    if isinstance(options := held.get("opts"), Mapping | Attributes):
+        content["opts"] = options
+    if "encoder.styles.0.linear.weight" in module and _is_tensor(held.get("latent_avg")):
+        content["latent_avg"] = held["latent_avg"]
+    return content
+
+
 def unwrapped(value: Any) -> Any:
     """Returns a state dict under the names its network has without a wrapper, all else as it is."""
     if not isinstance(value, dict) or not _is_wrapped(value):
@@ -155,6 +184,8 @@ def holds_tensors(value: Any) -> bool:
         seen.add(id(part))
         if isinstance(part, Attributes):
             pending.append(part.values)
+        elif isinstance(part, ModuleStandIn):
+            pending.append(part.state)
         elif isinstance(part, Mapping):
             pending += part.values()
         elif isinstance(part, list | tuple | set | frozenset):

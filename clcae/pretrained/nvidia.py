@@ -24,6 +24,7 @@ from torch import Tensor
 
 from clcae.ops import low_pass
 from clcae.pretrained.keymap import Entry, KeyMap, check_colours, count, require
+from clcae.pretrained.modules import ModuleStandIn, state_dict_of
 from clcae.pretrained.torch_file import peek, read_stream, reading, refusal
 from clcae.pretrained.unpickle import (
     Budget,
@@ -33,22 +34,12 @@ from clcae.pretrained.unpickle import (
     allowed_names,
     ordered_dict,
 )
-from clcae.quoting import one_line, shown
+from clcae.quoting import shown
 from clcae.stylegan2 import Discriminator, Generator, Layer
 
 GENERATOR = "stylegan2-ada generator (G_ema)"
 DISCRIMINATOR = "stylegan2-ada discriminator (D)"
-MAX_MODULES = 10_000
-MAX_TENSORS = 100_000
 NETWORKS = ("G", "D", "G_ema")
-
-
-@dataclass(frozen=True)
-class Persistent:
-    """Replaces a persistent object; keeps its class's name and its attributes."""
-
-    class_name: str
-    state: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,18 +80,18 @@ def read_nvidia_pickle(path: str | Path) -> dict[str, Network]:
             raise
         networks = content if isinstance(content, dict) else {}
         found = {name: networks[name] for name in NETWORKS if name in networks}
-        if not found or not all(isinstance(value, Persistent) for value in found.values()):
+        if not found or not all(isinstance(value, ModuleStandIn) for value in found.values()):
             raise ValueError("is a pickle without the networks G, D or G_ema of NVIDIA's files")
-        return {name: _network(value) for name, value in found.items()}
+        return {name: _network(value, budget) for name, value in found.items()}
 
 
-def _persistent(meta: Any) -> Persistent:
+def _persistent(meta: Any) -> ModuleStandIn:
     if type(meta) is not dict or meta.get("type") != "class":
         raise ValueError("holds a persistent object of another form")
     name, state = meta.get("class_name"), meta.get("state")
     if not isinstance(name, str) or type(state) is not dict:
         raise ValueError("holds a persistent object without name or state")
-    return Persistent(name, state)
+    return ModuleStandIn(name, state)
 
 
 def _storage(data: Any, budget: Budget) -> Storage:
@@ -114,42 +105,14 @@ def _storage(data: Any, budget: Budget) -> Storage:
     return storage
 
 
-def _network(network: Persistent) -> Network:
+def _network(network: ModuleStandIn, budget: Budget) -> Network:
     arguments, keywords = (network.state.get(key) for key in ("_init_args", "_init_kwargs"))
     return Network(
         class_name=network.class_name,
         init_args=tuple(arguments) if isinstance(arguments, tuple | list) else (),
         init_kwargs=keywords if isinstance(keywords, dict) else {},
-        state=_flatten(network),
+        state=state_dict_of(network, budget),
     )
-
-
-def _flatten(network: Persistent) -> dict[str, Tensor]:
-    """Returns the `state_dict`: parameters and persistent buffers of all modules within."""
-    flat: dict[str, Tensor] = {}
-    pending: list[tuple[str, Any]] = [("", network)]
-    for _ in range(MAX_MODULES):
-        if not pending:
-            return flat
-        prefix, module = pending.pop()
-        if not isinstance(module, Persistent):
-            raise ValueError(f"has a {type(module).__name__} for the module {shown(prefix)}")
-        parts = [module.state.get(f"_{part}", {}) for part in ("parameters", "buffers", "modules")]
-        skipped = module.state.get("_non_persistent_buffers_set", set())
-        if not all(type(part) is dict for part in parts) or type(skipped) is not set:
-            raise ValueError(f"has a damaged module {shown(prefix)}")
-        tensors = parts[0] | {key: value for key, value in parts[1].items() if key not in skipped}
-        for key, tensor in tensors.items():
-            if tensor is None:
-                continue
-            if not isinstance(tensor, Tensor):
-                name = one_line(f"{prefix}{key}", 80)
-                raise ValueError(f"has a {type(tensor).__name__} for the tensor {name}")
-            flat[f"{prefix}{key}"] = tensor
-        if len(prefix) > 1000 or len(flat) > MAX_TENSORS or len(parts[2]) > MAX_MODULES:
-            raise ValueError("nests more modules or tensors than a network has")
-        pending += [(f"{prefix}{k}.", v) for k, v in reversed(parts[2].items()) if v is not None]
-    raise ValueError(f"has more than {MAX_MODULES} modules")
 
 
 def _to_map(tensor: Tensor) -> Tensor:

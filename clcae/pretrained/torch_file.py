@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from clcae.pretrained.modules import ModuleUnpickler, with_state_dicts
 from clcae.pretrained.unpickle import (
     Attributes,
     Budget,
@@ -46,6 +47,8 @@ _OPTIONS = (  # objects that are their attributes
     *("omegaconf.base.Metadata", "omegaconf.base.SCMode"),
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean")),
 )
+_STAGE = "models.encoders.psp_encoders.ProgressiveStage"  # which an encoder of e4e holds
+_ACTIVATIONS = ("relu", "leaky_relu", "glu")  # functions that modules refer to
 _DICTS = ("easydict.EasyDict", "munch.Munch", "addict.addict.Dict", "yacs.config.CfgNode")
 MAX_PICKLE = 1 << 28  # bytes of the pickle within an archive
 MAX_ENTRIES = 1 << 17
@@ -119,7 +122,8 @@ def read_torch_file(path: str | Path) -> Any:
     """Reads what torch.save wrote: tensors on the CPU within dicts, lists, numbers and texts.
 
     Objects without weights come as data: torch.device as "cuda:0", argparse.Namespace as
-    Attributes.
+    Attributes. A whole module, or one that is a value of the file's dict, comes as a ModuleState:
+    its state dict, read without its class.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -165,15 +169,16 @@ def read_stream(file: BinaryIO, size: int) -> Any:
     budget = Budget(size)
     storages = _Storages(budget, lambda key, data: None)
 
-    def unpickled(**allowed: Any) -> Any:
-        return Unpickler(file, size=size, **{"names": {}, **allowed}).load()
+    def unpickled() -> Any:
+        return Unpickler(file, size=size, names={}).load()
 
     magic, protocol, info = unpickled(), unpickled(), unpickled()
     if magic != MAGIC or protocol != PROTOCOL:
         raise ValueError("is a pickle, but none of torch.save")
     if not isinstance(info, dict) or not info.get("little_endian", True):
         raise ValueError("was written on a big-endian machine")
-    content = unpickled(names=all_names(budget), storage=storages.of)
+    names = all_names(budget)
+    content = ModuleUnpickler(file, size=size, names=names, storage=storages.of).load()
     keys = unpickled()
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise ValueError("lists storages by something else than text")
@@ -185,7 +190,7 @@ def read_stream(file: BinaryIO, size: int) -> Any:
         if count != len(data):
             raise ValueError(f"holds {count} numbers where {len(data)} are due")
         _fill(data, file)
-    return content
+    return with_state_dicts(content, budget)
 
 
 def _read_archive(file: BinaryIO, size: int) -> Any:
@@ -212,9 +217,10 @@ def _read_archive(file: BinaryIO, size: int) -> Any:
 
         budget, pickled = Budget(size), archive.read(main)
         storage, names = _Storages(budget, fill).of, all_names(budget)
-        return Unpickler(
+        content = ModuleUnpickler(
             io.BytesIO(pickled), size=len(pickled), names=names, storage=storage
         ).load()
+        return with_state_dicts(content, budget)
 
 
 def _is_main(name: str) -> bool:
@@ -283,6 +289,8 @@ def all_names(budget: Budget) -> dict[str, object]:
         names |= dict.fromkeys((f"{module}.{kind}" for kind in _PATHS), Call(_path))
     for module in ("builtins", "__builtin__"):
         names |= {f"{module}.{kind}": kind for kind in _TYPES}
+    names |= {f"torch.nn.functional.{name}": name for name in _ACTIVATIONS}
+    names[_STAGE] = Call(_named("a stage"))
     names |= {f"typing.{kind}": kind for kind in _TYPES_OF_TYPING}
     for kind in _DATES:
         names[f"datetime.{kind}"] = Call(_named(f"a {kind}"))

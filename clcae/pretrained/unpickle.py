@@ -38,7 +38,6 @@ _DTYPES = {
     **{"Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8, "Bool": torch.bool},
 }
 _ARRAY_CODE = re.compile(r"[fiu][248]|[iub]1|[US]\d{1,4}")  # numbers, or texts beside weights
-_CLASS = re.compile(r"[A-Z]\w*")  # by custom; a function or a module begins otherwise
 
 
 class Budget:
@@ -163,11 +162,15 @@ class Unpickler(pickle._Unpickler):
         """Returns the table's entry. Raises ValueError if the table has none."""
         full = f"{module}.{name}"
         if full not in self.names:
-            whole = f"; {SAVE_STATE}" if _CLASS.fullmatch(name) else ""
-            raise ValueError(
-                f"names {shown(full)}, which is not among what weights are made of{whole}"
-            )
+            raise self.refusal(full)
         return self.names[full]
+
+    def refusal(self, full: str) -> ValueError:
+        """Says that a name is not allowed and, where it is a class's, how to save without it."""
+        whole = f"; {SAVE_STATE}" if full.rpartition(".")[2][:1].isupper() else ""
+        return ValueError(
+            f"names {shown(full)}, which is not among what weights are made of{whole}"
+        )
 
     def persistent_load(self, pid: Any) -> Storage:
         """Returns the storage of an id. Raises ValueError if the file may have none."""

@@ -152,12 +152,13 @@ def test_metadata_beside_a_bare_state_dict(path: Path, generator: Generator) -> 
         import_checkpoint(path)
 
 
-def test_a_whole_network_says_how_to_save_its_weights(path: Path) -> None:
-    for content in (nn.Linear(2, 2), {"g_ema": nn.Sequential(nn.Linear(2, 2))}):
+def test_what_holds_a_network_says_how_to_save_its_weights(path: Path) -> None:
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters())
+    for content in (optimizer, {"g_ema": [optimizer]}):
         torch.save(content, path)
         with pytest.raises(ValueError, match=r"torch\.save\(network\.state_dict\(\)") as caught:
             import_checkpoint(path)
-        assert "torch.nn.modules" in str(caught.value) and "weights_only" not in str(caught.value)
+        assert "torch.optim" in str(caught.value) and "weights_only" not in str(caught.value)
 
 
 def repacked(data: bytes, rename: Callable[[str], str]) -> bytes:
