@@ -167,10 +167,8 @@ class Unpickler(pickle._Unpickler):
 
     def refusal(self, full: str) -> ValueError:
         """Says that a name is not allowed and, where it is a class's, how to save without it."""
-        whole = f"; {SAVE_STATE}" if full.rpartition(".")[2][:1].isupper() else ""
-        return ValueError(
-            f"names {shown(full)}, which is not among what weights are made of{whole}"
-        )
+        hint = f"; {SAVE_STATE}" if full.rpartition(".")[2][:1].isupper() else ""
+        return ValueError(f"names {shown(full)}, which is not among what weights are made of{hint}")
 
     def persistent_load(self, pid: Any) -> Storage:
         """Returns the storage of an id. Raises ValueError if the file may have none."""
