@@ -143,6 +143,6 @@ def equal_change(
         over = found >= wanted
         low, below = torch.where(over, low, middle), torch.where(over, below, found)
         high, above = torch.where(over, middle, high), torch.where(over, found, above)
-    most = grid[changes.argmax(dim=0)]
+    most = grid[changes.nan_to_num(nan=-_INFINITE).argmax(dim=0)]
     strengths = torch.where(reached, torch.where(first == 0, 0.0, middle), most)
     return EqualChange(strengths, reached, grid, changes)

@@ -92,7 +92,7 @@ def tradeoff(sheet: Sheet, axes: Mapping[str, str]) -> Any:
             )
         panel.set_xlabel(f"{distortion}: {x} {arrows[x]}", parse_math=False)
         panel.set_ylabel(f"{other}: {y} {arrows[y]}", parse_math=False)
-        panel.margins(0.12)
+        panel.margins(x=0.12 if len(others) == 1 else 0.4, y=0.12)  # names need room
         _label(panel, points)
     return figure
 
