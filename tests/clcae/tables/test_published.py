@@ -44,7 +44,7 @@ def test_every_table_is_counted() -> None:
 
 def test_the_benchmark_says_of_which_images_its_columns_are() -> None:
     table = read("portraits_comparison")
-    assert (len(table.rows), len(table.columns)) == (0, 31)
+    assert (len(table.rows), len(table.columns)) == (0, 32)
     assert table.results == "compare/results.jsonl"
     plain = [column.name for column in table.columns if column.name.endswith(", plain")]
     assert len(plain) == 3
