@@ -1,10 +1,11 @@
-"""Learning rate schedules over a stage: constant, warm-up then cosine decay, plateau.
+"""Learning rate schedules over a stage: constant, warm-up then cosine decay, steps, plateau.
 
 A schedule multiplies the learning rates that its optimizer was built with. All but the plateau are
 functions of the step alone.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,6 +69,25 @@ class WarmupCosine(Schedule):
             return (step + 1) / (self.warmup + 1)
         done = min((step - self.warmup) / max(self.total_steps - self.warmup, 1), 1.0)
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+class Steps(Schedule):
+    """Multiplies the rate by `shrink`, in (0, 1), at every milestone, a number of steps."""
+
+    def __init__(
+        self,
+        *,
+        optimizer: torch.optim.Optimizer,
+        total_steps: int,
+        milestones: Sequence[int],
+        shrink: float = 0.5,
+    ) -> None:
+        super().__init__(optimizer=optimizer, total_steps=total_steps)
+        self.milestones = [*milestones]
+        self.shrink = shrink
+
+    def factor(self, step: int) -> float:
+        return float(self.shrink ** sum(step >= milestone for milestone in self.milestones))
 
 
 class Plateau(Schedule):

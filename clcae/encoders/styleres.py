@@ -7,8 +7,9 @@ extracts the residual. E2 turns the residual into what is added to the feature o
 which may be edited ones. All convolutions are plain: neither normalised nor modulated.
 
 The paper adds the output of E2 as it is (`ResidualTransform`); the official code weighs it with a
-gate between 0 and 1 for every pixel (`GatedTransform`). Deviations: any resolution, any number of
-channels, and a width of its own; a skip feature that is not square is padded with zeros.
+gate between 0 and 1 for every pixel (`GatedTransform`). `NoTransform` and `SkipResidual` are the
+paper's ablations without E2 and without E1. Deviations: any resolution, any number of channels, and
+a width of its own; a skip feature that is not square is padded with zeros.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 
 from clcae.encoders.pyramid import made_square
 
-Fusion = Literal["sum", "gate"]
+Fusion = Literal["sum", "gate", "none"]
+Source = Literal["e1", "skip"]
 
 
 class ResidualBlock(nn.Module):
@@ -103,6 +105,20 @@ class ResidualEncoder(nn.Module):
         return self.extraction(self.alignment(torch.cat([made_square(skip), own], dim=1)))
 
 
+class SkipResidual(nn.Module):
+    """The ablation without E1: the skip feature itself is the residual, which E2 reads."""
+
+    def __init__(self, *, skip_channels: int, feature_channels: int, width: int) -> None:
+        super().__init__()
+
+    def forward(self, skip: Tensor, own: Tensor) -> Tensor:
+        """Returns the skip feature as a square [N, S, R, R]."""
+        return made_square(skip)
+
+
+SOURCES: dict[Source, Callable[..., nn.Module]] = {"e1": ResidualEncoder, "skip": SkipResidual}
+
+
 @dataclass(frozen=True)
 class Injection:
     """The feature that the generator goes on with, and what it is made of."""
@@ -115,11 +131,11 @@ class Injection:
 class ResidualTransform(nn.Module):
     """E2 with the paper's plain sum: own + delta."""
 
-    def __init__(self, *, feature_channels: int, width: int) -> None:
+    def __init__(self, *, feature_channels: int, residual_channels: int, width: int) -> None:
         super().__init__()
         half = width // 2
         self.of_own = nn.Conv2d(feature_channels, half, 3, padding=1)
-        self.of_residual = nn.Conv2d(width, width - half, 3, padding=1)
+        self.of_residual = nn.Conv2d(residual_channels, width - half, 3, padding=1)
         self.delta = _residual_blocks(width, 3, feature_channels)
 
     def joined(self, own: Tensor, residual: Tensor) -> Tensor:
@@ -129,7 +145,7 @@ class ResidualTransform(nn.Module):
     def forward(
         self,
         own: Tensor,  # [N, C, R, R], the generator's feature of the codes, edited or not
-        residual: Tensor,  # [N, width, R, R], the output of E1
+        residual: Tensor,  # [N, C', R, R], the output of E1
     ) -> Injection:
         """Transforms the residual for these codes and adds it to their feature."""
         delta = self.delta(self.joined(own, residual))
@@ -139,8 +155,10 @@ class ResidualTransform(nn.Module):
 class GatedTransform(ResidualTransform):
     """E2 of the official code: own + gate * delta, with one gate for every pixel."""
 
-    def __init__(self, *, feature_channels: int, width: int) -> None:
-        super().__init__(feature_channels=feature_channels, width=width)
+    def __init__(self, *, feature_channels: int, residual_channels: int, width: int) -> None:
+        super().__init__(
+            feature_channels=feature_channels, residual_channels=residual_channels, width=width
+        )
         self.gate = _residual_blocks(width, 3, 1)
 
     def forward(self, own: Tensor, residual: Tensor) -> Injection:
@@ -150,7 +168,28 @@ class GatedTransform(ResidualTransform):
         return Injection(feature=torch.addcmul(own, gate, delta), delta=delta, gate=gate)
 
 
-TRANSFORMS: dict[Fusion, Callable[..., ResidualTransform]] = {
+class NoTransform(nn.Module):
+    """The ablation without E2: own + residual, whatever the codes are."""
+
+    def __init__(self, *, feature_channels: int, residual_channels: int, width: int) -> None:
+        super().__init__()
+        if residual_channels != feature_channels:
+            raise ValueError(
+                f"the residual has {residual_channels} channels, expected {feature_channels}, "
+                "those of the layer: without E2 it is added as it is"
+            )
+
+    def forward(
+        self,
+        own: Tensor,  # [N, C, R, R], the generator's feature of the codes, edited or not
+        residual: Tensor,  # [N, C, R, R], the output of E1
+    ) -> Injection:
+        """Adds the residual."""
+        return Injection(feature=own + residual, delta=residual)
+
+
+TRANSFORMS: dict[Fusion, Callable[..., nn.Module]] = {
     "sum": ResidualTransform,
     "gate": GatedTransform,
+    "none": NoTransform,
 }

@@ -41,6 +41,23 @@ def reconstruction_terms(
     return terms
 
 
+def reconstruction_rows(
+    pictures: Tensor,  # [N, 3, H, W]
+    targets: Tensor,  # [N, 3, H, W]
+    judges: Judges,
+) -> dict[str, Tensor]:
+    """Computes terms "l2", "perceptual" and "identity" (1 - cosine) of every picture, each [N]."""
+    with torch.no_grad():
+        target_features = judges.features(targets)
+        target_embeddings = judges.embed(target_features)
+    features = judges.features(pictures)
+    return {
+        "l2": (pictures.float() - targets).square().mean(dim=(1, 2, 3)),
+        "perceptual": judges.distance(features, target_features).float(),
+        "identity": 1.0 - (judges.embed(features) * target_embeddings).sum(dim=1).float(),
+    }
+
+
 def alignment_term(
     images: Tensor,  # [N, 3, H, W]
     w: Tensor,  # [N, w_dim]

@@ -8,6 +8,7 @@ synthesized, edited or not, and the rest of the generator goes on with the sum.
 
 An inversion's `feature` is F_a, and `synthesize` runs E2. Where paper and code differ the paper is
 the default: it adds the output of E2, the code gates it (`fusion: gate`, as official files need).
+Two further values are the paper's ablations: `fusion: none` has no E2, `source: skip` no E1.
 
 Known deviations: the sizes of all parts are arguments, whose defaults are the official ones; the
 skip feature of images that are not square (cars, whose file was never released) is padded to a
@@ -22,7 +23,13 @@ from torch import Tensor, nn
 
 from clcae.data.transforms import at_input_size, height_and_width
 from clcae.encoders.e4e import ProgressiveEncoder
-from clcae.encoders.styleres import TRANSFORMS, Fusion, Injection, ResidualEncoder
+from clcae.encoders.styleres import (
+    SOURCES,
+    TRANSFORMS,
+    Fusion,
+    Injection,
+    Source,
+)
 from clcae.methods.interface import Inversion, Move
 from clcae.methods.one_pass import OnePassInversion
 from clcae.nn.trunk import IR_SE50
@@ -37,7 +44,8 @@ class StyleRes(OnePassInversion):
 
     Raises:
         ValueError: if the trunk has no output as large as the generator's feature, for a layer that
-            the generator lacks, an unknown fusion, or a residual width below 2.
+            the generator lacks, an unknown fusion or source, a residual width below 2, or without
+            E2 a residual that has not the channels of the layer.
     """
 
     outputs = ("W+", "F")
@@ -56,10 +64,13 @@ class StyleRes(OnePassInversion):
         stem_stride: int = 1,
         width: int = 512,  # of e4e's pyramid
         residual_width: int | None = None,  # of E1 and E2; None: the channels of the layer
-        fusion: Fusion = "sum",  # of the paper; "gate" is that of the official code
+        fusion: Fusion = "sum",  # of the paper; the official code: "gate"; without E2: "none"
+        source: Source = "e1",  # of the residual; without E1: "skip", the feature of the trunk
     ) -> None:
         if fusion not in get_args(Fusion):
-            raise ValueError(f"fusion is {fusion!r}, expected 'sum' or 'gate'")
+            raise ValueError(f"fusion is {fusion!r}, expected 'sum', 'gate' or 'none'")
+        if source not in get_args(Source):
+            raise ValueError(f"source is {source!r}, expected 'e1' or 'skip'")
         shape = height_and_width(image_size)
         encoder = ProgressiveEncoder(
             num_rows=generator.num_codes,
@@ -80,15 +91,18 @@ class StyleRes(OnePassInversion):
                 "of one of these sizes"
             )
         self.skip_index = sides.index(side)  # among the trunk's outputs
+        skip_channels = encoder.pyramid.trunk.channels[self.skip_index]
         residual_width = channels if residual_width is None else residual_width
         if residual_width < 2:
             raise ValueError(f"residual_width is {residual_width}, expected 2 or more")
-        self.residual = ResidualEncoder(
-            skip_channels=encoder.pyramid.trunk.channels[self.skip_index],
+        self.residual = SOURCES[source](
+            skip_channels=skip_channels, feature_channels=channels, width=residual_width
+        )
+        self.transform = TRANSFORMS[fusion](
             feature_channels=channels,
+            residual_channels=residual_width if source == "e1" else skip_channels,
             width=residual_width,
         )
-        self.transform = TRANSFORMS[fusion](feature_channels=channels, width=residual_width)
         self.encoder.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:

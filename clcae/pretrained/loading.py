@@ -27,7 +27,7 @@ from clcae.pretrained.contents import Contents, holds_tensors
 from clcae.pretrained.layouts import Layout, Request, layout_of
 from clcae.quoting import listing, one_line, shown
 from clcae.serialization import is_native, load
-from clcae.stylegan2 import Generator
+from clcae.stylegan2 import Discriminator, Generator
 
 LARGE = 1 << 26  # numbers: the largest feature of a generator of 1024 pixels, twice
 # Imported so that native files find their class by its registered name.
@@ -58,6 +58,29 @@ def load_generator(source: str | Path) -> Generator:
             "family that is supported"
         )
     return module.eval().requires_grad_(False)
+
+
+def load_discriminator(source: str | Path, *, which: str | None = None) -> Discriminator:
+    """Loads a discriminator of StyleGAN2, on the CPU, to begin a training with.
+
+    Args:
+        source: a native file, or an official one as of `load_generator`.
+        which: "D" of a .pkl, "d" of a rosinality .pt; None for a file of one network.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file holds something else; or if `which` is given for a native file.
+    """
+    path = _existing(source, "a discriminator")
+    if not is_native(path):
+        module = import_checkpoint(path, which=which).module
+    elif which is None:
+        module = load(path)
+    else:
+        raise ValueError(f"{path} is a native file, which takes no which")
+    if not isinstance(module, Discriminator):
+        raise ValueError(f"{path} holds a {type(module).__name__}, expected a discriminator")
+    return module
 
 
 def load_method(

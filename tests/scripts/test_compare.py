@@ -39,9 +39,18 @@ def words(command: Command) -> dict[str, str]:
 
 def test_every_method_takes_part() -> None:
     ablations = ["e4e_no_delta", "e4e_no_discriminator"]
-    assert ["average", "clcae", "e4e", *ablations, "optimization", "psp", "w"] == METHODS
+    assert [
+        "average",
+        "clcae",
+        "e4e",
+        *ablations,
+        "optimization",
+        "psp",
+        "styleres",
+        "w",
+    ] == METHODS
     defaults = OmegaConf.load(CONFIGS / "compare.yaml").defaults
-    assert set(METHODS) - {*defaults[3].contestant} == {*ablations}
+    assert set(METHODS) - {*defaults[3].contestant} == {*ablations, "styleres"}
     names = [entry.name for entry in comparison().contestants]
     assert names == ["CLCAE", "e4e", "pSp", "W", "optimisation", "average"]
     names = [

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.schedules import Constant, Plateau, Schedule, WarmupCosine
+from training.schedules import Constant, Plateau, Schedule, Steps, WarmupCosine
 
 
 def optimizer() -> torch.optim.Optimizer:
@@ -31,6 +31,16 @@ def test_warmup_rises_and_decay_falls_to_the_final_factor() -> None:
     assert found[0] > 0
     assert found[10] == pytest.approx(0.2)
     assert found[100] == pytest.approx(0.02)
+
+
+def test_steps_agree_with_torch() -> None:
+    ours, theirs = optimizer(), optimizer()
+    schedule = Steps(optimizer=ours, total_steps=9, milestones=[2, 3, 6], shrink=0.4)
+    reference = torch.optim.lr_scheduler.MultiStepLR(theirs, [2, 3, 6], gamma=0.4)
+    for rate in rates(schedule, 9):
+        assert rate == pytest.approx(theirs.param_groups[0]["lr"])
+        theirs.step()
+        reference.step()
 
 
 def test_plateau_agrees_with_torch() -> None:

@@ -80,6 +80,22 @@ def test_a_gate_of_one_is_the_sum() -> None:
     torch.testing.assert_close(gated.reconstruct(IMAGES), gated.reconstruct(IMAGES, "W+"))
 
 
+@torch.no_grad()
+def test_ablations_of_the_paper() -> None:
+    """Without E2 the residual is added whatever the codes are; without E1 it is e4e's feature."""
+    without_e2, without_e1 = small_styleres(fusion="none"), small_styleres(source="skip")
+    inversion = without_e2.invert(IMAGES)
+    edited = without_e2.edit(inversion, lambda codes: codes + MOVE)
+    prefix = without_e2.begin(edited.codes)
+    assert inversion.feature is not None
+    changed = Prefix(prefix.layer, prefix.feature + inversion.feature, prefix.rgb)
+    picture = without_e2.generator.finish(changed, edited.codes)
+    torch.testing.assert_close(without_e2.synthesize(edited), picture)
+    feature = without_e1.invert(IMAGES).feature
+    assert feature is not None and torch.equal(feature, without_e1.encode_with_skip(IMAGES)[1])
+    assert not [*without_e2.transform.parameters()] and not [*without_e1.residual.parameters()]
+
+
 def test_training_reaches_e1_and_e2_alone(method: StyleRes) -> None:
     fresh = small_styleres(fusion=method.settings["fusion"]).train()
     modules = fresh.encoder_modules()
@@ -176,7 +192,12 @@ def test_cars_are_made_square() -> None:
     [
         ({"layer": "4x4/0"}, r"layer is 4x4/0, the trunk's outputs have sides \[32, 16, 8\]"),
         ({"layer": "64x64/0"}, "layer 64x64/0 is not in this generator, its last one is 32x32/1"),
-        ({"fusion": "product"}, "fusion is 'product', expected 'sum' or 'gate'"),
+        ({"fusion": "product"}, "fusion is 'product', expected 'sum', 'gate' or 'none'"),
+        (
+            {"fusion": "none", "residual_width": 9},
+            "the residual has 9 channels, expected 7, those of the layer",
+        ),
+        ({"source": "e3"}, "source is 'e3', expected 'e1' or 'skip'"),
         ({"residual_width": 1}, "residual_width is 1, expected 2 or more"),
         ({"stem_stride": 0}, "stem_stride is 0"),
     ],

@@ -8,14 +8,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from real_runs import run_training
 from small_methods import small_e4e, small_psp
+from small_tasks import IMAGES, Small, changed, copies
 from torch import nn
 from toy_runs import checkpoint, identical
 
 import clcae
-from clcae.data.sources import TensorImages
 from clcae.methods.e4e import E4E, PSP
 from clcae.nn.latent_discriminator import LatentDiscriminator
-from clcae.pretrained.assets import portraits_judges
 from training.iteration import Iteration
 from training.run import train
 from training.task import Phase
@@ -24,27 +23,6 @@ from training.tasks.e4e import E4ETask
 ROOT = Path(__file__).resolve().parents[3]
 FEW = ["data.num_people=32", "validation.num_people=8", "test.num_people=8"]
 WEIGHTS = {"l2": 1.0, "perceptual": 0.8, "identity": 0.1, "delta": 2e-4, "adversarial": 0.1}
-IMAGES = TensorImages(
-    pixels=torch.randint(
-        256, (16, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-)
-
-
-class Small:
-    """Judges of pictures of 32 pixels: those of portraits, on twice the size."""
-
-    identity_name = distance_name = "small"
-    identity_trunk = None
-
-    def __init__(self) -> None:
-        self.judges = portraits_judges()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.judges, name)
-
-    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        return self.judges.features(nn.functional.interpolate(images, scale_factor=2.0))
 
 
 def make_task(method: E4E | PSP | None = None, **settings: Any) -> E4ETask:
@@ -103,23 +81,6 @@ def test_phases() -> None:
     ]
     weights = {**WEIGHTS, "adversarial": 0.0}
     assert make_task(weights=weights).phases(0) == [Phase("encoder", "encoder")]
-
-
-def copies(task: E4ETask) -> dict[str, dict[str, torch.Tensor]]:
-    return {
-        name: {key: value.clone() for key, value in module.named_parameters()}
-        for name, module in task.modules().items()
-    }
-
-
-def changed(task: E4ETask, before: dict[str, dict[str, torch.Tensor]]) -> set[str]:
-    now = copies(task)
-    return {
-        f"{name}.{key}"
-        for name, values in before.items()
-        for key, value in values.items()
-        if not torch.equal(value, now[name][key])
-    }
 
 
 @pytest.mark.parametrize("name", ["discriminator", "r1", "encoder"])

@@ -1,7 +1,9 @@
 """The papers' full-size experiments: two steps with formula weights in the official layouts."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import official
 import pytest
@@ -23,14 +25,35 @@ CARS = {
     "networks": [MOCO],
     "folders": ("cars_train", "cars_test"),
 }
+JUDGE = "nvidia_disc_256"
 CASES = {
     "ffhq": FACES,
     "cars": CARS,
     "e4e_ffhq": FACES,
     "e4e_cars": {**CARS, "networks": [MOCO, ARCFACE]},  # its trunk starts from ArcFace
+    "styleres_ffhq": {**FACES, "networks": [ARCFACE, ("stylegan2-ffhq-256x256.pkl", JUDGE)]},
+    "styleres_cars": CARS,
 }
 CLCAE = ["+stages.aligner.task.held_out_pairs=4", "stages.clcae.task.checkpoint_activations=true"]
 E4E = ["stages.e4e.task.progressive_start=1"]  # W, then the first offset
+STYLERES = ["stages.styleres.task.edited=1"]  # the cycle for both pictures
+OWN = {"ffhq": CLCAE, "cars": CLCAE, "e4e_ffhq": E4E, "e4e_cars": E4E}
+OWN["styleres_ffhq"] = [*STYLERES, "discriminator.which=null"]  # a state dict, no .pkl of three
+OWN["styleres_cars"] = STYLERES
+SPACES = {"e4e": ["W+"], "styleres": ["W+", "F"]}
+
+
+def e4e_file(*, cars: bool) -> dict[str, Any]:
+    """The official file of e4e; of cars with the 16 heads and the generator of 512 pixels."""
+    checkpoint = official.checkpoint("e4e_1024")
+    if not cars:
+        return checkpoint
+    lacking = re.compile(r"decoder\..*|encoder\.styles\.1[67]\..*")
+    state = checkpoint["state_dict"]
+    kept = {key: state[key] for key in state if not lacking.fullmatch(key)}
+    generator = official.state_dict("clcae_512")
+    kept |= {key: generator[key] for key in generator if key.startswith("decoder.")}
+    return {"state_dict": kept, "latent_avg": checkpoint["latent_avg"][:16]}
 
 
 def weights(folder: Path, experiment: str) -> None:
@@ -48,6 +71,9 @@ def weights(folder: Path, experiment: str) -> None:
     torch.save(checkpoint, folder / name)
     for name, layout in case["networks"]:
         torch.save(official.checkpoint(layout), folder / name)
+    if experiment.startswith("styleres"):
+        name = experiment.partition("_")[2]
+        torch.save(e4e_file(cars=name == "cars"), folder / f"e4e_{name}_encode.pt")
     torch.manual_seed(0)
     torch.save(alexnet(weights=None).state_dict(), folder / "alexnet.pth")
 
@@ -55,7 +81,7 @@ def weights(folder: Path, experiment: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", sorted(CASES))
 def test_two_steps_at_full_size(tmp_path: Path, experiment: str) -> None:
-    e4e, faces = experiment.startswith("e4e"), experiment.endswith("ffhq")
+    faces = experiment.endswith("ffhq")
     weights(tmp_path / "weights", experiment)
     for folder in CASES[experiment]["folders"]:
         for index, image in enumerate(official.image(3, 96, 128)):
@@ -71,13 +97,14 @@ def test_two_steps_at_full_size(tmp_path: Path, experiment: str) -> None:
         "trainer.limit_steps=2",
         "trainer.limit_batch_size=2",
         "trainer.threads=2",
-        *(E4E if e4e else CLCAE),
+        *OWN[experiment],
         timeout=1500,
     )
     print("\n".join(line for line in said.splitlines() if "peak memory" in line))
     folder = tmp_path / f"{experiment}-debug"
     rows = json.loads((folder / "table.json").read_text())
-    assert [row["space"] for row in rows] == (["W+"] if e4e else ["W", "W+", "F"])
+    spaces = SPACES.get(experiment.partition("_")[0], ["W", "W+", "F"])
+    assert [row["space"] for row in rows] == spaces
     size = "256 x 256" if faces else "192 x 256"
     assert {row["protocol"]["MSE"]["resolution"] for row in rows} == {size}
     judge = "ArcFace IR-SE50" if faces else "MoCo v2 ResNet-50"
