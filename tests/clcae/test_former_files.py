@@ -14,7 +14,11 @@ from clcae.serialization import load, read_metadata, save
 
 FILES = sorted((Path(former.__file__).parent / "former").glob("*.safetensors"))
 
-LATER = {"e4e": {"stem_stride": 1, "num_offsets": None}, "psp": {"stem_stride": 1}}
+LATER = {
+    "e4e": {"stem_stride": 1, "num_offsets": None},
+    "psp": {"stem_stride": 1},
+    "styleres": {"source": "e1"},
+}
 
 
 def test_every_registered_class_has_a_file() -> None:
