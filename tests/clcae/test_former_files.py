@@ -26,7 +26,7 @@ def test_every_registered_class_has_a_file() -> None:
     assert len(FILES) == 14
     classes = serialization._registry.items()  # other tests register classes of their own
     ours = {name for name, cls in classes if cls.__module__.startswith("clcae.")}
-    assert ours - held == {"moco_resnet50"}  # 90 MB, and no settings
+    assert ours - held <= {"moco_resnet50"}  # 90 MB, and no settings; not always imported
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
