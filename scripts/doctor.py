@@ -1,11 +1,10 @@
 """Reports what this installation has, and which form of each operator runs; see --help."""
 
-from clcae.command import begin
+from clcae.command import begin, make_parser
 
 if __name__ == "__main__":
     begin()  # before the imports that take seconds
 
-import argparse
 import contextlib
 import importlib.metadata
 import json
@@ -60,12 +59,11 @@ Section = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 whatever is missing."""
-    parser = argparse.ArgumentParser(
-        prog=NAME,
+    parser = make_parser(
+        NAME,
         description="Says what this installation has: versions, devices, which form of each "
         "operator runs and why, optional packages, official weight files, shipped files.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument("--weights", type=Path, help="official files (default: of configs/paths)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")

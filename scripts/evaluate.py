@@ -35,10 +35,9 @@ from clcae.tables.comparison import edit_sheets
 from clcae.tables.formats import markdown_table
 from editing import load_directions, move_of
 from training import distributed
-from training.annotations import check_type
 from training.commandline import run_program
 from training.errors import UsageError
-from training.parts import Parts
+from training.parts import Parts, check_type
 
 NAME = "evaluate.py"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -216,12 +215,8 @@ def _chosen(edits: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def _announce(evaluation: Evaluation, done: Sequence[str], config: Mapping[str, Any]) -> None:
     """Prints before the work what of it is not done."""
-    missing = evaluation.missing
-    each = {spec.name for spec in evaluation.protocol.measures if spec.asked and spec.edit}
-    for reason in dict.fromkeys(missing.values()):
-        names = [name for name, why in missing.items() if why == reason]
-        named = ", ".join([name for name in names if name not in each] or names)
-        print(f"{NAME}: without {named}: {reason}", file=sys.stderr)
+    for line in evaluation.unmeasured():
+        print(f"{NAME}: {line}", file=sys.stderr)
     for space in done:
         kept = "; nothing is saved of it" if config["save"] else ""
         where = f"in {config['results']} (again=true repeats it){kept}"
@@ -241,12 +236,11 @@ def run(cfg: DictConfig) -> int:
         if isinstance(chosen, str):
             chosen = config["data"]["edits"] = [chosen]
         if chosen and isinstance(chosen, list | dict):  # else the data say what is expected
-            config["protocol"]["edits"] = _chosen(edits, chosen)
+            edits = config["protocol"]["edits"] = _chosen(edits, chosen)
     with distributed.session(config["device"]) as device:
         rows = evaluate(config, data=data, device=device)
         if not distributed.is_main():
             return 0
-        edits = config["protocol"].get("edits") or {}
         true = [name for name, edit in edits.items() if edit.get("amount") is not None]
         return report(rows, config["results"], edits=true)
 

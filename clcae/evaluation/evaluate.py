@@ -148,6 +148,16 @@ class Evaluation:
         kinds = [CATALOGUE[spec.measure] for spec in self.protocol.measures if spec.edit == edit]
         return any(kind.labelled or kind.asks == "attributes" for kind in kinds)
 
+    def unmeasured(self) -> list[str]:
+        """Lists the reasons why metrics are missing, each with the metrics."""
+        each = {spec.name for spec in self.protocol.measures if spec.asked and spec.edit}
+        lines = []
+        for reason in dict.fromkeys(self.missing.values()):
+            names = [name for name, why in self.missing.items() if why == reason]
+            named = ", ".join([name for name in names if name not in each] or names)
+            lines.append(f"without {named}: {reason}")
+        return lines
+
     def finished(self) -> dict[str, Row]:
         """Reads the latest row of each space of this evaluation. Raises ValueError if damaged."""
         if not self.results.exists() or not self.results.stat().st_size:

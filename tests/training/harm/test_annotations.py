@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from clcae.nn.latent_discriminator import LatentPool
-from training.annotations import check_type
 from training.errors import UsageError
-from training.parts import Parts
+from training.parts import Parts, check_type
 
 
 class Drawing(Protocol):
