@@ -148,14 +148,13 @@ def true_edit_curves(rows: Sequence[Row], *, edits: Sequence[str]) -> Any:
         raise ValueError("no rows: nothing to draw")
     edits = [one for one in edits if any(_named("true change", one) in r.metrics for r in rows)]
     figure, panels = _figure(min(max(len(edits), 1), 3), rows=max(-(-len(edits) // 3), 1))
-    colours = {number: f"C{number % 10}" for number in range(len(rows))}
     means = [_true_edit_curve(row, "") for row in rows]  # fails if one is of another protocol
-    for panel, edit in zip(panels, edits, strict=False):
+    for panel, edit in zip(panels[: len(edits)], edits, strict=True):
         for number, row in enumerate(rows):
             if edit and _named("true change", edit) not in row.metrics:
                 continue
             curve, ceiling = _true_edit_curve(row, edit) if edit else means[number]
-            colour = colours[number]
+            colour = f"C{number % 10}"
             panel.plot(*zip(*curve, strict=True), marker=".", color=colour, linewidth=1)
             panel.plot(*zip(ceiling, strict=True), marker="s", color=colour, linestyle="none")
         panel.axvline(1.0, color=_INK, linestyle="--", linewidth=0.8)

@@ -82,8 +82,9 @@ def identical(one: Any, other: Any, tolerance: float = 0.0) -> bool:
             return False
         return all(identical(one[key], other[key], tolerance) for key in one)
     if isinstance(one, (list, tuple)):
-        pairs = zip(one, other, strict=False)
-        return len(one) == len(other) and all(identical(a, b, tolerance) for a, b in pairs)
+        if len(one) != len(other):
+            return False
+        return all(identical(a, b, tolerance) for a, b in zip(one, other, strict=True))
     if tolerance and isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=tolerance)
     return bool(one == other)
