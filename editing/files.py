@@ -25,11 +25,11 @@ from torch import Tensor
 from clcae.arrays import read_npy, read_npz
 from clcae.pretrained.assets import SHIPPED, asset_path, is_shipped, portraits_generator
 from clcae.pretrained.contents import check_memory
-from clcae.pretrained.torch_file import read_torch_file
-from clcae.pretrained.unpickle import Array
 from clcae.quoting import one_line
 from clcae.serialization import is_native, load
 from clcae.stylegan2 import Generator, LatentSpace
+from clcae.unpickling.torch_file import read_torch_file
+from clcae.unpickling.unpickler import Array
 from editing import sefa
 from editing.direction_set import MAX_DIRECTIONS, MAX_ROWS, MAX_WIDTH, DirectionSet
 from editing.directions import MAX_NAME, Direction

@@ -12,7 +12,7 @@ if __name__ == "__main__":
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Contestant:
     train: Sequence[str] | None = None  # arguments of train.py; None: nothing is trained
     run: str = ""  # run folder of the training, with {seed}
     file: str = ""  # the method's file in that folder
+    base: "Contestant | None" = None  # trained before, whose file an argument KEY={base} names
     evaluate: Sequence[str] = ()  # arguments of scripts/evaluate.py
     lists: Sequence[str] | None = None  # lists of pictures it is evaluated on; None: all
 
@@ -54,6 +55,9 @@ class Contestant:
         """
         try:
             contestant = cls(name=name, **values)
+            if contestant.base is not None:
+                base = cls.read(f"base of {name}", contestant.base)
+                contestant = replace(contestant, base=base)
         except TypeError as error:
             raise UsageError(f"contestant.{name} is {values!r}: {error}") from error
         if contestant.train is None and not contestant.evaluate:
@@ -112,18 +116,33 @@ class Comparison:
         return table
 
     def trainings(self) -> list[Command]:
-        """Lists a training for every trained method and seed."""
-        commands = []
+        """Lists a training for every trained method and seed, each after that of its base."""
+        commands: dict[Path, Command] = {}
         for contestant, seed in self._entries():
-            if contestant.train is None:
-                continue
-            run = override("run", contestant.run.replace("{seed}", str(seed)))
-            suffix = override("trainer.suffix", self.config["trainer"]["suffix"])
-            own = [override("seed", seed), run, suffix, *self._places("runs", "cache")]
-            arguments = [*contestant.train, *self.of_trainings, *own]
-            leaves = self._trained(contestant, seed)
-            commands.append(Command(contestant.label(seed), ROOT / "train.py", arguments, leaves))
-        return commands
+            for trained in (contestant.base, contestant):
+                if trained is not None and trained.train is not None:
+                    command = self._training(trained, seed)
+                    assert command.leaves is not None
+                    commands.setdefault(command.leaves, command)
+        return [*commands.values()]
+
+    def _training(self, contestant: Contestant, seed: int | None) -> Command:
+        assert contestant.train is not None
+        train = [*contestant.train]
+        if contestant.base is not None:
+            based = str(self._trained(contestant.base, seed))
+            train = [
+                override(argument.removesuffix("={base}"), based)
+                if argument.endswith("={base}")
+                else argument
+                for argument in train
+            ]
+        run = override("run", contestant.run.replace("{seed}", str(seed)))
+        suffix = override("trainer.suffix", self.config["trainer"]["suffix"])
+        own = [override("seed", seed), run, suffix, *self._places("runs", "cache")]
+        arguments = [*train, *self.of_trainings, *own]
+        leaves = self._trained(contestant, seed)
+        return Command(contestant.label(seed), ROOT / "train.py", arguments, leaves)
 
     def evaluations(self) -> list[Command]:
         """Lists an evaluation for every method, seed and list of pictures."""

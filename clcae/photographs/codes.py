@@ -21,9 +21,9 @@ from clcae.arrays import read_npy, read_npz
 from clcae.construction import is_finite
 from clcae.methods.interface import Inversion
 from clcae.pretrained.contents import check_memory, tensor_of, tensors_of
-from clcae.pretrained.torch_file import read_torch_file
 from clcae.quoting import listing, one_line
 from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
+from clcae.unpickling.torch_file import read_torch_file
 from clcae.weight_file import is_plain, read_plain
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".safetensors")

@@ -1,1 +1,1 @@
-"""Reads official files: unpickling as data, and key maps between their layouts and ours."""
+"""Reads official files: layouts, and key maps between their layouts and ours."""

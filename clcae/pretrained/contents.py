@@ -9,10 +9,10 @@ from torch import Tensor
 
 from clcae.pretrained import nvidia
 from clcae.pretrained.keymap import KeyMap
-from clcae.pretrained.modules import ModuleStandIn, ModuleState
-from clcae.pretrained.torch_file import is_other_pickle, peek, read_torch_file, reading
-from clcae.pretrained.unpickle import Array, Attributes
 from clcae.quoting import listing, one_line
+from clcae.unpickling.modules import ModuleStandIn, ModuleState
+from clcae.unpickling.torch_file import is_other_pickle, peek, read_torch_file, reading
+from clcae.unpickling.unpickler import Array, Attributes
 
 GROWTH = 2  # the tensors of a section are at most so many times the file, beside some megabytes
 SPARE = 1 << 24

@@ -27,7 +27,7 @@ from clcae.frozen.perceptual import LPIPS, Classifier
 from clcae.nn.trunk import Trunk
 from clcae.pretrained.contents import unwrapped
 from clcae.pretrained.keymap import Entry, KeyMap, module_entries, trunk_entries
-from clcae.pretrained.torch_file import read_torch_file
+from clcae.unpickling.torch_file import read_torch_file
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 

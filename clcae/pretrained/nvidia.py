@@ -24,9 +24,11 @@ from torch import Tensor
 
 from clcae.ops import low_pass
 from clcae.pretrained.keymap import Entry, KeyMap, check_colours, count, require
-from clcae.pretrained.modules import ModuleStandIn, state_dict_of
-from clcae.pretrained.torch_file import peek, read_stream, reading, refusal
-from clcae.pretrained.unpickle import (
+from clcae.quoting import shown
+from clcae.stylegan2 import Discriminator, Generator, Layer
+from clcae.unpickling.modules import ModuleStandIn, state_dict_of
+from clcae.unpickling.torch_file import peek, read_stream, reading, refusal
+from clcae.unpickling.unpickler import (
     Budget,
     Call,
     Storage,
@@ -34,8 +36,6 @@ from clcae.pretrained.unpickle import (
     allowed_names,
     ordered_dict,
 )
-from clcae.quoting import shown
-from clcae.stylegan2 import Discriminator, Generator, Layer
 
 GENERATOR = "stylegan2-ada generator (G_ema)"
 DISCRIMINATOR = "stylegan2-ada discriminator (D)"

@@ -39,20 +39,14 @@ def words(command: Command) -> dict[str, str]:
 
 def test_every_method_takes_part() -> None:
     ablations = ["e4e_no_delta", "e4e_no_discriminator"]
-    assert [
-        "average",
-        "clcae",
-        "e4e",
-        *ablations,
-        "optimization",
-        "psp",
-        "styleres",
-        "w",
-    ] == METHODS
+    variants = ["gate", "no_cycle", "no_e1", "no_e2", "small_edits"]
+    of_styleres = [f"styleres_{name}" for name in variants]
+    compared = ["average", "clcae", "e4e", "optimization", "psp", "styleres", "w"]
+    assert sorted([*compared, *ablations, *of_styleres]) == METHODS
     defaults = OmegaConf.load(CONFIGS / "compare.yaml").defaults
-    assert set(METHODS) - {*defaults[3].contestant} == {*ablations, "styleres"}
+    assert {*defaults[3].contestant} == {*compared}
     names = [entry.name for entry in comparison().contestants]
-    assert names == ["CLCAE", "e4e", "pSp", "W", "optimisation", "average"]
+    assert names == ["CLCAE", "e4e", "pSp", "W", "StyleRes", "optimisation", "average"]
     names = [
         entry.name for entry in comparison(f"contestant=[w,{','.join(ablations)}]").contestants
     ]
@@ -85,6 +79,29 @@ def test_trainings_are_those_of_the_full_ablation() -> None:
     assert ours.run == name == "portraits-full-seed0" and ours.trainer.suffix is None
     ablation.run, ablation.trainer.suffix = ours.run, None
     assert ours == ablation
+
+
+def test_a_base_is_trained_once_before_what_stands_on_it() -> None:
+    made = comparison("contestant=[styleres,styleres_no_e2]", "seeds=[0,1]", "trainer=debug")
+    commands = made.trainings()
+    e4e, runs = [Path(f"runs/portraits-e4e-seed{seed}-debug") for seed in (0, 1)], {}
+    for command in commands:
+        config = composed(CONFIGS, "train", command.arguments)
+        runs[config.run] = config
+        if "styleres" in config.run:
+            assert [*config.stages] == [
+                "styleres"
+            ] and command.leaves.name == "styleres.safetensors"
+            assert config.e4e.source == str(e4e[config.seed] / "e4e.safetensors")
+            assert f"portraits-e4e-seed{config.seed}" in runs  # before it
+        else:
+            assert [*config.stages] == ["e4e"]
+    assert len(commands) == len(runs) == 6
+    fusions = [config.method.get("fusion") for config in runs.values() if "styleres" in config.run]
+    assert fusions == ["sum", "sum", "none", "none"]
+    # The very training that the contestant e4e makes.
+    (own,) = comparison("contestant=[e4e]", "seeds=[0]", "trainer=debug").trainings()
+    assert own.arguments == commands[0].arguments and own.leaves == commands[0].leaves
 
 
 def test_evaluations_compose_and_differ_in_nothing_but_who_is_judged() -> None:

@@ -10,7 +10,7 @@ code has it since f0a8223, after its files were trained. Without progressive sta
 code drops the penalty of offsets; here its weight decides.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,20 @@ from torch import Tensor, nn
 from clcae.data.sources import ImageSource
 from clcae.data.transforms import at_input_size
 from clcae.frozen.judges import Judges
-from clcae.losses.adversarial import logistic_discriminator, logistic_generator, r1_penalty
-from clcae.losses.inversion import reconstruction_terms, weighted_sum
+from clcae.losses.inversion import reconstruction_terms
 from clcae.losses.latent import offset_norms
 from clcae.methods.e4e import E4E, PSP
 from clcae.nn.gather import gather_rows
 from clcae.nn.latent_discriminator import LatentDiscriminator, LatentPool
 from clcae.nn.trunk import Trunk
 from clcae.stylegan2.synthesis import NoiseMode
-from training.task import Phase, StepContext, StepOutput
-from training.tasks.encoder import EncoderTask
+from training.task import StepContext
+from training.tasks.adversarial import AdversarialEncoderTask
 
 TERMS = ("l2", "perceptual", "identity", "delta", "adversarial")
 
 
-class E4ETask(EncoderTask):
+class E4ETask(AdversarialEncoderTask):
     """Trains an encoder of W+ or W, in turn with a latent discriminator.
 
     Args:
@@ -82,9 +81,6 @@ class E4ETask(EncoderTask):
             raise ValueError(
                 f"progressive_start is {progressive_start}, expected null: pSp has no offsets"
             )
-        if {*weights} != {*TERMS}:
-            given = ", ".join(map(str, weights)) or "empty"
-            raise ValueError(f"weights are {given}: expected those of {', '.join(TERMS)}")
         w_dim = method.generator.w_dim
         if discriminator.w_dim != w_dim:
             raise ValueError(
@@ -94,28 +90,30 @@ class E4ETask(EncoderTask):
             ("progressive_start", progressive_start or 0, 0),
             ("progressive_every", progressive_every, 1),
             ("pool_size", pool_size, 1),
-            ("r1_gamma", r1_gamma, 0),
-            ("r1_every", r1_every, 1),
         ):
             if number < least:
                 raise ValueError(f"{key} is {number}, expected at least {least}")
         if Path(f"{name}.safetensors").name != f"{name}.safetensors":
             raise ValueError(f"name is {name!r}, expected a plain file name")
         super().__init__(
-            method=method, images=images, validation_images=validation_images, flip=flip
+            method=method,
+            images=images,
+            validation_images=validation_images,
+            flip=flip,
+            terms=TERMS,
+            discriminator=discriminator,
+            weights=weights,
+            r1_gamma=r1_gamma,
+            r1_every=r1_every,
         )
         self.name = name
         self.judges = judges
-        self.discriminator = discriminator
-        self.weights = dict(weights)
         self.progressive_start = progressive_start
         self.progressive_every = progressive_every
         self.real_pool = LatentPool(size=pool_size, w_dim=w_dim)
         self.fake_pool = LatentPool(size=pool_size, w_dim=w_dim)
-        self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.start = start
         self.noise: NoiseMode = noise
-        self.adversarial = bool(self.weights["adversarial"])
         self.last_stage = method.encoder.stage
 
     def prepare(self) -> None:
@@ -125,31 +123,8 @@ class E4ETask(EncoderTask):
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Both players and the pools."""
-        return {
-            "encoder": self.encoder,
-            "discriminator": self.discriminator,
-            "real_pool": self.real_pool,
-            "fake_pool": self.fake_pool,
-        }
-
-    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """One optimizer for each player."""
-        return {
-            "encoder": self.encoder.parameters(),
-            "discriminator": self.discriminator.parameters(),
-        }
-
-    def averaged(self) -> Mapping[str, nn.Module]:
-        return {"encoder": self.encoder}
-
-    def phases(self, step: int) -> Sequence[Phase]:
-        """The discriminator, every so often its R1, then the encoder."""
-        phases = [Phase("encoder", "encoder")]
-        if self.adversarial and step % self.r1_every == 0:
-            phases.insert(0, Phase("r1", "discriminator"))
-        if self.adversarial:
-            phases.insert(0, Phase("discriminator", "discriminator"))
-        return phases
+        pools = {"real_pool": self.real_pool, "fake_pool": self.fake_pool}
+        return {**super().modules(), **pools}
 
     def stage(self, step: int) -> int:
         """Returns the last row that has its offset in this step, in [0, L - 1]."""
@@ -190,34 +165,26 @@ class E4ETask(EncoderTask):
         given = pool.exchange(gather_rows(codes.float()), swapped[of_all], places[of_all])
         return given[own.start - first : own.stop - first]
 
-    def loss(self, phase: Phase, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
-        """Computes the loss of one player, or R1."""
-        if phase.name == "encoder":
-            return self._encoder_loss(batch["images"])
-        if phase.name == "discriminator":
-            real, fake = (self.discriminator(batch[key]).float() for key in ("real", "fake"))
-            loss = logistic_discriminator(real, fake)
-            return StepOutput(loss=loss, terms={"real": real.mean(), "fake": fake.mean()})
-        with torch.autocast(self.method.device.type, enabled=False):  # differentiated twice
-            w = batch["real"].detach().requires_grad_()
-            penalty = r1_penalty(self.discriminator(w), w)
-        loss = penalty * (self.r1_gamma / 2 * self.r1_every)
-        return StepOutput(loss=loss, terms={"penalty": penalty})
+    def reals(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Codes of W [N, w_dim], some of earlier steps."""
+        return batch["real"]
 
-    def _encoder_loss(self, images: Tensor) -> StepOutput:
-        stage = self.method.encoder.stage
+    def fakes(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """One row of every image's codes [N, w_dim], some of earlier steps."""
+        return batch["fake"]
+
+    def encoder_terms(
+        self, batch: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor, Mapping[str, Tensor]]:
+        """Computes reconstruction and norms of offsets; all rows of the stage are to fool."""
+        images, stage = batch["images"], self.method.encoder.stage
         codes = self.method.encode(images)
         picture = self.method.generator.synthesize(codes, noise=self.noise)
         pictures = {self.method.output: at_input_size(picture, images.shape[-2:])}
         by_output = reconstruction_terms(pictures, images, self.judges)
         terms = {kind: term for kind, each in by_output.items() for term in each.values()}
         terms["delta"] = offset_norms(codes.float(), stage)
-        if self.adversarial:
-            terms["adversarial"] = logistic_generator(
-                self.discriminator(codes[:, : stage + 1]).float()
-            )
-        loss = weighted_sum(terms, self.weights)
-        return StepOutput(loss=loss, terms={**terms, "stage": loss.new_tensor(float(stage))})
+        return terms, codes[:, : stage + 1], {"stage": codes.new_tensor(float(stage))}
 
     def finish(self, folder: Path) -> Mapping[str, Any]:
         """Writes NAME.safetensors, which uses all offsets whatever stage was reached."""

@@ -18,25 +18,25 @@ Known deviations: the perceptual distance is that of the judges; the discriminat
 learnt from.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from clcae.data.sources import ImageSource
 from clcae.data.transforms import at_input_size
 from clcae.encoders.styleres import Injection
 from clcae.frozen.judges import Judges
-from clcae.losses.adversarial import logistic_discriminator, logistic_generator, r1_penalty
-from clcae.losses.inversion import reconstruction_rows, weighted_sum
+from clcae.losses.inversion import reconstruction_rows
 from clcae.losses.residual import REGULARIZERS, Regularizer, edit_towards
 from clcae.methods.e4e import E4E
 from clcae.methods.styleres import StyleRes
 from clcae.stylegan2 import Discriminator
-from training.task import Phase, StepContext, StepOutput
-from training.tasks.encoder import EncoderTask
+from clcae.stylegan2.synthesis import Prefix
+from training.task import StepContext
+from training.tasks.adversarial import AdversarialEncoderTask
 
 RECONSTRUCTION = ("l2", "perceptual", "identity")
 CYCLE = tuple(f"cycle_{term}" for term in RECONSTRUCTION)
@@ -44,7 +44,7 @@ TERMS = (*RECONSTRUCTION, *CYCLE, "adversarial", "feature")
 Cycled = Literal["edited", "all"]
 
 
-class StyleResTask(EncoderTask):
+class StyleResTask(AdversarialEncoderTask):
     """Trains E1 and E2, in turn with a discriminator of images.
 
     Args:
@@ -92,9 +92,6 @@ class StyleResTask(EncoderTask):
             raise ValueError(f"method is a {type(method).__name__}, expected StyleRes")
         if not isinstance(e4e, E4E):
             raise ValueError(f"e4e is a {type(e4e).__name__}, expected E4E")
-        if {*weights} != {*TERMS}:
-            given = ", ".join(map(str, weights)) or "empty"
-            raise ValueError(f"weights are {given}: expected those of {', '.join(TERMS)}")
         if not 0.0 <= edited <= 1.0:
             raise ValueError(f"edited is {edited}, expected a probability")
         if len(alpha) != 2 or not 0.0 <= alpha[0] <= alpha[1]:
@@ -103,60 +100,41 @@ class StyleResTask(EncoderTask):
             raise ValueError(f"cycled is {cycled!r}, expected 'edited' or 'all'")
         if regularizer not in REGULARIZERS:
             raise ValueError(f"regularizer is {regularizer!r}, expected 'norm' or 'absolute'")
-        if r1_gamma < 0 or r1_every < 1:
-            raise ValueError(
-                f"r1_gamma is {r1_gamma} and r1_every {r1_every}, expected at least 0 and 1"
-            )
         side, reads = max(method.image_shape), 4 << len(discriminator.blocks)
         if reads != side:
             raise ValueError(
                 f"the discriminator reads pictures of {reads} pixels, the method those of {side}"
             )
         super().__init__(
-            method=method, images=images, validation_images=validation_images, flip=flip
+            method=method,
+            images=images,
+            validation_images=validation_images,
+            flip=flip,
+            terms=TERMS,
+            discriminator=discriminator,
+            weights=weights,
+            r1_gamma=r1_gamma,
+            r1_every=r1_every,
         )
         if not any(True for _ in self.encoder.parameters()):
             raise ValueError("the method has neither E1 nor E2: there is nothing to train")
         self.e4e = e4e
         self.judges = judges
-        self.discriminator = discriminator
-        self.weights = dict(weights)
         self.edited = edited
         self.alpha = (float(alpha[0]), float(alpha[1]))
         self.cycled = cycled
         self.regularizer = REGULARIZERS[regularizer]
-        self.r1_gamma, self.r1_every = r1_gamma, r1_every
-        self.adversarial = bool(self.weights["adversarial"])
         self.has_cycle = any(self.weights[name] for name in CYCLE)
 
     def prepare(self) -> None:
         """Copies the trained e4e into the method."""
         self.method.start_from(self.e4e)
 
-    def modules(self) -> Mapping[str, nn.Module]:
-        """Both players."""
-        return {"encoder": self.encoder, "discriminator": self.discriminator}
-
-    def parameters(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """One optimizer for each player."""
-        return {name: module.parameters() for name, module in self.modules().items()}
-
-    def averaged(self) -> Mapping[str, nn.Module]:
-        return {"encoder": self.encoder}
-
-    def phases(self, step: int) -> Sequence[Phase]:
-        """The discriminator, every so often its R1, then E1 and E2."""
-        phases = [Phase("encoder", "encoder")]
-        if self.adversarial and step % self.r1_every == 0:
-            phases.insert(0, Phase("r1", "discriminator"))
-        if self.adversarial:
-            phases.insert(0, Phase("discriminator", "discriminator"))
-        return phases
-
     def load_batch(self, context: StepContext) -> dict[str, Tensor]:
-        """Loads images; computes "codes" and "skip" of e4e, the "edit" [N, L, D] and "alpha" [N].
+        """Loads images and draws their edits; computes all that no gradient passes through.
 
-        An alpha of 0 is no edit.
+        Beside what `start` returns: "images", "edit" [N, L, D] and its "alpha" [N], of which 0 is
+        no edit.
         """
         images = super().load_batch(context)
         codes, skip = self.method.encode_with_skip(images)
@@ -166,43 +144,48 @@ class StyleResTask(EncoderTask):
         low, high = self.alpha
         alpha = (low + (high - low) * shares) * (coins < self.edited)
         edit = edit_towards(codes, self.method.generator.map(z), alpha)
-        return {"images": images, "codes": codes, "skip": skip, "edit": edit, "alpha": alpha}
+        return {"images": images, "edit": edit, "alpha": alpha, **self.start(codes, skip, edit)}
 
-    def loss(self, phase: Phase, batch: Mapping[str, Tensor], context: StepContext) -> StepOutput:
-        """Computes the loss of one player, or R1."""
-        if phase.name == "encoder":
-            return self._encoder_loss(batch)
-        if phase.name == "discriminator":
-            with torch.no_grad():
-                fakes, _ = self.pictures(batch["codes"], batch["skip"], batch["edit"])
-            real = self.logits(batch["images"]).float()
-            fake = self.logits(fakes).float()
-            loss = logistic_discriminator(real, fake)
-            return StepOutput(loss=loss, terms={"real": real.mean(), "fake": fake.mean()})
-        with torch.autocast(self.method.device.type, enabled=False):  # differentiated twice
-            images = batch["images"].detach().requires_grad_()
-            penalty = r1_penalty(self.logits(images), images)
-        loss = penalty * (self.r1_gamma / 2 * self.r1_every)
-        return StepOutput(loss=loss, terms={"penalty": penalty})
+    def reals(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The images [N, 3, H, W]."""
+        return batch["images"]
 
-    def pictures(
+    def fakes(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Their reconstructions and edits, x' and x'_i [N, 3, H, W]."""
+        return self.pictures(batch)[0]
+
+    @torch.no_grad()
+    def start(
         self,
         codes: Tensor,  # [N, L, D], of e4e
         skip: Tensor,  # [N, S, h, w], of e4e
         edit: Tensor,  # [N, L, D]
-    ) -> tuple[Tensor, Injection]:
+    ) -> dict[str, Tensor]:
+        """Begins the synthesis of edited codes.
+
+        Returns:
+            "skip" and the generator's "own" feature of the codes, which E1 reads; the "moved"
+            codes [N, L, D], and their "feature" and "rgb" at the layer of the residual.
+        """
+        moved = codes + edit
+        own, prefix = self.method.begin(codes).feature, self.method.begin(moved)
+        assert prefix.rgb is not None
+        started = {"own": own, "moved": moved, "feature": prefix.feature, "rgb": prefix.rgb}
+        return {"skip": skip, **started}
+
+    def pictures(self, started: Mapping[str, Tensor]) -> tuple[Tensor, Injection]:
         """Synthesizes edited codes with the residual of the unedited ones.
+
+        Args:
+            started: what `start` returned.
 
         Returns:
             The pictures [N, 3, H, W] in the shape of the input, and what was added to the feature.
         """
-        moved = codes + edit
-        with torch.no_grad():
-            own = self.method.begin(codes).feature
-            prefix = self.method.begin(moved)
-        residual = self.method.residual(skip, own)
-        injection = self.method.transform(prefix.feature, residual)
-        picture = self.method.finish(prefix, moved, injection)
+        residual = self.method.residual(started["skip"], started["own"])
+        injection = self.method.transform(started["feature"], residual)
+        prefix = Prefix(self.method.layer, started["feature"], started["rgb"])
+        picture = self.method.finish(prefix, started["moved"], injection)
         return at_input_size(picture, self.method.image_shape), injection
 
     def way_back(
@@ -213,7 +196,7 @@ class StyleResTask(EncoderTask):
         """Inverts edited pictures and subtracts the edit; returns what `pictures` does."""
         with torch.no_grad():
             codes, skip = self.method.encode_with_skip(pictures.detach().float())
-        return self.pictures(codes, skip, -edit)
+        return self.pictures(self.start(codes, skip, -edit))
 
     def logits(self, images: Tensor) -> Tensor:
         """Computes what the discriminator says of images [N, 3, H, W], made square: [N, 1]."""
@@ -225,9 +208,12 @@ class StyleResTask(EncoderTask):
         logits: Tensor = self.discriminator(images)
         return logits
 
-    def _encoder_loss(self, batch: Mapping[str, Tensor]) -> StepOutput:
+    def encoder_terms(
+        self, batch: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor, Mapping[str, Tensor]]:
+        """Computes the terms of x' and x'' and the regulariser; x' and x'_i are to fool."""
         images, edit, still = batch["images"], batch["edit"], batch["alpha"] == 0
-        first, injection = self.pictures(batch["codes"], batch["skip"], edit)
+        first, injection = self.pictures(batch)
         terms: dict[str, Tensor] = {"feature": self.regularizer(injection.delta)}
         judged, targets = [first[still]], [images[still]]
         names = [*RECONSTRUCTION]
@@ -240,11 +226,7 @@ class StyleResTask(EncoderTask):
                 terms["feature"] = terms["feature"] + share * self.regularizer(back.delta)
                 judged.append(second)
                 targets.append(images[cycled])
-        terms |= self._reconstruction(judged, targets, names, of=len(images))
-        if self.adversarial:
-            terms["adversarial"] = logistic_generator(self.logits(first).float())
-        loss = weighted_sum(terms, self.weights)
-        return StepOutput(loss=loss, terms=terms)
+        return terms | self._reconstruction(judged, targets, names, of=len(images)), first, {}
 
     def _reconstruction(
         self, judged: Sequence[Tensor], targets: Sequence[Tensor], names: Sequence[str], *, of: int

@@ -25,8 +25,8 @@ import clcae
 from clcae.pretrained.frozen import load_arcface
 from clcae.pretrained.loading import import_checkpoint
 from clcae.pretrained.rosinality import generator_to_state
-from clcae.pretrained.torch_file import read_torch_file
 from clcae.stylegan2 import Generator
+from clcae.unpickling.torch_file import read_torch_file
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from clcae.pretrained.unpickle import MAX_NAME, MAX_TEXT, Budget, StandIn, Unpickler
 from clcae.quoting import one_line, shown
+from clcae.unpickling.unpickler import MAX_NAME, MAX_TEXT, Budget, StandIn, Unpickler
 
 MAX_DEPTH = 100  # of modules within modules; official networks have less than ten
 MAX_MODULES = 10_000

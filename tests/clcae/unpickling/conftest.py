@@ -8,7 +8,7 @@ import pytest
 
 from clcae.pretrained.loading import import_checkpoint
 from clcae.pretrained.nvidia import read_nvidia_pickle
-from clcae.pretrained.torch_file import read_torch_file
+from clcae.unpickling.torch_file import read_torch_file
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Reads files of torch.save: the zip archive of today, and the stream of before torch 1.6.
 
-The pickle inside goes through `clcae.pretrained.unpickle`; the memory of the tensors is read here,
+The pickle inside goes through `clcae.unpickling.unpickler`; the memory of the tensors is read here,
 against its declared size and, in an archive, its checksum. Deviations from torch.load: everything
 comes to the CPU; sparse, quantized and complex tensors, the tar files of before torch 0.1.10 and
 TorchScript archives are refused.
@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from clcae.pretrained.modules import ModuleUnpickler, with_state_dicts
-from clcae.pretrained.unpickle import (
+from clcae.quoting import one_line, shown
+from clcae.unpickling.modules import ModuleUnpickler, with_state_dicts
+from clcae.unpickling.unpickler import (
     Attributes,
     Budget,
     Call,
@@ -30,7 +31,6 @@ from clcae.pretrained.unpickle import (
     items_of,
     ordered_dict,
 )
-from clcae.quoting import one_line, shown
 
 # Names that lie beside weights: paths, counters, dates, options. Each becomes plain data: a path
 # its text, a defaultdict a dict, options their attributes; a class that is only named, a text.

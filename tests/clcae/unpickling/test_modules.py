@@ -18,10 +18,10 @@ from whole_modules import whole, whole_method
 import clcae
 from clcae.pretrained.frozen import load_arcface
 from clcae.pretrained.loading import Imported, import_checkpoint
-from clcae.pretrained.modules import MAX_DEPTH, ModuleState
 from clcae.pretrained.rosinality import generator_to_state
-from clcae.pretrained.torch_file import read_torch_file
 from clcae.stylegan2 import Generator
+from clcae.unpickling.modules import MAX_DEPTH, ModuleState
+from clcae.unpickling.torch_file import read_torch_file
 
 READERS = (read_torch_file, import_checkpoint)
 FORMS = [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}]

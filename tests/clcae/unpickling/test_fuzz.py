@@ -25,9 +25,9 @@ from clcae import serialization
 from clcae.pretrained.loading import import_checkpoint
 from clcae.pretrained.nvidia import read_nvidia_pickle
 from clcae.pretrained.rosinality import export_rosinality
-from clcae.pretrained.torch_file import read_torch_file
 from clcae.serialization import load, register, save
 from clcae.stylegan2 import Generator
+from clcae.unpickling.torch_file import read_torch_file
 
 CASES = 6000  # of each form
 SECONDS = 60.0  # a hang, not a slow machine

@@ -17,7 +17,7 @@ from hostile_files import in_stream, in_zip, proto, tensor_pickle, text, zipfile
 
 from clcae.pretrained.loading import import_checkpoint
 from clcae.pretrained.nvidia import read_nvidia_pickle
-from clcae.pretrained.torch_file import read_torch_file
+from clcae.unpickling.torch_file import read_torch_file
 
 BOMBS = {
     "length of bytes": proto(b"\x8e" + struct.pack("<Q", 1 << 62)),
