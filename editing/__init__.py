@@ -2,7 +2,14 @@
 
 from editing.direction_set import save_directions
 from editing.directions import Direction
-from editing.editor import chosen_edits, edit_inversion, move_of, parse_edit
+from editing.editor import (
+    chosen_edits,
+    edit_inversion,
+    move_of,
+    parse_edit,
+    shares_of,
+    towards,
+)
 from editing.files import directions_for, load_directions
 from editing.statistics import LatentStatistics, Watch
 
@@ -17,4 +24,6 @@ __all__ = [
     "move_of",
     "parse_edit",
     "save_directions",
+    "shares_of",
+    "towards",
 ]

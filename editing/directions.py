@@ -4,6 +4,9 @@ Two semantics are in use. InterFaceGAN and SeFa add an increment, strength * uni
 as e4e, CLCAE and StyleRes apply it (`editings/ganspace.py` of e4e) sets a coordinate: the strength
 is the position on the component to reach, in standard deviations, so that strength 0 is the mean of
 the latent space and not the identity.
+
+Codes of Z lie on spheres, and their shift is the vector of a walk (`clcae.stylegan2.walk`); a
+coordinate of Z is reached by that walk.
 """
 
 import hashlib
@@ -16,10 +19,11 @@ import torch
 from torch import Tensor
 
 from clcae.quoting import shown
-from clcae.stylegan2 import Generator, LatentSpace
+from clcae.stylegan2 import Generator, LatentSpace, normalize_z
 
 Semantics = Literal["increment", "coordinate"]
 MAX_NAME = 80  # characters
+AT_REST = 1 - 1e-6  # cosine with a direction from which on a walk along it goes no further
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,18 +155,21 @@ class Direction:
     def shift(
         self,
         codes: Tensor,  # [N, L, D], or W codes with one row [N, 1, D]
-        strength: float,
+        strength: float | Tensor,  # a number, or one for each code [N]
     ) -> Tensor:
-        """Computes the shift [N, L, D] to add to codes; zero on rows that stay.
+        """Computes the shift [N, L, D] to add to codes, or to walk by in Z; zero on rows that stay.
 
         An increment uses only the shape of codes. The strength is in units, or the coordinate to
         reach.
 
         Raises:
-            ValueError: if the codes' width or rows do not fit, or the strength is not finite.
+            ValueError: if the codes' width or rows do not fit, a strength is not finite, or a
+                coordinate of Z lies beyond the sphere.
         """
-        if not math.isfinite(strength):
+        if not bool(torch.as_tensor(strength).isfinite().all()):
             raise ValueError(f"direction {self.name}: strength {strength}, expected a number")
+        if isinstance(strength, Tensor):
+            strength = strength.to(codes)[:, None, None]
         if codes.ndim != 3 or codes.shape[-1] != self.width:
             raise ValueError(
                 f"direction {self.name} is {self.width} wide, codes have shape "
@@ -175,12 +182,35 @@ class Direction:
         shift[:, rows] = vector[:1] if len(vector) == 1 or self.same_on_all_rows else vector[rows]
         return shift * (self.unit * self._steps(codes, vector, strength))
 
-    def _steps(self, codes: Tensor, vector: Tensor, strength: float) -> Tensor | float:
+    def _steps(self, codes: Tensor, vector: Tensor, strength: float | Tensor) -> float | Tensor:
         """Computes the units to move: a number, or one for each code [N, 1, 1]."""
         if self.center is None:
             return strength
-        coordinate = ((codes[:, 0] - self.center.to(codes)) * vector[0]).sum(dim=1) / self.unit
-        return (strength - coordinate)[:, None, None]
+        center = self.center.to(codes)
+        if not self.space.is_mapped:
+            return self._steps_of_walk(codes, center, vector, strength)
+        coordinate = ((codes[:, 0] - center) * vector[0]).sum(dim=1) / self.unit
+        return strength - coordinate[:, None, None]
+
+    def _steps_of_walk(
+        self, codes: Tensor, center: Tensor, vector: Tensor, strength: float | Tensor
+    ) -> Tensor:
+        """Computes the units by which `walk` brings row 0 to a coordinate, [N, 1, 1].
+
+        The walk adds |shift| / sqrt(D) to artanh of the cosine between a row and the vector.
+        """
+        reach = float(vector.norm()) * math.sqrt(self.width)  # of a scalar product with the vector
+        here = (normalize_z(codes[:, 0]) * vector[0]).sum(dim=1)[:, None, None]
+        there = (strength * self.unit + (center * vector).sum()).expand_as(here)
+        if not bool((there.abs() < reach).all()):
+            least, most = ((way * reach - (center * vector).sum()) / self.unit for way in (-1, 1))
+            raise ValueError(
+                f"direction {self.name}: coordinate {strength} lies beyond the sphere of Z, "
+                f"expected between {float(least):.4g} and {float(most):.4g}"
+            )
+        here = (here / reach).clamp(-AT_REST, AT_REST)
+        distance = torch.atanh(there / reach) - torch.atanh(here)
+        return distance * math.sqrt(self.width) / (vector.norm() * self.unit)
 
     def check(self, generator: Generator) -> None:
         """Raises ValueError if it has another width or other rows than a generator."""
@@ -198,7 +228,8 @@ class Direction:
 
     def digest(self) -> str:
         """Computes a sha256 of what the shift of a given strength depends on."""
-        digest = hashlib.sha256(f"{self.layers} {self.unit} {self.semantics}".encode())
+        walks = "" if self.space.is_mapped else " walk"
+        digest = hashlib.sha256(f"{self.layers} {self.unit} {self.semantics}{walks}".encode())
         for tensor in (self.vector, self.center):
             if tensor is not None:
                 digest.update(tensor.contiguous().numpy().tobytes())

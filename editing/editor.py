@@ -4,19 +4,22 @@ Edits add up: each is computed from the codes before any edit, so that their ord
 (e4e's authors combine directions so). A coordinate is reached exactly if it is the only edit on its
 component.
 
-Directions of Z act on codes of Z and Z+. Codes are not put back on the sphere after a move, since
-the mapping network normalises them (F/Z+, arXiv 2307.08995, does so after each small step). To act
-on codes of Z or Z+, directions of W wait for the mapping network: the result is of W or W+.
-Directions of Z cannot act on codes of W.
+Directions of W are added to codes. Directions of Z act on codes of Z and Z+, whose rows lie on
+spheres, and walk there along the sum of the edits (F/Z+, arXiv 2307.08995; `clcae.stylegan2.walk`):
+rows stay on their spheres however far they go, and the opposite strength returns. A direction of
+one row moves every row. To act on codes of Z or Z+, directions of W wait for the mapping network:
+the result is of W or W+. Directions of Z cannot act on codes of W. A feature that replaces the
+generator's (F/Z+) stays.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from clcae.methods.interface import Inversion, InversionMethod
-from clcae.stylegan2 import Generator
+from clcae.stylegan2 import Generator, LatentSpace, slerp, walk
 from editing.directions import Direction
 from editing.statistics import Watch
 
@@ -24,26 +27,67 @@ Edit = tuple[Direction, float]  # and the strength
 Move = Callable[[Tensor], Tensor]  # codes [N, L, D] -> codes of the same shape
 
 
-def move_of(edits: Sequence[Edit], *, watch: Watch | None = None) -> Move:
+def move_of(
+    edits: Sequence[tuple[Direction, float | Tensor]],
+    *,
+    watch: Watch | None = None,
+    along: Callable[[Tensor, Tensor], Tensor] = walk,
+) -> Move:
     """Makes the move that applies several edits at once.
 
-    `watch` is called after every move to warn of codes too far out; None checks nothing. The move
-    maps codes [N, L, D] (or [N, 1, D], one row for all layers) to codes of the same shape. It
-    raises ValueError if a direction does not fit the codes: another width or number of rows, or
-    layers of its own on codes of one row.
+    Args:
+        edits: directions, all of W and W+ or all of Z and Z+, each with its strength: a number, or
+            one for each code [N].
+        watch: called after every move to warn of codes too far out; None checks nothing.
+        along: moves rows of Z by their shift; `walk_in_steps` is the official loop.
+
+    Returns:
+        A move of codes [N, L, D] (or [N, 1, D], one row for all layers) to codes of the same shape.
+        It raises ValueError if a direction does not fit the codes: another width or number of rows,
+        or layers of its own on codes of one row.
+
+    Raises:
+        ValueError: if directions of Z and of W are to act at once; see `edit_inversion`.
     """
-    chosen = [(direction, float(strength)) for direction, strength in edits]
+    spaces = {direction.space.is_mapped: direction for direction, _ in edits}
+    if len(spaces) > 1:
+        raise ValueError(
+            f"directions {spaces[False].name} of {spaces[False].space} and {spaces[True].name} of "
+            f"{spaces[True].space} in one move: those of Z act before the mapping network"
+        )
+    on_sphere = False in spaces
 
     def move(codes: Tensor) -> Tensor:
-        moved = codes
-        for direction, strength in chosen:
-            moved = moved + direction.shift(codes, strength)
+        shifts = [direction.shift(codes, strength) for direction, strength in edits]
+        moved = along(codes, torch.stack(shifts).sum(dim=0)) if on_sphere else sum(shifts, codes)
         if watch is not None:
-            for direction, _ in chosen:
+            for direction, _ in edits:
                 watch(direction, codes, moved)
         return moved
 
     return move
+
+
+def shares_of(direction: Direction, strength: float) -> Callable[[Tensor], Move] | None:
+    """Returns what makes the move by a share of a strength, of each code its own [N].
+
+    None for directions of W, where a share of the strength is that share of the shift.
+    """
+    if direction.space.is_mapped:
+        return None
+    return lambda shares: move_of([(direction, strength * shares)])
+
+
+def towards(
+    target: Tensor,  # [N, L, D]
+    share: float,  # 0 stays, 1 is the target
+    *,
+    space: LatentSpace,
+) -> Move:
+    """Makes the move by a share of the way to other codes: along the sphere in Z and Z+."""
+    if space.is_mapped:
+        return lambda codes: torch.lerp(codes, target.to(codes), share)
+    return lambda codes: slerp(codes, target.to(codes), share)
 
 
 def moved_pictures(

@@ -3,12 +3,14 @@
 | file | what it is | directions |
 | --- | --- | --- |
 | .safetensors | native, any number of them | by their names |
-| .npy | a boundary of InterFaceGAN, (1, 512) | one, by the attribute in the file's name |
+| .npy | a boundary of InterFaceGAN, (1, 512); of F/Z+, (1, 18, 512) | one, by the attribute |
 | .pt, a tensor | e4e's, (1, 512) or (1, 18, 512) | one, by the file's name |
 | .pt, tensors by name | the same, several | by their names |
 | .pt with mean, comp, std; .npz | GANSpace's components | pc0, pc1, ...; and the published edits |
 | .pt with eigvec | rosinality's closed_form_factorization.py | sefa0, sefa1, ... |
 
+A boundary is called by the attribute in the file's name. GANSpace's components of Z, which F/Z+
+uses, are increments: its script does not take the coordinate out first. Those of W are coordinates.
 Nothing in a file is executed, what was saved on a GPU comes to the CPU, and NaN, other shapes and
 sizes are refused in one line.
 """
@@ -35,11 +37,13 @@ from editing.direction_set import MAX_DIRECTIONS, MAX_ROWS, MAX_WIDTH, Direction
 from editing.directions import MAX_NAME, Direction
 from editing.ganspace import EDITS_BY_FILE, PrincipalComponents
 
-# {model}_{attribute}[_c_{condition}][_w]_boundary.npy: without _w it is one of Z
 _PCA = {"mean", "comp", "std"}
+# {model}_{attribute}[_c_{condition}][_w]_boundary.npy: without _w it is one of Z
 _BOUNDARY = re.compile(
     r"(?:.*?_)?((?:pose|smile|age|gender|eyeglasses|quality)(?:_c_[a-z_]+?)?)(_w)?_boundary"
 )
+# {model}-{class}_{layer}_{estimator}_c{count}_n{samples}[_w][_seed{seed}].npz: the same
+_CACHE = re.compile(r".*_c\d+_n\d+(_w)?(_seed\d+)?")
 
 
 def load_directions(
@@ -52,7 +56,8 @@ def load_directions(
     Args:
         source: a file of the table above, or "portraits" for the shipped ones.
         space: latent space of an official file's directions, which the file does not name. None is
-            Z for a boundary that InterFaceGAN named without "_w", else W.
+            Z for a boundary of InterFaceGAN and components of GANSpace that these named without
+            "_w", else W.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -73,17 +78,20 @@ def load_directions(
         if start[:6] == b"\x93NUMPY":
             return _boundary(path, space)
         if path.suffix == ".npz":
-            return _components(path, _npz(path))
+            return _components(path, _npz(path), space)
         return _torch_file(path, space)
     except ValueError as error:
         line = one_line(error)
         raise ValueError(line if line.startswith(str(path)) else f"{path}: {line}") from error
 
 
-def directions_for(generator: Generator, sources: Sequence[str] | None) -> dict[str, Direction]:
+def directions_for(
+    generator: Generator, sources: Sequence[str] | None, *, space: LatentSpace | None = None
+) -> dict[str, Direction]:
     """Loads the directions of several files, by name.
 
-    Without sources they are the shipped ones, for the portraits generator.
+    Without sources they are the shipped ones, for the portraits generator. `space` is as of
+    `load_directions`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -100,7 +108,7 @@ def directions_for(generator: Generator, sources: Sequence[str] | None) -> dict[
         sources = [SHIPPED]
     found: dict[str, Direction] = {}
     for source in sources:
-        more = load_directions(source)
+        more = load_directions(source, space=space)
         if twice := sorted(found.keys() & more.keys()):
             raise ValueError(f"{source}: directions of an earlier file again: {', '.join(twice)}")
         found |= more
@@ -124,18 +132,20 @@ def _name(text: str) -> str:
 
 def _torch_file(path: Path, space: LatentSpace | None) -> dict[str, Direction]:
     content = read_torch_file(path)
-    space = space or LatentSpace.W
     check_memory(content.values() if isinstance(content, dict) else [], size=path.stat().st_size)
     if not isinstance(content, dict):
         name = _name(path.stem)
-        return {name: _published(name, _tensor(name, content), space, path)}
+        return {name: _published(name, _tensor(name, content), space or LatentSpace.W, path)}
     if content.keys() >= _PCA:
-        return _components(path, {key: _tensor(key, content[key]) for key in _PCA})
+        return _components(path, {key: _tensor(key, content[key]) for key in _PCA}, space)
     if "eigvec" in content:
+        if space is not None and not space.is_mapped:
+            raise ValueError(f"holds directions of SeFa, which are of W, not of {space}")
         return _factors(path, _tensor("eigvec", content["eigvec"]))
     if not content or len(content) > MAX_DIRECTIONS:
         raise ValueError(f"holds {len(content)} entries, expected directions")
     named = {_name(str(key)): _tensor(str(key), value) for key, value in content.items()}
+    space = space or LatentSpace.W
     return {name: _published(name, tensor, space, path) for name, tensor in named.items()}
 
 
@@ -184,7 +194,12 @@ def _npz(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _components(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Direction]:
+def _components(
+    path: Path, tensors: Mapping[str, Tensor], space: LatentSpace | None
+) -> dict[str, Direction]:
+    if space is None:
+        match = _CACHE.fullmatch(path.stem)
+        space = LatentSpace.Z if match and not match[1] else LatentSpace.W
     comp, width = tensors["comp"], tensors["mean"].shape[-1] if tensors["mean"].ndim else 0
     if comp.ndim not in (2, 3) or len(comp) > MAX_DIRECTIONS or comp[:1].numel() != width:
         raise ValueError(
@@ -195,8 +210,11 @@ def _components(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Directio
         mean=tensors["mean"].reshape(1, -1).float(),
         components=comp.reshape(len(comp), -1).float(),
         deviations=tensors["std"].reshape(-1).float(),
+        space=space,
     )
     provenance = {"file": path.name}
+    if not space.is_mapped:
+        return pca.directions(semantics="increment", provenance=provenance)
     edits = next((e for n, e in EDITS_BY_FILE.items() if path.name.lower().startswith(n)), {})
     components = pca.directions(semantics="coordinate", provenance=provenance)
     return pca.named(edits, provenance=provenance) | components

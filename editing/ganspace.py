@@ -1,10 +1,17 @@
-"""GANSpace: the principal components of W as directions.
+"""GANSpace: the principal components of W as directions, in W or in Z.
 
 Härkönen et al. 2020 (arXiv 2004.02546), sections 2.1 and 2.2, for StyleGAN2: PCA of mapped samples,
 moved on a range of layers. An edit is an increment in standard deviations (the paper), or the
 coordinate to reach (`ganspace.py` of e4e, CLCAE and StyleRes); see `editing.directions`.
-Deviations: the exact covariance, gathered in batches, takes the place of incremental PCA; the sign
-of a component, which PCA leaves open, is such that its largest entry is positive.
+
+Z has no components of its own: those of Z are the directions, of unit length, by which z is fitted
+best from the coordinates of w (`decomposition.py`). F/Z+ adds multiples of them and does not take
+the coordinate out first (`edit_ganspace_zp.py`).
+
+Deviations: the exact covariance, gathered in batches, takes the place of incremental PCA and of a
+second sample for the regression; the sign of a component, which PCA leaves open, is such that its
+largest entry is positive; and increments of Z walk on the sphere, where F/Z+ adds once and leaves
+the rest to the mapping network.
 
 Published face edits are the 42 rows of StyleRes' `ganspace_configs.csv`, which hold e4e's and
 CLCAE's too; they belong to the components of StyleGAN2 FFHQ at 1024 (`ffhq_pca.pt`, 18 rows). Those
@@ -21,7 +28,7 @@ from torch import Tensor
 
 from clcae.stylegan2 import Generator, LatentSpace
 from editing.directions import Direction, Semantics
-from editing.statistics import LatentStatistics, mapped
+from editing.statistics import LatentStatistics, mapped, samples
 
 STRENGTHS = {"increment": (-3.0, 3.0), "coordinate": (-25.0, 25.0)}  # StyleRes' demo: -25 to 25
 
@@ -37,7 +44,7 @@ class ComponentEdit:
 
 @dataclass(frozen=True, eq=False)
 class PrincipalComponents:
-    """A PCA of codes, as official files hold it: `mean`, `comp` and `std`.
+    """A PCA of codes, as official files hold it: `mean`, `comp` and `std`, of W or Z.
 
     Raises:
         ValueError: if shapes do not belong together, or there is NaN or a deviation that is not
@@ -47,6 +54,7 @@ class PrincipalComponents:
     mean: Tensor  # [1, D]
     components: Tensor  # [K, D], of unit length, widest first
     deviations: Tensor  # [K], standard deviations
+    space: LatentSpace = LatentSpace.W  # or Z
 
     def __post_init__(self) -> None:
         shapes = [tuple(t.shape) for t in (self.mean, self.components, self.deviations)]
@@ -86,16 +94,16 @@ class PrincipalComponents:
         return Direction(
             name=f"pc{component}" if name is None else name,
             vector=self.components[component : component + 1],
-            space=LatentSpace.W,
+            space=self.space,
             layers=layers,
             unit=float(self.deviations[component]),
             strengths=(min(low, default), max(high, default)),
             default=default,
             semantics=semantics,
             center=self.mean if absolute else None,
-            meaning="the coordinate, in standard deviations of W along the component"
+            meaning=f"the coordinate, in standard deviations of {self.space} along the component"
             if absolute
-            else "one standard deviation of W along the component",
+            else f"one standard deviation of {self.space} along the component",
             provenance={"method": "GANSpace", "component": component, **(provenance or {})},
         )
 
@@ -163,11 +171,37 @@ def principal_components(
 
 
 def components_of_generator(
-    generator: Generator, *, count: int = 80, num_samples: int = 1_000_000, seed: int = 0
+    generator: Generator,
+    *,
+    count: int = 80,
+    num_samples: int = 1_000_000,
+    seed: int = 0,
+    space: LatentSpace = LatentSpace.W,  # or Z
 ) -> PrincipalComponents:
-    """Computes the components of W over mapped samples: a million, as GANSpace (section 2.2)."""
-    batches = mapped(generator, num_samples=num_samples, seed=seed)
-    return principal_components(LatentStatistics.of_codes(batches), count=count)
+    """Computes the components of W over mapped samples: a million, as GANSpace (section 2.2).
+
+    Those of Z are fitted to them, each going the way of the component of W with its number. The
+    least-squares fit of z by the coordinates a of w is E[z a], since these are uncorrelated and of
+    unit variance.
+
+    Raises:
+        ValueError: if `count` is not positive.
+    """
+    if space.is_mapped:
+        batches = mapped(generator, num_samples=num_samples, seed=seed)
+        return principal_components(LatentStatistics.of_codes(batches), count=count)
+    sampled = samples(generator, num_samples=num_samples, seed=seed)
+    joint = LatentStatistics.of_codes(torch.cat([w, z], dim=1) for z, w in sampled)
+    split = generator.w_dim
+    of_w = LatentStatistics(mean=joint.mean[:split], covariance=joint.covariance[:split, :split])
+    components = principal_components(of_w, count=count).components
+    fitted = components.double() @ joint.covariance[:split, split:]
+    return PrincipalComponents(
+        mean=joint.mean[None, split:].float(),
+        components=(fitted / fitted.norm(dim=1, keepdim=True)).float(),
+        deviations=torch.ones(len(fitted)),
+        space=LatentSpace.Z,
+    )
 
 
 def signed(

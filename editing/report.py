@@ -10,11 +10,11 @@ from torch import Tensor
 from clcae.files import write_text
 from clcae.images import labelled_grid, write_png
 from clcae.quoting import one_line
-from clcae.stylegan2 import Generator
+from clcae.stylegan2 import Generator, normalize_z
 from editing.direction_set import save_directions
 from editing.directions import Direction, cosines
 from editing.editor import moved_pictures
-from editing.statistics import LatentStatistics, Watch, mapped
+from editing.statistics import LatentStatistics, Watch, samples
 
 MOST = 16  # directions of which a table of cosines is printed
 SMALLEST_CELL = 128  # pixels; smaller pictures of a strip are enlarged by a whole number
@@ -210,7 +210,8 @@ def write_strips(
 ) -> Iterator[Path]:
     """Draws strips of the named directions into a folder; yields each file once it is written.
 
-    The rows are the mean code and so many sampled people, the columns the strengths.
+    The rows are the mean code, which Z has not, and so many sampled people, the columns the
+    strengths.
 
     Raises:
         ValueError: if a name is unknown, or a direction does not fit the generator.
@@ -219,10 +220,11 @@ def write_strips(
         if name not in directions:
             raise ValueError(f"there is no direction {name!r}; there are: {', '.join(directions)}")
     statistics = LatentStatistics.of_generator(generator)
-    samples = next(mapped(generator, num_samples=people, seed=seed))
-    codes = torch.cat([statistics.mean[None].float(), samples])
+    z, w = next(samples(generator, num_samples=people, seed=seed))
+    of_w, of_z = torch.cat([statistics.mean[None].to(w), w]), normalize_z(z)
     watch = Watch(statistics)
     for name in names:
+        codes = of_w if directions[name].space.is_mapped else of_z
         path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.png"
         write_png(strip(generator, directions[name], codes, strengths, watch=watch), path)
         yield path

@@ -7,6 +7,8 @@ column of the concatenated weights to unit length before the eigenvectors of A^T
 are. Deviations: the sign of a vector is such that its largest entry is positive; and the rows that
 move are those which the chosen layers read. e4e's code moves the row below each, and none for layer
 0, because its list of convolutions does not count the first.
+
+The weights read w, so that there is no SeFa of Z; F/Z+ has none either.
 """
 
 import torch

@@ -124,8 +124,17 @@ class Watch:
 @torch.no_grad()
 def mapped(generator: Generator, *, num_samples: int, seed: int) -> Iterator[Tensor]:
     """Yields codes of W [N_i, w_dim] of Gaussian z, in batches; the same for the same seed."""
+    for _, w in samples(generator, num_samples=num_samples, seed=seed):
+        yield w
+
+
+@torch.no_grad()
+def samples(
+    generator: Generator, *, num_samples: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields Gaussian z [N_i, z_dim] and their w [N_i, w_dim], as `mapped`."""
     rng = torch.Generator().manual_seed(seed)
     for first in range(0, num_samples, BATCH):
         count = min(BATCH, num_samples - first)
-        z = torch.randn(count, generator.z_dim, generator=rng)
-        yield generator.map(z.to(generator.w_average))
+        z = torch.randn(count, generator.z_dim, generator=rng).to(generator.w_average)
+        yield z, generator.map(z)

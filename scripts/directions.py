@@ -15,7 +15,7 @@ import clcae
 from clcae.command import HelpFormatter, make_parser, names, numbers, positive, run_command, span
 from clcae.ops.memory import keep_freed_memory
 from clcae.stylegan2 import Generator, LatentSpace
-from editing import Direction, ganspace, load_directions, sefa
+from editing import Direction, ganspace, load_directions, save_directions, sefa
 from editing.interfacegan import SHARE, Search, find_directions, find_judged, linear_svm
 from editing.report import listing, summary, write_found, write_strips
 from editing.samples import parse_scores, read_samples, write_samples
@@ -35,6 +35,8 @@ examples:
       from your scores, (N,) or (N, 1) in the order of the pictures; NaN drops a picture
   python scripts/directions.py sefa --generator ffhq.pkl --layers 2-6 --out sefa.safetensors
       no labels needed (nor by ganspace): look at the strips (show --strips), name what you see
+  python scripts/directions.py import smile_boundary.npy --space Z+ --out smile.safetensors
+      a file that does not say its latent space; moves of Z and Z+ walk on the sphere
 
 A strength of 1 is one unit: of a judged attribute its standard deviation over samples (glasses: the
 length that puts them on), else one standard deviation of the latent space along the direction.
@@ -96,9 +98,8 @@ def _interfacegan(options: argparse.Namespace) -> None:
 
 def _ganspace(options: argparse.Namespace) -> None:
     generator = _generator(options)
-    pca = ganspace.components_of_generator(
-        generator, count=options.components, num_samples=options.num_samples, seed=options.seed
-    )
+    sampled = {"num_samples": options.num_samples, "seed": options.seed, "space": options.space}
+    pca = ganspace.components_of_generator(generator, count=options.components, **sampled)
     found = pca.directions(layers=options.layers, semantics=options.semantics)
     _write(found, generator, options)
 
@@ -113,8 +114,13 @@ def _write(found: dict[str, Direction], generator: Generator, options: argparse.
     command = f"python scripts/directions.py {' '.join(options.arguments)}"
     origin = {"command": command, "generator": Path(options.generator).name}
     write_found(found, options.out, generator, origin=origin, card_path=options.card)
-    print(summary(found))
-    print(f"written: {options.out}")
+    print(f"{summary(found)}\nwritten: {options.out}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    found = load_directions(options.file, space=options.space)
+    save_directions(found, options.out, provenance={"file": Path(options.file).name})
+    print(f"{listing(found)}\nwritten: {options.out}")
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -180,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("ganspace", help="principal components of W")
     add = _add_common(command, _ganspace, samples=1_000_000, finds=True)
     add("--components", type=positive, default=10, help="how many directions")
+    add("--space", type=LatentSpace, choices=["W", "Z"], default="W", help="Z: fitted to W's")
     add("--layers", type=span, help="rows to move, as 2-6, end excluded (default: all)")
     add(
         "--semantics",
@@ -193,6 +200,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--components", type=positive, default=10, help="how many directions")
     add("--layers", type=span, default="2-6", help="convolutions, end excluded")
     add("--whole", action="store_true", help="rosinality's form: all layers, all rows")
+    add("--space", choices=["W"], help="W alone, since the weights read w and never z")
+
+    command = commands.add_parser("import", help="an official file to a native one, of any space")
+    command.set_defaults(run=_import)
+    command.add_argument("file", help="an official file of directions")
+    command.add_argument("--space", type=LatentSpace, choices=list(LatentSpace), help="of the file")
+    command.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
 
     command = commands.add_parser("show", help="contents of a file; strips of pictures")
     add = _add_common(command, _show)

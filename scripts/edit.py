@@ -89,7 +89,8 @@ def _edit(options: argparse.Namespace) -> int:
         compile=options.compile,
     )
     method = _with_rule(method, options.rule)
-    directions = directions_for(method.generator, options.directions)
+    of_files = LatentSpace(options.directions_space) if options.directions_space else None
+    directions = directions_for(method.generator, options.directions, space=of_files)
     edits = chosen_edits(directions, options.edit)
     for direction, _ in edits:
         direction.check(method.generator)
@@ -199,6 +200,12 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         metavar="FILE",
         help="files of directions, or portraits (default: portraits, for its generator)",
+    )
+    add(
+        "--directions-space",
+        choices=[space.value for space in LatentSpace],
+        help="of official files that do not say it (default: Z for InterFaceGAN's and GANSpace's "
+        "names without _w, else W); directions of Z and Z+ walk on the sphere of their codes",
     )
     add(
         "--rule",

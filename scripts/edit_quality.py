@@ -24,11 +24,11 @@ from clcae.evaluation.edit_quality import PROTOCOL, EditRow, Judgement, measure_
 from clcae.evaluation.rows import software_versions
 from clcae.files import replacing, write_text
 from clcae.methods.foundation import FoundationInversion
-from clcae.methods.interface import InversionMethod, Move
+from clcae.methods.interface import Inversion, InversionMethod
 from clcae.ops.memory import keep_freed_memory
 from clcae.portraits import ATTRIBUTES, PortraitImages
 from clcae.pretrained.assets import portraits_judges
-from editing import Direction, load_directions, move_of
+from editing import Direction, edit_inversion, load_directions
 
 NAME = "edit_quality.py"
 EXAMPLES = """
@@ -84,7 +84,8 @@ def _measured(
             _variants(method),
             source,
             directions={
-                name: partial(_move, direction=direction) for name, direction in directions.items()
+                name: partial(_edited, direction=direction)
+                for name, direction in directions.items()
             },
             strengths=sorted(set(options.strengths)),
             judge=judge,
@@ -93,8 +94,10 @@ def _measured(
         )
 
 
-def _move(strength: float, direction: Direction) -> Move:
-    return move_of([(direction, strength)])
+def _edited(
+    method: InversionMethod, inversion: Inversion, strength: float, *, direction: Direction
+) -> Inversion:
+    return edit_inversion(method, inversion, [(direction, strength)])
 
 
 def _variants(method: InversionMethod) -> dict[str, InversionMethod]:

@@ -33,7 +33,7 @@ from clcae.methods.interface import InversionMethod
 from clcae.stylegan2.compilation import compiled
 from clcae.tables.comparison import edit_sheets
 from clcae.tables.formats import markdown_table
-from editing import load_directions, move_of
+from editing import load_directions, move_of, shares_of
 from training import distributed
 from training.commandline import run_program
 from training.errors import UsageError
@@ -181,7 +181,7 @@ def _moves(spec: EditSpec, *, protocol: Protocol, method: InversionMethod | None
     if strength is None:  # of a true edit: the whole range, of which the strength is searched
         strength = direction.strengths[1 if (spec.amount or 0.0) > 0 else 0]
     there, back = (move_of([(direction, sign * strength)]) for sign in (1, -1))
-    return EditMoves(there, back, direction.space)
+    return EditMoves(there, back, direction.space, shares_of(direction, strength))
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

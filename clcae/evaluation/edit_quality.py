@@ -17,9 +17,12 @@ from torch import Tensor
 
 from clcae.data.sources import ImageSource
 from clcae.data.transforms import at_input_size
-from clcae.methods.interface import InversionMethod, Move
+from clcae.methods.interface import Inversion, InversionMethod
 from clcae.metrics.identity import cosine_similarity
 from clcae.metrics.moments import Moments
+
+# Edits an inversion by a method, at a strength.
+Edit = Callable[[InversionMethod, Inversion, float], Inversion]
 
 PROTOCOL = {
     "change": "mean change of the edited attribute, in standard deviations over the inputs",
@@ -60,7 +63,7 @@ def measure_edits(
     methods: Mapping[str, InversionMethod],
     source: ImageSource,
     *,
-    directions: Mapping[str, Callable[[float], Move]],
+    directions: Mapping[str, Edit],
     strengths: Sequence[float],
     judge: Callable[[Tensor], Judgement],
     attributes: Sequence[str],
@@ -73,7 +76,7 @@ def measure_edits(
     Args:
         methods: what inverts and edits, by the name of its rows.
         source: the pictures, as large as the methods read them.
-        directions: attribute that is meant -> the move of a strength.
+        directions: attribute that is meant -> the edit along its direction.
         strengths: of every direction; 0 is the reconstruction compared with itself.
         judge: images [N, 3, H, W] in [-1, 1] to their judgement.
         attributes: names of the judged attributes, in the order of their columns.
@@ -110,8 +113,7 @@ def measure_edits(
             inversion = method.invert(images)
             plain = judge(at_input_size(method.synthesize(inversion), images.shape[-2:]))
             for direction, strength in product(directions, strengths):
-                move = directions[direction](strength)
-                edited = method.synthesize(method.edit(inversion, move))
+                edited = method.synthesize(directions[direction](method, inversion, strength))
                 after = judge(at_input_size(edited, images.shape[-2:]))
                 difference = (after.attributes - plain.attributes).detach().cpu().double()
                 target = list(attributes).index(direction)

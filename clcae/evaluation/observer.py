@@ -5,7 +5,7 @@ and undone, for what LEC (e4e, section 5.3) and an editing FID (StyleRes, sectio
 is the reconstruction, without an edit. Only what is read is computed.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,12 +31,24 @@ from clcae.stylegan2 import LatentSpace, broadcast_rows
 class EditMoves:
     """An edit of codes, its inverse, and the space where both were found.
 
-    Codes of Z are mapped before a move of W.
+    Codes of Z are mapped before a move of W. `share` makes the move by a share of the strength, of
+    each code its own [N]; None takes the share of what `move` adds.
     """
 
     move: Move
     undo: Move
     space: LatentSpace = LatentSpace.W
+    share: Callable[[Tensor], Move] | None = None
+
+    def by(self, shares: Tensor) -> Move:
+        """Returns the move by a share of the strength for each code [N]."""
+        if self.share is not None:
+            return self.share(shares)
+
+        def move(codes: Tensor) -> Tensor:
+            return codes + shares[:, None, None].to(codes) * (self.move(codes) - codes)
+
+        return move
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class TrueEditObserver:
         method: the method.
         outputs: those of the method that are measured, a space each.
         shape: height and width at which the method is given its inputs.
-        edits: name -> the move by the whole range of its direction; moves add to codes.
+        edits: name -> the move by the whole range of its direction.
         attributes: name of every edit in the batches -> the judged attribute.
         amounts: the same -> by how much its label is moved; the sign is the way of the edit. What
             is not among `edits` is passed over.
@@ -239,12 +239,7 @@ class TrueEditObserver:
         self, method: InversionMethod, inversion: Inversion, edit: EditMoves, strengths: Tensor
     ) -> Tensor:
         """Edits each picture by its own share of the range."""
-        shares = strengths[:, None, None]
-
-        def move(codes: Tensor) -> Tensor:
-            return codes + shares.to(codes) * (edit.move(codes) - codes)
-
-        return self._picture(method, method.edit(inversion, move))
+        return self._picture(method, method.edit(inversion, edit.by(strengths)))
 
     def _judged(self, pictures: Tensor, name: str) -> Tensor:
         """Returns the attribute [N] of an edit, counted the way of it."""

@@ -2,7 +2,8 @@
 
 The generator is StyleGAN2 (`clcae.stylegan2.Generator`); no other family is supported. Codes
 may be of Z, Z+, W or W+, as `Inversion.space` says. Those of Z and Z+ go through the mapping
-network whenever a picture is made. It normalises them, so a move may leave the sphere.
+network whenever a picture is made. It normalises them, so a move may leave the sphere; those of
+`editing` walk along it (`clcae.stylegan2.walk`).
 """
 
 import copy

@@ -8,6 +8,7 @@ from clcae.stylegan2.discriminator import Discriminator
 from clcae.stylegan2.generator import Generator
 from clcae.stylegan2.latents import LatentSpace, broadcast_rows, normalize_z, truncate
 from clcae.stylegan2.layer import Layer
+from clcae.stylegan2.sphere import slerp, walk, walk_in_steps
 from clcae.stylegan2.synthesis import NoiseMode, Prefix
 
 __all__ = [
@@ -19,5 +20,8 @@ __all__ = [
     "Prefix",
     "broadcast_rows",
     "normalize_z",
+    "slerp",
     "truncate",
+    "walk",
+    "walk_in_steps",
 ]

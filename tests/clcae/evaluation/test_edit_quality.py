@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clcae.evaluation.edit_quality import EditRow, Judgement, measure_edits
-from clcae.methods.interface import Move
+from clcae.methods.interface import Inversion, InversionMethod, Move
 from clcae.portraits import PortraitImages
 from clcae.pretrained.assets import portraits_judges
 
@@ -24,8 +24,8 @@ def judge(images: Tensor) -> Judgement:
     return Judgement(torch.stack(attributes, dim=1), portraits_judges().identity(images))
 
 
-def add(strength: float) -> Move:
-    return lambda codes: codes + strength
+def add(method: InversionMethod, inversion: Inversion, strength: float) -> Inversion:
+    return method.edit(inversion, lambda codes: codes + strength)
 
 
 @pytest.fixture(scope="module")
