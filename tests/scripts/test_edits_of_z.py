@@ -135,7 +135,7 @@ def test_evaluation_compares_true_edits_of_z(
     assert math.isfinite(row.metrics["PSNR changed"]) and row.metrics["change"] != 0
     config = config_of(*given, "data.num_people=2", "protocol.directions=z.safetensors")
     measures = config["protocol"]["measures"]
-    config["protocol"] |= {"measures": {"LEC smile+": measures["LEC smile+"]}, "time": None}
+    config["protocol"] |= {"measures": {"LEC smile+": measures["LEC smile+"]}}
     (row,) = evaluate(config, data="portraits_test", device=CPU)
     assert row.metrics["LEC smile+"] > 0
 

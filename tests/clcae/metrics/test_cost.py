@@ -29,6 +29,18 @@ def test_a_multiplication_with_its_addition_counts_two() -> None:
     assert count_operations(attention, tokens, tokens, tokens) == 2 * 2 * (2 * 10 * 10 * 8)
 
 
+def test_gradients_of_an_input_are_counted() -> None:
+    """An optimised code is a leaf that goes straight into a module."""
+    layer = nn.Linear(5, 7).requires_grad_(False)
+
+    @torch.enable_grad()
+    def search() -> Tensor:
+        code = torch.zeros(3, 5, requires_grad=True)
+        return torch.autograd.grad(layer(code).square().sum(), [code])[0]
+
+    assert count_operations(search) == 2 * (2 * 3 * 5 * 7)  # forward, and back to the code
+
+
 def test_own_operators_are_counted() -> None:
     x, weight, styles = torch.zeros(1, 6, 16, 16), torch.zeros(4, 6, 3, 3), torch.ones(1, 6)
     main = 2 * (16 * 16) * 4 * 6 * 9
