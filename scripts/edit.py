@@ -40,6 +40,9 @@ examples:
   python scripts/edit.py codes.npy --method clcae_ffhq.safetensors --edit smile=2 --out edited
       codes of other code: [N, 512] or [N, layers, 512] in .npy, .npz, .pt or .safetensors; the
       pictures are codes-0.png, codes-1.png, ... (--space W+ where [18, 512] is one code)
+  python scripts/edit.py codes.npy --space Z+ --method clcae_ffhq.safetensors --out edited \\
+      --directions smile_boundary.npy --directions-space Z+ --edit smile=2
+      codes and a boundary of Z+, as F/Z+ writes them: rows walk on their spheres
   python scripts/edit.py a.png --method clcae_ffhq.safetensors --directions age.pt \\
       --edit age=3 --strip --strengths -5,...,5 --out edited
       edited/a-strip.png shows the input, the inversion and the edit from -5 to 5
