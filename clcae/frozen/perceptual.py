@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.frozen.module import FrozenModule
+from clcae.serialization import register
 
 Classifier = Literal["alex", "vgg"]
 
@@ -22,6 +23,7 @@ _CHANNELS = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}
 SMALLEST = 32  # pixels; below, the last feature has no position
 
 
+@register("lpips")
 class LPIPS(FrozenModule):
     """Computes perceptual distances; `clcae.pretrained.frozen` loads the weights."""
 

@@ -92,6 +92,7 @@ class AttributeRegressor(nn.Module):
         return torch.stack(columns, dim=1)
 
 
+@register("portraits_judges")
 class PortraitJudges(FrozenModule):
     """Combines the identity embedder and the attribute regressor as `Judges`."""
 

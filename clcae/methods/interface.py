@@ -21,8 +21,28 @@ from clcae.stylegan2 import Generator, LatentSpace, Layer, broadcast_rows
 
 Move = Callable[[Tensor], Tensor]  # codes [N, L, D] -> codes of the same shape
 
-# The names an output may have: the space of codes alone, or F, codes with a feature map.
-OUTPUTS = (*(space.value for space in LatentSpace), "F")
+# The names an output may have: the space of codes alone; F, codes of W+ with a feature map by a
+# method's own rule; F/Z+ and its like, codes of that space with a feature that replaces the
+# generator's own.
+OUTPUTS = (
+    *(space.value for space in LatentSpace),
+    "F",
+    *(f"F/{space.value}" for space in LatentSpace),
+)
+
+
+def parse_output(output: str) -> tuple[LatentSpace, bool]:
+    """Returns the space of an output's codes, and whether it has a feature: Z+, True of "F/Z+".
+
+    Raises:
+        ValueError: if it is none of `OUTPUTS`.
+    """
+    if output not in OUTPUTS:
+        raise ValueError(f"output is {output!r}, expected one of {', '.join(OUTPUTS)}")
+    name, _, space = output.partition("/")
+    if name != "F":
+        return LatentSpace(name), False
+    return LatentSpace(space or "W+"), True
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ from typing import Any
 from torch import nn
 
 from clcae.construction import SizeLimit, check_finite
+from clcae.encoders.base_code import BaseCodeEncoder
 from clcae.files import sha256
 from clcae.frozen.face_embedders import FaceEmbedder
 from clcae.frozen.moco import MoCo
+from clcae.frozen.perceptual import LPIPS
 from clcae.methods.clcae import CLCAE
 from clcae.methods.e4e import E4E, PSP
 from clcae.methods.interface import InversionMethod
 from clcae.methods.official_clcae import OfficialCLCAE
-from clcae.methods.projection import Projection
+from clcae.methods.optimization import Optimization
 from clcae.methods.styleres import StyleRes
 from clcae.pretrained.assets import SHIPPED, asset_path, is_shipped, portraits_generator
 from clcae.pretrained.contents import Contents, holds_tensors
@@ -31,7 +33,10 @@ from clcae.stylegan2 import Discriminator, Generator
 
 LARGE = 1 << 26  # numbers: the largest feature of a generator of 1024 pixels, twice
 # Imported so that native files find their class by its registered name.
-_KNOWN = (CLCAE, E4E, PSP, OfficialCLCAE, Projection, StyleRes, FaceEmbedder, MoCo)
+_KNOWN = (
+    *(CLCAE, E4E, PSP, OfficialCLCAE, Optimization, StyleRes),
+    *(BaseCodeEncoder, FaceEmbedder, LPIPS, MoCo),
+)
 _FAULTS = (ValueError, RuntimeError, MemoryError, OverflowError, LookupError, TypeError)
 _VERBS = ("is ", "has ", "holds ", "does ", "its ")
 

@@ -19,7 +19,7 @@ from small_methods import SIDE, small_clcae, small_e4e, write_method
 import clcae
 from clcae.evaluation.rows import Row, read_rows
 from clcae.images import read_image, to_uint8
-from clcae.methods.projection import Projection
+from clcae.methods.optimization import Optimization
 from clcae.metrics.cost import count_operations
 from clcae.metrics.editing import editing_distance
 from clcae.metrics.reconstruction import mean_squared_error
@@ -281,10 +281,13 @@ def test_a_method_without_a_file_is_built_around_the_generator(here: Path) -> No
     given = [*PIXELS, "data.num_people=3", "protocol.time=null", "outputs=[W,W+]"]
     given = ["method=optimization", *given]
     rows = rows_of("method.steps=4", *given, "seed=7")
-    assert [(row.method, row.space) for row in rows] == [("Projection", "W"), ("Projection", "W+")]
+    assert [(row.method, row.space) for row in rows] == [
+        ("Optimization", "W"),
+        ("Optimization", "W+"),
+    ]
     generator = clcae.load_generator("portraits")
     images = PortraitImages(split="test", num_people=3).images(range(3))
-    found = Projection(generator=generator, steps=4).with_output("W")
+    found = Optimization(generator=generator, steps=4).with_output("W")
     made = found.synthesize(found.invert(images)).clamp(-1, 1)
     rounded = (to_uint8(made).float() / 127.5 - 1, images)
     expected = float(mean_squared_error(*rounded).mean())

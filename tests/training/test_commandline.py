@@ -108,7 +108,7 @@ def explained_here(error: Exception) -> tuple[str, int] | None:
         ("generator=null", "Config group override must be a string or a list"),
         ("experiment=ffhq", "experiment is added with a plus: +experiment=NAME, one of cars"),
         ("method=nothing", "method=nothing is neither a file nor one of clcae_cars"),
-        ("method=optimization", "method is a Projection, expected CLCAE or OfficialCLCAE"),
+        ("method=optimization", "method is a Optimization, expected CLCAE or OfficialCLCAE"),
         ("stages.clcae.task.method={_part_: methods}", "no part 'methods'; there are generator"),
     ],
 )

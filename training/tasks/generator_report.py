@@ -12,7 +12,7 @@ from torch import Tensor
 from clcae.files import write_text
 from clcae.frozen.portraits import PortraitJudges
 from clcae.images import labelled_grid, write_png
-from clcae.methods.projection import project
+from clcae.methods.optimization import Optimization
 from clcae.metrics.frechet import FrechetDistance
 from clcae.metrics.reconstruction import peak_signal_to_noise_ratio
 from clcae.portraits import PortraitImages
@@ -65,7 +65,8 @@ class GeneratorReport:
         """Projects held-out people; returns pictures [N, 3, H, W] and the PSNR of each."""
         targets = self.plain_images.images(torch.arange(self.num_projected))
         targets = targets.to(generator.w_average.device)
-        codes = project(generator, targets, space=space, steps=self.projection_steps)
+        method = Optimization(generator=generator, steps=self.projection_steps, output=space.value)
+        codes = method.invert(targets).codes
         images = torch.cat([generator.synthesize(part) for part in codes.split(BATCH)])
         return images, _psnr(images, targets)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_methods import SIDE, small_clcae, small_projection
+from small_methods import SIDE, small_clcae, small_optimization
 from torch import Tensor
 
 from clcae.data.generated import GeneratedCodes
@@ -23,7 +23,7 @@ IMAGES = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)
 
 @torch.no_grad()
 def test_moves_of_w_act_on_codes_of_every_space() -> None:
-    method = small_projection()
+    method = small_optimization()
     edit = EditMoves(lambda codes: codes + 0.3, lambda codes: codes - 0.3, LatentSpace.W)
     observer = MethodObserver(
         method=method,
@@ -33,7 +33,7 @@ def test_moves_of_w_act_on_codes_of_every_space() -> None:
         streams={"more", codes_of("more")},
     )
     observed = observer(IMAGES)
-    assert list(observed) == ["Z", "Z+", "W", "W+"]
+    assert list(observed) == ["Z", "Z+", "W", "W+", "F/Z", "F/Z+", "F/W", "F/W+"]
     for space, streams in observed.items():
         inversion = method.mapped(method.with_output(space).invert(IMAGES))
         torch.testing.assert_close(streams[codes_of("more")][1], inversion.codes)
@@ -42,7 +42,7 @@ def test_moves_of_w_act_on_codes_of_every_space() -> None:
 
 
 def test_moves_of_z_cannot_act_on_codes_of_w() -> None:
-    method = small_projection()
+    method = small_optimization()
     edit = EditMoves(lambda codes: codes, lambda codes: codes, LatentSpace.Z)
     observer = MethodObserver(
         method=method,

@@ -10,7 +10,7 @@ from small_methods import (
     small_clcae,
     small_e4e,
     small_official,
-    small_projection,
+    small_optimization,
     small_psp,
     small_styleres,
 )
@@ -18,9 +18,9 @@ from small_methods import (
 from clcae.methods.clcae import CLCAE
 from clcae.methods.e4e import E4E, PSP
 from clcae.methods.foundation import FoundationInversion
-from clcae.methods.interface import OUTPUTS, InversionMethod
+from clcae.methods.interface import OUTPUTS, InversionMethod, parse_output
 from clcae.methods.official_clcae import OfficialCLCAE
-from clcae.methods.projection import Projection
+from clcae.methods.optimization import Optimization
 from clcae.methods.styleres import StyleRes
 from clcae.pretrained import loading
 from clcae.stylegan2 import LatentSpace
@@ -31,7 +31,7 @@ METHODS = {
     OfficialCLCAE: small_official,
     E4E: small_e4e,
     PSP: small_psp,
-    Projection: small_projection,
+    Optimization: small_optimization,
     StyleRes: small_styleres,
 }
 IMAGES = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -63,18 +63,18 @@ CASES = dict(cases())
 
 
 def direction_for(method: InversionMethod) -> Direction:
-    return DIRECTIONS[LatentSpace.W_PLUS if method.output == "F" else LatentSpace(method.output)]
+    return DIRECTIONS[parse_output(method.output)[0]]
 
 
 def test_every_method_is_here() -> None:
     known = {cls for cls in loading._KNOWN if issubclass(cls, InversionMethod)}
-    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 4 + 2
+    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 8 + 2
     spaces = [method.invert(IMAGES).space for method in CASES.values()]
     assert {space: spaces.count(space) for space in LatentSpace} == {
-        LatentSpace.Z: 1,
-        LatentSpace.Z_PLUS: 1,
-        LatentSpace.W: 2 * 2 + 1,
-        LatentSpace.W_PLUS: 2 * 4 + 2 + 1 + 2,
+        LatentSpace.Z: 2,
+        LatentSpace.Z_PLUS: 2,
+        LatentSpace.W: 2 * 2 + 2,
+        LatentSpace.W_PLUS: 2 * 4 + 2 + 2 + 2,
     }
 
 
@@ -87,7 +87,7 @@ def test_inversions_and_reconstructions(name: str) -> None:
     assert method.device == IMAGES.device
     inversion = method.invert(IMAGES)
     space = inversion.space
-    assert space == (LatentSpace.W_PLUS if method.output == "F" else method.output)
+    assert (space, inversion.feature is not None) == parse_output(method.output)
     assert inversion.codes.shape == (3, method.generator.num_codes, WIDTHS[space])
     assert space.has_rows or bool((inversion.codes == inversion.codes[:, :1]).all())
     together = method.reconstructions(IMAGES)
