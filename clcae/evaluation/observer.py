@@ -24,7 +24,7 @@ from clcae.evaluation.tally import (
     unedited_of,
 )
 from clcae.methods.interface import Inversion, InversionMethod, Move
-from clcae.stylegan2 import LatentSpace, broadcast_rows
+from clcae.stylegan2 import LatentSpace, broadcast_rows, normalize_z
 
 
 @dataclass(frozen=True)
@@ -167,24 +167,21 @@ class GeneratedObserver(MethodObserver):
     ) -> Observations:
         """Returns the streams of `MethodObserver` for the pictures of z, and the responses."""
         generator = self.method.generator
-        codes = broadcast_rows(generator.map(images.flatten(1)), generator.num_codes)
-        pictures = self._generated(codes)
+        z = broadcast_rows(normalize_z(images.flatten(1)), generator.num_codes)
+        w = broadcast_rows(generator.map(images.flatten(1)), generator.num_codes)
+        pictures = self._generated(w)
         observed = {space: dict(streams) for space, streams in super().__call__(pictures).items()}
         asked = {n: edit for n, edit in self.edits.items() if response_of(n) in self.streams}
-        if foreign := [name for name, edit in asked.items() if not edit.space.is_mapped]:
-            raise ValueError(f"response to {foreign[0]}: it is a move of Z, expected one of W")
         for space, method in self.asked.items() if asked else ():
-            before = self._found(method, pictures)
+            inversion = method.invert(pictures)
             for name, edit in asked.items():
+                before = method.mapped_for(inversion, edit.space).codes
+                codes = w if edit.space.is_mapped else z
                 moved = edit.move(codes)
-                change = self._found(method, self._generated(moved)) - before
-                observed[space][response_of(name)] = (change, moved - codes)
+                made = self._generated(moved if edit.space.is_mapped else generator.map(moved))
+                after = method.mapped_for(method.invert(made), edit.space).codes
+                observed[space][response_of(name)] = (after - before, moved - codes)
         return observed
-
-    @staticmethod
-    def _found(method: InversionMethod, pictures: Tensor) -> Tensor:
-        """Inverts pictures to codes of W or W+."""
-        return method.mapped(method.invert(pictures)).codes
 
     def _generated(self, codes: Tensor) -> Tensor:
         """Generates the pictures of codes as a method is given them."""

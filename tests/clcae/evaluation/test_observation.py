@@ -16,7 +16,7 @@ from clcae.evaluation.tally import (
 )
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.metrics.editing import EditingResponse
-from clcae.stylegan2 import LatentSpace
+from clcae.stylegan2 import LatentSpace, normalize_z, walk
 
 IMAGES = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
@@ -82,7 +82,7 @@ class Painting(torch.nn.Module):
     num_codes, z_dim = 2, 16
 
     def map(self, z: Tensor) -> Tensor:
-        return 0.2 * z.tanh()
+        return 0.2 * (normalize_z(z) / 3).tanh()
 
     def synthesize(self, codes: Tensor) -> Tensor:
         return codes[:, None].expand(-1, 3, -1, -1)
@@ -123,7 +123,37 @@ def test_response_of_an_encoder_that_sees_so_much(seen: float, bias: float) -> N
     assert metric.compute() == pytest.approx(seen, abs=1e-6) and metric.num_counted == 5
 
 
-def test_response_is_of_moves_of_w() -> None:
+class ReadingZ(Reading):
+    """An encoder that finds z itself, of which the generator paints a function."""
+
+    outputs = ("Z+",)
+    output = "Z+"
+
+    def invert(self, images: Tensor) -> Inversion:
+        z = 3 * (images[:, 0] / 0.2).atanh()
+        return Inversion(self.seen * z, LatentSpace.Z_PLUS)
+
+
+@torch.no_grad()
+def test_response_to_a_walk_of_z() -> None:
+    shift = torch.linspace(-0.3, 0.2, 16)
+    edit = EditMoves(
+        lambda z: walk(z, shift.expand_as(z)), lambda z: walk(z, -shift.expand_as(z)), LatentSpace.Z
+    )
+    observer = GeneratedObserver(
+        method=ReadingZ(0.7, 0.0),
+        outputs=["Z+"],
+        shape=(2, 16),
+        edits={"more": edit},
+        streams={response_of("more")},
+    )
+    metric = EditingResponse(edit="more")
+    observed = observer(GeneratedCodes(dimension=16, num_codes=5).images(range(5)))["Z+"]
+    metric.update(*observed[response_of("more")])
+    assert metric.compute() == pytest.approx(0.7, abs=1e-4)
+
+
+def test_moves_of_z_get_no_response_in_w() -> None:
     edit = EditMoves(lambda codes: codes, lambda codes: codes, LatentSpace.Z)
     observer = GeneratedObserver(
         method=Reading(1.0, 0.0),
@@ -132,7 +162,7 @@ def test_response_is_of_moves_of_w() -> None:
         edits={"more": edit},
         streams={response_of("more")},
     )
-    with pytest.raises(ValueError, match="response to more: it is a move of Z, expected one of W"):
+    with pytest.raises(ValueError, match=r"a move of Z cannot act on codes of W\+"):
         observer(GeneratedCodes(dimension=16).images([0]))
 
 
