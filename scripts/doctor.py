@@ -39,13 +39,14 @@ EXTRAS = {  # of pyproject.toml
 OFFICIAL = {  # in the folder of weights
     "stylegan2-ffhq-config-f.pt": "generator of faces, 1024 px",
     "stylegan2-car-config-f.pt": "generator of cars, 512 px",
-    "stylegan2-ffhq-256x256.pkl": "discriminator of faces, 256 px",
+    "stylegan2-ffhq-256x256.pkl": "generator and discriminator of faces, 256 px",
     "model_ir_se50.pth": "ArcFace IR-SE50: identity, in training",
     "CurricularFace_Backbone.pth": "CurricularFace IR-101: identity, in tables",
     "moco_v2_800ep_pretrain.pth": "MoCo v2: similarity of what has no face",
     "e4e_ffhq_encode.pt": "e4e, faces",
     "e4e_cars_encode.pt": "e4e, cars",
     "psp_ffhq_encode.pt": "pSp, faces",
+    "vgg16.pth": "perceptual loss of in-domain inversion",
 }
 DOWNLOADS = {  # in torch.hub's folder
     "alexnet-owt-7be5be79.pth": "LPIPS's trunk, AlexNet",

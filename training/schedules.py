@@ -1,4 +1,4 @@
-"""Learning rate schedules over a stage: constant, warm-up then cosine decay, steps, plateau.
+"""Learning rate schedules over a stage: constant, warm-up and cosine, exponential, steps, plateau.
 
 A schedule multiplies the learning rates that its optimizer was built with. All but the plateau are
 functions of the step alone.
@@ -69,6 +69,17 @@ class WarmupCosine(Schedule):
             return (step + 1) / (self.warmup + 1)
         done = min((step - self.warmup) / max(self.total_steps - self.warmup, 1), 1.0)
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+class Exponential(Schedule):
+    """Decays exponentially over the stage to `final`, in (0, 1]."""
+
+    def __init__(self, *, optimizer: torch.optim.Optimizer, total_steps: int, final: float) -> None:
+        super().__init__(optimizer=optimizer, total_steps=total_steps)
+        self.final = final
+
+    def factor(self, step: int) -> float:
+        return float(self.final ** (step / self.total_steps))
 
 
 class Steps(Schedule):

@@ -17,7 +17,20 @@ from clcae.frozen.perceptual import LPIPS
 from clcae.nn.trunk import Trunk
 
 
-class Judges(Protocol):
+class PerceptualNetwork(Protocol):
+    """Tells how far pictures are from each other, by features of its own."""
+
+    def features(
+        self,
+        images: Tensor,  # [N, 3, H, W], in [-1, 1]
+    ) -> list[Tensor]:
+        """Computes the features [N, ...] that `distance` reads."""
+
+    def distance(self, features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+        """Computes perceptual distances [N], 0 or more, of pictures in pairs."""
+
+
+class Judges(PerceptualNetwork, Protocol):
     """Embeds identity and perceptual features of a picture, in one pass of every network."""
 
     identity_name: str  # identity network, for protocols
@@ -27,17 +40,8 @@ class Judges(Protocol):
     def identity_trunk(self) -> Trunk | None:
         """IR-SE trunk of the identity network; None if it has another architecture."""
 
-    def features(
-        self,
-        images: Tensor,  # [N, 3, H, W], in [-1, 1]
-    ) -> list[Tensor]:
-        """Computes the features [N, ...] that `embed` and `distance` read."""
-
     def embed(self, features: Sequence[Tensor]) -> Tensor:
         """Computes identity embeddings [N, D] of unit length; their cosine is the similarity."""
-
-    def distance(self, features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-        """Computes perceptual distances [N], 0 or more, of pictures in pairs."""
 
 
 def trunk_of(judges: Judges) -> Trunk:

@@ -24,6 +24,7 @@ from clcae.frozen.inception import FaceNet, TFInception, TorchvisionInception
 from clcae.frozen.judges import PaperJudges
 from clcae.frozen.moco import MoCo
 from clcae.frozen.perceptual import LPIPS, Classifier
+from clcae.frozen.vgg import VGGFeature
 from clcae.nn.trunk import Trunk
 from clcae.pretrained.contents import unwrapped
 from clcae.pretrained.keymap import Entry, KeyMap, module_entries, trunk_entries
@@ -33,6 +34,7 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 ARCFACE = "ArcFace IR-SE50 (model_ir_se50.pth)"
 CURRICULARFACE = "CurricularFace IR-101 (CurricularFace_Backbone.pth)"
+VGG = "VGG16 of IDInvert (vgg16.pth of genforce/idinvert_pytorch)"
 MOCO = "MoCo v2 ResNet-50 (state_dict of moco_v2_800ep_pretrain.pth)"
 _IGNORED_BY_MOCO = (  # the projection head and the momentum encoder with its queue
     r"module\.encoder_q\.fc\..*",
@@ -133,6 +135,12 @@ def lpips_keymap(lpips: LPIPS) -> KeyMap:
     return KeyMap(layout=layout, entries=tuple(entries), ignored=(r"classifier\..*",))
 
 
+def vgg_keymap(vgg: VGGFeature) -> KeyMap:
+    """Returns the table of IDInvert's VGG16; its three last convolutions are ignored."""
+    entries = tuple(Entry(f"layer{key}", f"trunk.{key}") for key in vgg.trunk.state_dict())
+    return KeyMap(layout=VGG, entries=entries, ignored=(r"layer2[468]\..*",))
+
+
 def arcface_from_state(state: Mapping[str, Tensor]) -> FaceEmbedder:
     """Builds the identity network of training losses, in evaluation mode; copies no tensor.
 
@@ -151,6 +159,11 @@ def curricularface_from_state(state: Mapping[str, Tensor]) -> FaceEmbedder:
 def moco_from_state(state: Mapping[str, Tensor]) -> MoCo:
     """Builds the object network from the file's `state_dict`, as above."""
     return _filled(MoCo, moco_keymap, state)
+
+
+def vgg_from_state(state: Mapping[str, Tensor]) -> VGGFeature:
+    """Builds the perceptual network of in-domain inversion, as above."""
+    return _filled(VGGFeature, vgg_keymap, state)
 
 
 def tf_inception_from_state(state: Mapping[str, Tensor]) -> TFInception:
@@ -269,6 +282,16 @@ def load_lpips(trunk: str | Path | None = None, *, classifier: Classifier = "ale
     factors = Path(package.origin).parent / "weights" / "v0.1" / f"{classifier}.pth"
     state = _read(path, file.name) | _read(factors, f"LPIPS's {classifier} weights")
     return _filled(lambda: LPIPS(classifier=classifier), lpips_keymap, state)
+
+
+def load_vgg_feature(path: str | Path) -> VGGFeature:
+    """Loads `vgg16.pth` of genforce/idinvert_pytorch, whose weights are those of Keras.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read safely, or holds something else.
+    """
+    return vgg_from_state(_read(path, VGG))
 
 
 def face_judges(*, arcface: str | Path, lpips_trunk: str | Path | None = None) -> PaperJudges:

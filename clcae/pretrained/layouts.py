@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from clcae.data.transforms import at_input_size
-from clcae.pretrained import clcae, e4e, frozen, nvidia, rosinality, styleres
+from clcae.pretrained import clcae, e4e, frozen, in_domain, nvidia, rosinality, styleres
 from clcae.pretrained.contents import Contents
 from clcae.quoting import shown
 from clcae.stylegan2 import Generator
@@ -211,6 +211,19 @@ def _aligner(contents: Contents, request: Request) -> nn.Module:
     return aligner
 
 
+def _in_domain(contents: Contents, request: Request) -> nn.Module:
+    if request.generator is None:
+        raise ValueError(
+            "is an encoder of IDInvert, whose generator (StyleGAN1) is not supported: give the "
+            "file of a StyleGAN2 generator with as many rows (--generator)"
+        )
+    contents.notes.append(
+        "trained with a StyleGAN1 whose layers have mappings of their own: with another generator "
+        "its codes are a start for training, no inversion"
+    )
+    return in_domain.in_domain_from_state(contents.state(), request.generator)
+
+
 def _moco(contents: Contents, _: Request) -> nn.Module:
     moco = frozen.moco_from_state(contents.state("state_dict"))
     contents.ignore(frozen.moco_keymap(moco), "state_dict")
@@ -273,6 +286,7 @@ LAYOUTS = (
         lambda contents: contents.has("generator_smooth") or contents.has("e4e"),
         _styleres,
     ),
+    Layout(in_domain.ENCODER, _holds("block0.conv.weight"), _in_domain),
     Layout(
         "ArcFace IR-SE50 (model_ir_se50)",
         lambda contents: (
@@ -318,6 +332,7 @@ RELATIVES: Mapping[str, Callable[[Contents], bool]] = {  # whose keys are partly
     "a file of HyperStyle, whose hypernetwork changes the generator": _has_prefix("hypernet."),
     "a file of HFGI, which adds a distortion map": _has_prefix("residue."),
     "a latent discriminator of e4e": _holds("mlp.0.weight"),
+    "a generator of StyleGAN1, as of IDInvert": _holds("synthesis.lod"),
 }
 
 

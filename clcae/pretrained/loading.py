@@ -20,6 +20,8 @@ from clcae.frozen.moco import MoCo
 from clcae.frozen.perceptual import LPIPS
 from clcae.methods.clcae import CLCAE
 from clcae.methods.e4e import E4E, PSP
+from clcae.methods.e4e_z_plus import E4EZPlus
+from clcae.methods.in_domain import InDomain
 from clcae.methods.interface import InversionMethod
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.methods.optimization import Optimization
@@ -34,7 +36,7 @@ from clcae.stylegan2 import Discriminator, Generator
 LARGE = 1 << 26  # numbers: the largest feature of a generator of 1024 pixels, twice
 # Imported so that native files find their class by its registered name.
 _KNOWN = (
-    *(CLCAE, E4E, PSP, OfficialCLCAE, Optimization, StyleRes),
+    *(CLCAE, E4E, E4EZPlus, InDomain, PSP, OfficialCLCAE, Optimization, StyleRes),
     *(BaseCodeEncoder, FaceEmbedder, LPIPS, MoCo),
 )
 _FAULTS = (ValueError, RuntimeError, MemoryError, OverflowError, LookupError, TypeError)
@@ -99,9 +101,9 @@ def load_method(
 
     Args:
         source: "portraits/clcae", the method that is shipped, a native .safetensors file such as
-            the one a run leaves, or an official file of e4e, pSp, CLCAE or StyleRes.
+            the one a run leaves, or an official file of e4e, pSp, CLCAE, StyleRes or IDInvert.
         generator: file of the generator, from which an official CLCAE file takes the mean latent;
-            None computes it.
+            None computes it. An official encoder of IDInvert is put before this generator.
         which: "e4e" or "psp", where an official file does not say which it is.
         image_size: (height, width) that the encoder of an official file reads; None is 192 x 256
             where the file says cars, and 256 x 256 otherwise.
@@ -189,7 +191,7 @@ def import_checkpoint(
             or "d" of rosinality's; "e4e" or "psp" where a file does not say which it is.
         companion: the other file, where a module takes two: the other tower of the aligner.
         generator: official or native file of the generator, for what CLCAE's files lack: the mean
-            code and its picture.
+            code and its picture; and for IDInvert's, which hold an encoder alone.
         image_size: (height, width) that an encoder reads, where it is not the default.
 
     Raises:

@@ -1,5 +1,6 @@
 """What every inversion method promises of edits, in every output and by every rule."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ from small_methods import (
     SIDE,
     small_clcae,
     small_e4e,
+    small_e4e_z_plus,
+    small_in_domain,
     small_official,
     small_optimization,
     small_psp,
@@ -17,7 +20,9 @@ from small_methods import (
 
 from clcae.methods.clcae import CLCAE
 from clcae.methods.e4e import E4E, PSP
+from clcae.methods.e4e_z_plus import E4EZPlus
 from clcae.methods.foundation import FoundationInversion
+from clcae.methods.in_domain import InDomain
 from clcae.methods.interface import OUTPUTS, InversionMethod, parse_output
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.methods.optimization import Optimization
@@ -33,7 +38,11 @@ METHODS = {
     PSP: small_psp,
     Optimization: small_optimization,
     StyleRes: small_styleres,
+    E4EZPlus: small_e4e_z_plus,
+    InDomain: small_in_domain,
 }
+# Those whose space is a setting.
+FURTHER = [small_in_domain(space="Z+"), small_e4e_z_plus(num_offsets=0)]
 IMAGES = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
 WIDTHS = {space: 20 if space.is_mapped else 12 for space in LatentSpace}
 DIRECTIONS = {
@@ -48,8 +57,7 @@ DIRECTIONS = {
 
 
 def cases() -> Iterator[tuple[str, InversionMethod]]:
-    for build in METHODS.values():
-        method = build()
+    for method in [*(build() for build in METHODS.values()), *FURTHER]:
         for output in method.outputs:
             asked = method.with_output(output)
             rules = ("refined", "foundation") if isinstance(asked, FoundationInversion) else ()
@@ -68,13 +76,13 @@ def direction_for(method: InversionMethod) -> Direction:
 
 def test_every_method_is_here() -> None:
     known = {cls for cls in loading._KNOWN if issubclass(cls, InversionMethod)}
-    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 8 + 2
+    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 8 + 2 + 2 * 2
     spaces = [method.invert(IMAGES).space for method in CASES.values()]
     assert {space: spaces.count(space) for space in LatentSpace} == {
-        LatentSpace.Z: 2,
-        LatentSpace.Z_PLUS: 2,
+        LatentSpace.Z: 2 + 1,
+        LatentSpace.Z_PLUS: 2 + 2,
         LatentSpace.W: 2 * 2 + 2,
-        LatentSpace.W_PLUS: 2 * 4 + 2 + 2 + 2,
+        LatentSpace.W_PLUS: 2 * 4 + 2 + 2 + 2 + 1,
     }
 
 
@@ -95,7 +103,9 @@ def test_inversions_and_reconstructions(name: str) -> None:
     alone = method.reconstruct(IMAGES)
     assert alone.shape == IMAGES.shape
     torch.testing.assert_close(together[method.output], alone, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match=r"output is 'S', .* has .*W\+"):
+    with pytest.raises(
+        ValueError, match=rf"output is 'S', .* has {re.escape(', '.join(method.outputs))}"
+    ):
         method.reconstruct(IMAGES, "S")
 
 

@@ -9,7 +9,7 @@ import official
 import pytest
 import torch
 from real_runs import run_training
-from torchvision.models import alexnet
+from torchvision.models import alexnet, vgg16
 
 from clcae.images import write_png
 
@@ -33,6 +33,7 @@ CASES = {
     "e4e_cars": {**CARS, "networks": [MOCO, ARCFACE]},  # its trunk starts from ArcFace
     "styleres_ffhq": {**FACES, "networks": [ARCFACE, ("stylegan2-ffhq-256x256.pkl", JUDGE)]},
     "styleres_cars": CARS,
+    "in_domain_ffhq": {**FACES, "networks": [ARCFACE, ("stylegan2-ffhq-256x256.pkl", JUDGE)]},
 }
 CLCAE = ["+stages.aligner.task.held_out_pairs=4", "stages.clcae.task.checkpoint_activations=true"]
 E4E = ["stages.e4e.task.progressive_start=1"]  # W, then the first offset
@@ -40,7 +41,11 @@ STYLERES = ["stages.styleres.task.edited=1"]  # the cycle for both pictures
 OWN = {"ffhq": CLCAE, "cars": CLCAE, "e4e_ffhq": E4E, "e4e_cars": E4E}
 OWN["styleres_ffhq"] = [*STYLERES, "discriminator.which=null"]  # a state dict, no .pkl of three
 OWN["styleres_cars"] = STYLERES
-SPACES = {"e4e": ["W+"], "styleres": ["W+", "F"]}
+OWN["in_domain_ffhq"] = [  # there is no .pkl of both networks: another generator, a state dict
+    "generator.source=${paths.weights}/stylegan2-ffhq-config-f.pt",
+    "discriminator.which=null",
+]
+SPACES = {"in": ["W+"], "e4e": ["W+"], "styleres": ["W+", "F"]}
 
 
 def e4e_file(*, cars: bool) -> dict[str, Any]:
@@ -76,6 +81,10 @@ def weights(folder: Path, experiment: str) -> None:
         torch.save(e4e_file(cars=name == "cars"), folder / f"e4e_{name}_encode.pt")
     torch.manual_seed(0)
     torch.save(alexnet(weights=None).state_dict(), folder / "alexnet.pth")
+    if experiment.startswith("in_domain"):
+        features = vgg16(weights=None).features.state_dict()
+        state = {f"layer{key}": value for key, value in features.items()}
+        torch.save(state, folder / "vgg16.pth")
 
 
 @pytest.mark.slow
