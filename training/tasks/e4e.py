@@ -23,6 +23,7 @@ from clcae.frozen.judges import Judges
 from clcae.losses.inversion import reconstruction_terms
 from clcae.losses.latent import offset_norms
 from clcae.methods.e4e import E4E, PSP
+from clcae.methods.e4e_z_plus import E4EZPlus
 from clcae.nn.gather import gather_rows
 from clcae.nn.latent_discriminator import LatentDiscriminator, LatentPool
 from clcae.nn.trunk import Trunk
@@ -38,9 +39,12 @@ class E4ETask(AdversarialEncoderTask):
 
     Args:
         name: the exported file is NAME.safetensors.
-        method: e4e or pSp; every row of pSp counts as one whose offset is switched on.
-        discriminator: of rows of W; it has no phases if the weight of "adversarial" is 0.
-        weights: of TERMS; "delta" is that of the norms of offsets.
+        method: e4e, of W+ or Z+, or pSp; every row of pSp counts as one whose offset is switched
+            on.
+        discriminator: of rows of W; it has no phases if the weight of "adversarial" is 0. Rows of
+            Z+ are codes of W by construction, and it has little to say of them.
+        weights: of TERMS; "delta" is that of the norms of offsets, of Z+ after the mapping: a small
+            angle in Z may be a long way in W.
         progressive_start: step at which the first offset is switched on; None, as pSp needs it:
             all from the beginning.
         progressive_every: steps from one offset to the next.
@@ -54,13 +58,13 @@ class E4ETask(AdversarialEncoderTask):
             of range.
     """
 
-    method: E4E | PSP
+    method: E4E | E4EZPlus | PSP
 
     def __init__(
         self,
         *,
         name: str = "e4e",
-        method: E4E | PSP,
+        method: E4E | E4EZPlus | PSP,
         images: ImageSource,
         validation_images: ImageSource,
         judges: Judges,
@@ -75,8 +79,8 @@ class E4ETask(AdversarialEncoderTask):
         flip: bool = True,
         noise: NoiseMode = "random",
     ) -> None:
-        if not isinstance(method, E4E | PSP):
-            raise ValueError(f"method is a {type(method).__name__}, expected E4E or PSP")
+        if not isinstance(method, E4E | E4EZPlus | PSP):
+            raise ValueError(f"method is a {type(method).__name__}, expected E4E, E4EZPlus or PSP")
         if isinstance(method, PSP) and progressive_start is not None:
             raise ValueError(
                 f"progressive_start is {progressive_start}, expected null: pSp has no offsets"
