@@ -7,25 +7,15 @@ encoder); the penalty of W+ in P_N+; the noise maps' of StyleGAN2 (Karras et al.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clcae.frozen.judges import PerceptualNetwork
 from clcae.stylegan2.normal_space import NormalSpace
 
 SMALLEST_NOISE = 8  # pixels; the pyramid of noise maps ends there
-
-
-class PerceptualNetwork(Protocol):
-    """What measures the perceptual distance: LPIPS, or the judges of a domain."""
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Computes features [N, ...] of images [N, 3, H, W] in [-1, 1]."""
-
-    def distance(self, features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-        """Computes distances [N], 0 or more, of pictures in pairs."""
 
 
 def squared_errors(
