@@ -27,6 +27,7 @@ from clcae.serialization import settings_digest
 from clcae.stylegan2 import LatentSpace
 from editing import LatentStatistics, Watch, chosen_edits, directions_for, edit_inversion
 from editing.editor import Edit
+from training.untrained import load_or_build
 
 NAME = "edit.py"
 EXAMPLES = """
@@ -90,6 +91,7 @@ def _edit(options: argparse.Namespace) -> int:
         output=options.output,
         device=pick_device(options.device),
         compile=options.compile,
+        load=partial(load_or_build, generator=options.generator),
     )
     method = _with_rule(method, options.rule)
     of_files = LatentSpace(options.directions_space) if options.directions_space else None

@@ -28,6 +28,7 @@ from clcae.photographs.reader import Photograph, Reader
 from clcae.photographs.results import Results, shared
 from clcae.quoting import one_line
 from clcae.serialization import settings_digest
+from training.untrained import load_or_build
 
 NAME = "invert.py"
 FILE = ".safetensors"
@@ -39,6 +40,8 @@ examples:
       pictures that are such crops already; of other sizes the middle is taken and resized
   python scripts/invert.py crops --method clcae_ffhq.safetensors --output W+ --out inverted
       without the feature F
+  python scripts/invert.py crops --method optimization/z_plus_f --generator ffhq.pkl --out inverted
+      without an encoder: searches each picture's code and feature, minutes to hours on a CPU
 
 results, for every picture NAME:
   NAME.png          the reconstruction, as large as the generator's pictures
@@ -66,6 +69,7 @@ def _invert(options: argparse.Namespace) -> int:
         output=options.output,
         device=pick_device(options.device),
         compile=options.compile,
+        load=partial(load_or_build, generator=options.generator),
     )
     faces = faces_to_align(options)
     reader = Reader(method, faces=faces)

@@ -10,8 +10,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from training.errors import choices_of
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-FILES = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("*/*.yaml")}
+FILES = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("*/**/*.yaml")}
 PRIMARIES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 # Groups that are not, or not as one choice, among the defaults.
@@ -33,8 +35,8 @@ def choices() -> dict[tuple[str, str], list[str]]:
     for primary in PRIMARIES:
         keys = composed(primary, hydra=True).hydra.runtime.choices
         for key in [*(key for key in keys if "hydra" not in key), *FURTHER[primary]]:
-            group = CONFIGS / key.lstrip("+").partition("@")[0]
-            found[primary, key] = [f"{key}={path.stem}" for path in sorted(group.glob("*.yaml"))]
+            choices = choices_of(CONFIGS, key.lstrip("+").partition("@")[0])
+            found[primary, key] = [f"{key}={choice}" for choice in choices]
     return found
 
 

@@ -113,8 +113,11 @@ def one_line(text: str) -> str:
 
 
 def choices_of(configs: Path, group: str) -> list[str]:
-    """Lists the choices of a configuration group."""
-    return sorted(path.stem for path in (configs / group).glob("*.yaml"))
+    """Lists the choices of a configuration group; those of a folder within it have its name."""
+    folder = configs / group
+    return sorted(
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
+    )
 
 
 def _explain_config(

@@ -28,7 +28,13 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the commands that run an inversion method over files."""
     add_file_arguments(parser)
     add = parser.add_argument
-    add("--method", required=True, help="native or official file, or a name: portraits/clcae")
+    add(
+        "--method",
+        required=True,
+        help="native or official file, or a name: portraits/clcae; optimization/NAME searches "
+        "without training, NAME a file of configs/method/optimization",
+    )
+    add("--generator", metavar="FILE", help="of optimization/NAME (default: the portraits')")
     add("--output", choices=OUTPUTS, help="output of the method (default: its best)")
     add(
         "--align",

@@ -26,7 +26,6 @@ from clcae.photographs.account import Account
 from clcae.photographs.reader import Photograph, Stored
 from clcae.photographs.results import Results
 from clcae.picture_file import largest_pixels
-from clcae.pretrained.assets import is_shipped
 from clcae.pretrained.loading import load_method
 from clcae.stylegan2.compilation import compiled
 from clcae.weight_file import weights_digest
@@ -79,7 +78,12 @@ def read_ahead(
 
 
 def open_method(
-    source: str, *, output: str | None, device: torch.device, compile: bool = False
+    source: str,
+    *,
+    output: str | None,
+    device: torch.device,
+    compile: bool = False,
+    load: Callable[[str], InversionMethod] = load_method,
 ) -> tuple[InversionMethod, Maker]:
     """Loads a method for inference, with the description that inversion files keep of it.
 
@@ -88,16 +92,17 @@ def open_method(
         output: "W", "W+", "F", ...; None is the method's own choice.
         device: where it computes.
         compile: run the generator through torch.compile.
+        load: loads or builds what `source` names.
 
     Raises:
         FileNotFoundError: if there is no such file or name.
         ValueError: if it holds no method, or none with this output.
     """
-    method = load_method(source)
+    method = load(source)
     if output is not None:
         method = method.with_output(output)
     maker = Maker(
-        source=source if is_shipped(source) else Path(source).name,
+        source=Path(source).name if Path(source).is_file() else source,
         class_name=type(method).__name__,
         sha256=weights_digest(method),
         output=method.output,

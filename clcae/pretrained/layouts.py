@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from clcae.data.transforms import at_input_size
-from clcae.pretrained import clcae, e4e, frozen, in_domain, nvidia, rosinality, styleres
+from clcae.pretrained import (
+    base_code,
+    clcae,
+    e4e,
+    frozen,
+    genforce,
+    in_domain,
+    nvidia,
+    rosinality,
+    styleres,
+)
 from clcae.pretrained.contents import Contents
 from clcae.quoting import shown
 from clcae.stylegan2 import Generator
@@ -105,6 +115,20 @@ def _note_noise(contents: Contents, state: Mapping[str, Tensor], prefix: str = "
 def _rosinality_bare(contents: Contents, _: Request) -> nn.Module:
     state = contents.state()
     return _rosinality_generator(contents, state, state.pop("latent_avg", None))
+
+
+GENFORCE = ("generator_smooth", "generator")
+
+
+def _is_genforce(contents: Contents) -> bool:
+    return any(contents.has(name, "mapping.dense0.weight") for name in GENFORCE)
+
+
+def _genforce(contents: Contents, request: Request) -> nn.Module:
+    which = request.which or next(name for name in GENFORCE if contents.has(name))
+    if not contents.has(which):
+        raise ValueError(f"has no {which}, it has {contents.describe()}")
+    return genforce.generator_from_state(contents.state(which))
 
 
 def _e4e(contents: Contents, request: Request) -> nn.Module:
@@ -262,6 +286,23 @@ LAYOUTS = (
         "stylegan2-ada discriminator state dict",
         _holds("b4.out.weight"),
         lambda contents, _: nvidia.discriminator_from_state(contents.state()),
+    ),
+    Layout(
+        genforce.GENERATOR,
+        _is_genforce,
+        _genforce,
+        choices=GENFORCE,
+        ignored="generator|discriminator|generator_smooth",
+    ),
+    Layout(
+        "GenForce generator state dict",
+        _holds("mapping.dense0.weight"),
+        lambda contents, _: genforce.generator_from_state(contents.state()),
+    ),
+    Layout(
+        base_code.BASE_CODE,
+        _holds("encoder", base_code.FIRST),
+        lambda contents, _: base_code.base_code_from_state(contents.state("encoder")),
     ),
     Layout(
         "MoCo v2 (moco_v2_800ep_pretrain)",

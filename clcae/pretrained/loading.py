@@ -90,6 +90,23 @@ def load_discriminator(source: str | Path, *, which: str | None = None) -> Discr
     return module
 
 
+def load_base_code(source: str | Path) -> BaseCodeEncoder:
+    """Loads the base-code encoder of F/Z+ in evaluation mode, frozen, on the CPU.
+
+    Args:
+        source: a native file, such as the one that its training leaves, or an official one.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file holds something else.
+    """
+    path = _existing(source, "a base-code encoder")
+    module = load(path) if is_native(path) else import_checkpoint(path).module
+    if not isinstance(module, BaseCodeEncoder):
+        raise ValueError(f"{path} holds a {type(module).__name__}, expected a base-code encoder")
+    return module.eval().requires_grad_(False)
+
+
 def load_method(
     source: str | Path,
     *,

@@ -1,0 +1,91 @@
+"""optimization/NAME for any generator file, in invert.py and edit.py."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from small_methods import small_e4e, tiny_generator, write_method
+
+from clcae.images import to_uint8
+from clcae.methods.inversion_file import load_inversion
+from clcae.methods.optimization import Optimization
+from clcae.portraits import PortraitImages
+from clcae.serialization import save
+from clcae.stylegan2 import LatentSpace
+from editing import Direction, save_directions
+from scripts.edit import main as edit
+from scripts.invert import main as invert
+from training.untrained import load_or_build, names
+
+PLAIN = ["w", "w_f", "w_plus", "w_plus_f", "z", "z_f", "z_plus", "z_plus_f"]
+PAPERS = ["w_paper", "w_plus_f_paper", "z_plus_f_paper", "z_plus_paper"]
+
+
+@pytest.fixture
+def generator_file(tmp_path: Path) -> Path:
+    save(tiny_generator(), tmp_path / "generator.safetensors", provenance={})
+    return tmp_path / "generator.safetensors"
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    folder.mkdir(exist_ok=True)
+    for index, image in enumerate(PortraitImages(split="test", size=16).images(range(count))):
+        Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
+
+
+def test_every_name_builds_around_a_generator(generator_file: Path) -> None:
+    assert names() == [f"optimization/{name}" for name in sorted([*PLAIN, *PAPERS])]
+    for name in PLAIN:
+        method = load_or_build(f"optimization/{name}", generator=str(generator_file))
+        space = name.removesuffix("_f").replace("_plus", "+").upper()
+        output = f"F/{space}" if name.endswith("_f") else space
+        assert isinstance(method, Optimization) and method.outputs == (output,) == (method.output,)
+        assert method.generator.resolution == 16
+    assert load_or_build("optimization/w").generator.resolution == 64  # the portraits'
+
+
+def test_a_picture_is_inverted_once_and_edited(
+    generator_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    method = ["--method", "optimization/z_plus_f", "--generator", str(generator_file)]
+    write_pictures(photos, 1)
+    assert invert([str(photos), *method, "--out", str(out)]) == 0
+    before = (out / "0.safetensors").stat().st_mtime_ns
+    write_pictures(photos, 2)
+    assert invert([str(photos), *method, "--out", str(out)]) == 0
+    assert "1 done" in capsys.readouterr().out and (out / "1.safetensors").is_file()
+    assert (out / "0.safetensors").stat().st_mtime_ns == before
+    inversion, origin = load_inversion(out / "0.safetensors")
+    assert inversion.space is LatentSpace.Z_PLUS and str(inversion.layer) == "16x16/0"
+    assert (origin.maker.source, origin.maker.output) == ("optimization/z_plus_f", "F/Z+")
+    rng = torch.Generator().manual_seed(7)
+    direction = Direction(
+        name="a", vector=torch.randn(1, 8, generator=rng), space=LatentSpace.Z, strengths=(-1, 1)
+    )
+    save_directions({"a": direction}, tmp_path / "a.safetensors", provenance={})
+    given = [*method, "--directions", str(tmp_path / "a.safetensors"), "--edit", "a=1"]
+    edited = tmp_path / "edited"
+    assert edit([str(out / "0.safetensors"), *given, "--out", str(edited)]) == 0
+    assert (edited / "0.png").read_bytes() != (out / "0.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--method", "optimization/z_minus"], "no method optimization/z_minus; there are"),
+        (["--method", "optimization/w", "--generator", "none.pkl"], "no file none.pkl, expected"),
+        (["--method", "FILE", "--generator", "g.pkl"], "--generator is for optimization/NAME"),
+        (["--method", "optimization/w", "--output", "W+"], "output is 'W+', Optimization has W"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    file = str(write_method(small_e4e(), tmp_path / "e4e.safetensors"))
+    given = [file if argument == "FILE" else argument for argument in arguments]
+    assert invert([str(tmp_path / "photos"), *given, "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
