@@ -19,7 +19,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml
 # Groups that are not, or not as one choice, among the defaults.
 FURTHER = {"compare": ["contestant"], "evaluate": [], "train": ["+experiment", "+ablation"]}
 ALONE = {"stages", "+experiment", "+ablation"}  # they change what the other groups belong to
-OF_STYLERES = {"e4e", "discriminator"}  # parts that its experiments add
+OF_EXPERIMENTS = {"base_code", "discriminator", "e4e"}  # parts that they add
 # Of optimizers and schedules the run gives the other arguments.
 PARTIAL = {"optim", "schedule"}
 
@@ -72,7 +72,7 @@ def test_every_file_is_taken_by_a_command() -> None:
     taken = [file.lstrip("+").partition("=") for _, file in pairs]
     assert {f"{key.partition('@')[0]}/{choice}" for key, _, choice in taken} == FILES
     assert PRIMARIES == ["compare", "evaluate", "train"]
-    assert (len(FILES), len(EXPERIMENTS), len(pairs)) == (129, 18, 314)
+    assert (len(FILES), len(EXPERIMENTS), len(pairs)) == (146, 20, 362)
 
 
 @pytest.mark.parametrize(("primary", "overrides"), COMBINATIONS, ids=str)
@@ -81,7 +81,7 @@ def test_it_composes_and_every_target_binds(primary: str, overrides: tuple[str, 
     bound = 0
     for path, node in nodes(config):
         if "_part_" in node and "stages=" not in str(overrides):  # experiments have its parts
-            added = node["_part_"] in OF_STYLERES and "+experiment" not in str(overrides)
+            added = node["_part_"] in OF_EXPERIMENTS and "+experiment" not in str(overrides)
             assert added or isinstance(config[node["_part_"]], Mapping), path
         if "_target_" in node:
             signature = inspect.signature(get_object(node["_target_"]))

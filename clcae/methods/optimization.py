@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from clcae.encoders.base_code import BaseCodeEncoder
-from clcae.losses.optimization import PerceptualNetwork
+from clcae.frozen.judges import PerceptualNetwork
 from clcae.methods.descent import Schedule
 from clcae.methods.interface import Inversion, InversionMethod, parse_output
 from clcae.methods.inversion_file import join

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from clcae.encoders.base_code import BaseCodeEncoder
+from clcae.frozen.judges import PerceptualNetwork
 from clcae.losses.optimization import (
-    PerceptualNetwork,
     noise_errors,
     normality_errors,
     perceptual_features,

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from clcae.encoders.base_code import BaseCodeEncoder
+from clcae.frozen.judges import PerceptualNetwork
 from clcae.images import labelled_grid
 from clcae.losses.inversion import weighted_sum
-from clcae.losses.optimization import PerceptualNetwork, perceptual_features
+from clcae.losses.optimization import perceptual_features
 from clcae.serialization import save
 from clcae.stylegan2 import Generator, Prefix
 from training.task import Phase, StepContext, StepOutput, Task

@@ -330,4 +330,4 @@ def test_shipped_names_yield_to_files_alone(
 
 
 def test_number_of_layouts() -> None:
-    assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS) == 13
+    assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS) == 17
