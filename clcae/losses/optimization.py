@@ -1,9 +1,9 @@
 """Losses of inversion by optimisation, one value a picture, so that none depends on its batch.
 
 Their sources: squared error and perceptual distance of Image2StyleGAN (Abdal et al. 2019) and F/Z+
-(arXiv 2307.08995); the anchor of F at a base code of BDInvert (Kang et al. 2021) and F/Z+, that of
-codes at an encoder's of in-domain inversion (Zhu et al. 2020, without its gradient through the
-encoder); the penalty of W+ in P_N+; the noise maps' of StyleGAN2 (Karras et al. 2020, appendix D).
+(arXiv 2307.08995); the anchor of F at a base code of BDInvert (Kang et al. 2021) and F/Z+; the
+penalty of W+ in P_N+; the noise maps' of StyleGAN2 (Karras et al. 2020, appendix D); the domain
+regulariser of in-domain inversion (Zhu et al. 2020, section 3.2) and, as its fixed form, an anchor.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,22 @@ def squared_errors(
 ) -> Tensor:
     """Computes the mean squared difference of each row, [N]; of pictures, features or codes."""
     return (values - targets).square().flatten(1).mean(dim=1)
+
+
+def domain_errors(
+    codes: Tensor,  # [N, L, D]
+    again: Tensor,  # [N, L, D], an encoder's codes of their pictures
+    *,
+    angles: bool,
+) -> Tensor:
+    """Computes how far codes are from what an encoder makes of their own pictures, [N].
+
+    The mean squared difference; with `angles`, for codes of Z, whose length says nothing, the mean
+    over the rows of 1 - cosine. The authors have W+ alone; angles are ours.
+    """
+    if angles:
+        return (1.0 - F.cosine_similarity(codes, again, dim=2)).mean(dim=1)
+    return squared_errors(codes, again)
 
 
 def perceptual_features(

@@ -7,6 +7,9 @@
 | W+ | Image2StyleGAN (Abdal et al. 2019); with the penalty in P_N+, II2S (Zhu et al. 2020) |
 | F/W+ | BDInvert (Kang et al. 2021) |
 
+In-domain inversion (Zhu et al. 2020, section 3.2; `invert.py` of genforce/idinvert) starts W+ at an
+encoder's codes and keeps it where the encoder finds it again: start "encoder", weight "domain".
+
 F replaces the generator's own feature at one layer, and the RGB of lower resolutions is dropped:
 the layers up to there are not computed, and the first rows of the code (`inert_rows`) change no
 picture, get no gradient and stay as they started. Codes of Z and Z+ go through the mapping network
@@ -65,14 +68,16 @@ class Optimization(InversionMethod):
         schedule: of the rates; "ramp" rises over 5 % of the steps and falls over the last quarter.
         start: "mean" is the average of W; Z has none, so that codes of Z and Z+ start at random.
             "random" is one random code for all pictures. "encoder" is what `encoder` gives.
-        encoder: a method whose codes are a start, or an anchor (weight "code").
+        encoder: a method whose codes are a start, an anchor (weight "code"), or compared with the
+            codes of the search by inverting its pictures again (weight "domain").
         base_code: computes where F starts and its anchor; None takes the generator's own feature of
             the encoder's codes, or of the mean code without one.
         perceptual: network of the term "perceptual".
         perceptual_size: side to which pictures are scaled for it; None leaves them.
         weights: of `TERMS`; those not named have none. "pixel" is the squared error, "feature" and
-            "code" those to their anchors, of Z between points on the sphere; "normality" acts on
-            codes of W and W+, "noise" on free noise maps. None is {"pixel": 1}.
+            "code" those to their anchors, of Z between points on the sphere; "domain" is in-domain
+            inversion's, of Z of the angles; "normality" acts on codes of W and W+, "noise" on free
+            noise maps. None is {"pixel": 1}.
         truncation: psi of codes of Z and Z+ after the mapping network, within the search too.
         truncated_rows: number of first rows that are truncated; None: all.
         noise: "free" searches the noise maps too, kept at mean 0 and variance 1.
@@ -157,6 +162,7 @@ class Optimization(InversionMethod):
         for term, part, name in (
             ("perceptual", perceptual, "perceptual"),
             ("code", encoder, "encoder"),
+            ("domain", encoder, "encoder"),
         ):
             if self.weights.get(term) and part is None:
                 raise ValueError(f"weights.{term} is {self.weights[term]}, which needs {name}")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from clcae.encoders.base_code import BaseCodeEncoder
 from clcae.frozen.judges import PerceptualNetwork
 from clcae.losses.optimization import (
+    domain_errors,
     noise_errors,
     normality_errors,
     perceptual_features,
@@ -28,7 +29,7 @@ from clcae.stylegan2.synthesis import Noise, Prefix
 
 NoiseMaps = Literal["fixed", "free"]
 
-TERMS = ("pixel", "perceptual", "feature", "code", "normality", "noise")
+TERMS = ("pixel", "perceptual", "feature", "code", "domain", "normality", "noise")
 NOISE_SEED = 2  # of the noise on codes
 NOISE = "noise."  # prefix of the names of noise maps, before the number of their layer
 
@@ -170,6 +171,8 @@ class Search:
         if weights.get("code"):
             anchor = self.anchors["code"][pictures]
             terms["code"] = squared_errors(self._on_sphere(codes), anchor)
+        if weights.get("domain"):
+            terms["domain"] = self._domain(codes, made)
         if weights.get("normality") and self.settings.space.is_mapped:
             terms["normality"] = normality_errors(codes, self.settings.normal_space())
         if weights.get("noise") and self.settings.noise == "free":
@@ -187,6 +190,13 @@ class Search:
             return self.generator.synthesize(codes, noise=noise)
         prefix = Prefix(self.settings.layer, variables["feature"], None)
         return self.generator.finish(prefix, codes, noise=noise)
+
+    def _domain(self, codes: Tensor, made: Tensor) -> Tensor:
+        """Inverts the pictures of searched codes again; gradients flow through the encoder too."""
+        encoder, space = self.settings.encoder, self.settings.space
+        assert encoder is not None
+        again = codes_of(encoder, encoded(encoder, made), space)[:, self.live]
+        return domain_errors(codes, again, angles=not space.is_mapped)
 
     def mapped(self, codes: Tensor, step: int) -> Tensor:
         """Maps searched codes [n, rows, D] to W+ [n, L, w_dim]; inert rows are the mean code."""
