@@ -8,7 +8,7 @@ import numpy as np
 import official
 import pytest
 import torch
-from small_methods import small_e4e
+from small_methods import SIDE, small_e4e, small_optimization, with_feature
 from torch import Tensor
 
 from clcae.methods.interface import Inversion, InversionMethod
@@ -128,6 +128,18 @@ def test_inversions_keep_their_space_and_their_feature(method: InversionMethod) 
         mapped = method.mapped(moved)
         assert both.space is mapped.space and both.feature is feature
         torch.testing.assert_close(both.codes, mapped.codes + OF_W.vector)
+
+
+@pytest.mark.parametrize("output", ["F/Z", "F/Z+"])
+@torch.no_grad()
+def test_an_optimised_feature_stays(output: str) -> None:
+    method = with_feature(small_optimization().generator, steps=2).with_output(output)
+    inversion = method.invert(random(13, 2, 3, SIDE, SIDE).tanh())
+    there = edit_inversion(method, inversion, [(ONE, 3.0)])
+    assert there.feature is inversion.feature and there.space is inversion.space
+    assert (method.synthesize(there) - method.synthesize(inversion)).abs().max() > 1e-2
+    back = edit_inversion(method, there, [(ONE, -3.0)])
+    torch.testing.assert_close(back.codes, inversion.codes, rtol=0, atol=1e-3)
 
 
 def test_a_boundary_of_f_z_plus(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_evaluation_compares_true_edits_of_z(
         name="smile", vector=-random(4, 1, width), space=LatentSpace.Z, strengths=(-4.0, 4.0)
     )
     save_directions({"smile": smile}, "z.safetensors", provenance={})
-    given = ["method=optimization", "method.steps=3", "method.output=Z+", "outputs=Z+"]
+    given = ["method=optimization", "method.steps=3", "outputs=Z+"]
     true = ["data=portraits_true_edits", "protocol=true_edits", "data.num_people=1"]
     config = config_of(*given, *true, "protocol.directions=z.safetensors", "data.edits=[smile+]")
     config["protocol"]["edits"] = {"smile+": config["protocol"]["edits"]["smile+"]}
