@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from real_runs import run_training
-from small_methods import small_e4e, small_psp
+from small_methods import small_e4e, small_e4e_z_plus, small_psp
 from small_tasks import IMAGES, Small, changed, copies
 from torch import nn
 from toy_runs import checkpoint, identical
@@ -133,6 +133,24 @@ def test_micro_batches_do_not_change_the_pools() -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_offsets_of_z_are_penalised_after_the_mapping() -> None:
+    task = make_task(small_e4e_z_plus(), progressive_start=None)  # type: ignore[arg-type]
+    task.encoder.eval()
+    (context,) = iteration_of(task).contexts(0)
+    with torch.no_grad():
+        batch = task.load_batch(context)
+        terms = task.loss(Phase("encoder", "encoder"), batch, context).terms
+        z = task.method.invert(batch["images"]).codes
+        w = task.method.generator.map(z)
+    expected = sum((w[:, row] - w[:, 0]).norm(dim=1).mean() for row in range(1, 8))
+    torch.testing.assert_close(terms["delta"], expected, rtol=1e-4, atol=0)
+    assert batch["fake"].shape == (4, 20)  # rows of W
+    before = copies(task)
+    iteration_of(task).run(0)
+    heads = {key.split(".")[3] for key in changed(task, before) if ".heads." in key}
+    assert heads == {*map(str, range(8))}
+
+
 def test_psp_has_neither_stages_nor_a_discriminator() -> None:
     weights = {**WEIGHTS, "delta": 0.0, "adversarial": 0.0}
     task = make_task(small_psp(), weights=weights, progressive_start=None)
@@ -145,7 +163,7 @@ def test_psp_has_neither_stages_nor_a_discriminator() -> None:
 
 
 def test_another_method_is_refused() -> None:
-    with pytest.raises(ValueError, match="method is a Linear, expected E4E or PSP"):
+    with pytest.raises(ValueError, match="method is a Linear, expected E4E, E4EZPlus or PSP"):
         make_task(nn.Linear(1, 1))  # type: ignore[arg-type]
 
 
