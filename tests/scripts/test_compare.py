@@ -42,7 +42,7 @@ def test_every_method_takes_part() -> None:
     variants = ["gate", "no_cycle", "no_e1", "no_e2", "small_edits"]
     of_styleres = [f"styleres_{name}" for name in variants]
     compared = ["average", "clcae", "e4e", "optimization", "psp", "styleres", "w"]
-    further = ["e4e_zplus", "in_domain", "in_domain_zplus"]
+    further = ["e4e_zplus", "in_domain", "in_domain_zplus", "optimization_spaces"]
     assert sorted([*compared, *ablations, *of_styleres, *further]) == METHODS
     defaults = OmegaConf.load(CONFIGS / "compare.yaml").defaults
     assert {*defaults[3].contestant} == {*compared}
@@ -129,6 +129,15 @@ def test_evaluations_compose_and_differ_in_nothing_but_who_is_judged() -> None:
     assert words(commands[4])["seed"] == "1" and words(commands[12])["seed"] == "null"
     assert words(commands[12])["method"] == "optimization"
     assert words(commands[12])["method.steps"] == "50"
+
+
+def test_a_contestant_may_have_people_and_spaces_of_its_own() -> None:
+    commands = comparison("contestant=[optimization_spaces]", "num_people=300").evaluations()
+    assert len(commands) == 2
+    for command in commands:
+        config = composed(CONFIGS, "evaluate", command.arguments)
+        assert (config.data.num_people, config.method.outputs) == (32, None)
+        assert config.outputs == ["W", "W+", "Z", "Z+", "F/W+", "F/Z+"]
 
 
 def test_a_finished_run_is_taken_and_another_one_is_not(tmp_path: Path) -> None:

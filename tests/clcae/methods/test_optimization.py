@@ -15,7 +15,8 @@ from clcae.methods.interface import OUTPUTS, Inversion, parse_output
 from clcae.methods.inversion_file import join, split
 from clcae.methods.optimization import Optimization
 from clcae.methods.search import Search
-from clcae.stylegan2 import Generator, LatentSpace, Layer, truncate
+from clcae.metrics.cost import count_operations
+from clcae.stylegan2 import Generator, LatentSpace, Layer, Prefix, truncate
 
 SPACES = [space.value for space in LatentSpace]
 
@@ -152,6 +153,25 @@ def test_layers_up_to_the_feature_are_not_computed(generator: Generator, images:
         for hook in hooks:
             hook.remove()
     assert {*calls} == {3, 4}
+
+
+def test_a_step_costs_what_the_layers_behind_the_feature_cost() -> None:
+    """Operations of the whole step against forward and backward pass of those layers alone."""
+    torch.manual_seed(0)
+    wide = Generator(resolution=64, z_dim=16, w_dim=16, mapping_layers=4, channels=[32] * 5)
+    wide.eval().requires_grad_(False)
+    images = torch.zeros(1, 3, 64, 64)
+    method = Optimization(generator=wide, output="F/Z+", steps=1)
+    feature, codes = torch.randn(1, 32, 16, 16), torch.randn(1, 10, 16)
+
+    @torch.enable_grad()
+    def touched() -> Tensor:
+        leaves = [feature.clone().requires_grad_(), codes.clone().requires_grad_()]
+        made = wide.finish(Prefix(Layer(3), leaves[0], None), leaves[1])
+        return torch.autograd.grad(made.sum(), leaves)[0]
+
+    search = Search(method.search_settings(), images)
+    assert count_operations(search.run) <= 1.15 * count_operations(touched)
 
 
 def test_gradients_are_found_where_nobody_else_wants_them(
