@@ -11,7 +11,7 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -178,7 +178,7 @@ def read_stream(file: BinaryIO, size: int) -> Any:
     if not isinstance(info, dict) or not info.get("little_endian", True):
         raise ValueError("was written on a big-endian machine")
     names = all_names(budget)
-    content = ModuleUnpickler(file, size=size, names=names, storage=storages.of).load()
+    finish, content = _content(file, size=size, names=names, storage=storages.of)
     keys = unpickled()
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise ValueError("lists storages by something else than text")
@@ -190,7 +190,32 @@ def read_stream(file: BinaryIO, size: int) -> Any:
         if count != len(data):
             raise ValueError(f"holds {count} numbers where {len(data)} are due")
         _fill(data, file)
-    return with_state_dicts(content, budget)
+    return finish(content, budget)
+
+
+def _content(
+    file: BinaryIO,
+    *,
+    size: int,
+    names: Mapping[str, object],
+    storage: Callable[[Any], Storage],
+) -> tuple[Callable[[Any, Budget], Any], Any]:
+    """Unpickles plain data or, on a second reading, what holds whole modules.
+
+    Returns:
+        What is to be done with the content once its storages are filled, and the content.
+    """
+    start = file.tell()
+    plainly = Unpickler(file, size=size, names=names, storage=storage)
+    try:
+        content = plainly.load()
+    except ValueError:
+        if not plainly.met_unknown:
+            raise
+        file.seek(start)
+        content = ModuleUnpickler(file, size=size, names=names, storage=storage).load()
+        return with_state_dicts, content
+    return lambda plain, _: plain, content
 
 
 def _read_archive(file: BinaryIO, size: int) -> Any:
@@ -217,10 +242,10 @@ def _read_archive(file: BinaryIO, size: int) -> Any:
 
         budget, pickled = Budget(size), archive.read(main)
         storage, names = _Storages(budget, fill).of, all_names(budget)
-        content = ModuleUnpickler(
+        finish, content = _content(
             io.BytesIO(pickled), size=len(pickled), names=names, storage=storage
-        ).load()
-        return with_state_dicts(content, budget)
+        )
+        return finish(content, budget)
 
 
 def _is_main(name: str) -> bool:

@@ -5,8 +5,7 @@ there are; nothing of a file is imported or called. `pickle._Unpickler`, the one
 work, since neither torch.load nor the one in C passes test_bombs.py and test_hostile.py (torch
 2.15, Python 3.11): `torch.load(weights_only=True)` and a C `pickle.Unpickler` with an allow-list
 both crash the process on "nested tuples as a key" and spend 14 to 23 s on "colliding keys";
-torch.load besides reads no pickle of protocol 4 (`test_arrays_of_numbers_come_whole`) and compares
-no checksum (`test_checksum_of_an_archive_is_compared`).
+torch.load reads no pickle of protocol 4, either, and compares no checksum of an archive.
 """
 
 import functools
@@ -156,10 +155,10 @@ class Unpickler(pickle._Unpickler):
         storage: Callable[[Any], Storage] | None = None,  # of a persistent id; None refuses them
     ) -> None:
         super().__init__(_Source(file, size), encoding="latin-1")  # texts of Python 2 are bytes
-        self.names, self.storage = names, storage
+        self.names, self.storage, self.met_unknown = names, storage, False
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns the table's entry. Raises ValueError if the table has none."""
+        """Returns the table's entry. Raises ValueError, and notes it, if the table has none."""
         full = f"{module}.{name}"
         if full not in self.names:
             raise self.refusal(full)
@@ -168,6 +167,7 @@ class Unpickler(pickle._Unpickler):
     def refusal(self, full: str) -> ValueError:
         """Says that a name is not allowed and, where it is a class's, how to save without it."""
         hint = f"; {SAVE_STATE}" if full.rpartition(".")[2][:1].isupper() else ""
+        self.met_unknown = True
         return ValueError(f"names {shown(full)}, which is not among what weights are made of{hint}")
 
     def persistent_load(self, pid: Any) -> Storage:
