@@ -37,11 +37,18 @@ from tqdm import tqdm
 
 from clcae.encoders.base_code import BaseCodeEncoder
 from clcae.frozen.judges import PerceptualNetwork
-from clcae.methods.descent import Schedule
 from clcae.methods.interface import Inversion, InversionMethod, parse_output
 from clcae.methods.inversion_file import join
-from clcae.methods.search import NOISE, TERMS, NoiseMaps, Search, SearchSettings, noise_maps
-from clcae.methods.starts import Start
+from clcae.methods.optimizer.descent import Schedule
+from clcae.methods.optimizer.search import (
+    NOISE,
+    TERMS,
+    NoiseMaps,
+    Search,
+    SearchSettings,
+    noise_maps,
+)
+from clcae.methods.optimizer.starts import Start
 from clcae.nn.folding import folded
 from clcae.serialization import register
 from clcae.stylegan2 import Generator, LatentSpace, Layer

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clcae.methods.descent import Variables, descend, rate_factor
+from clcae.methods.optimizer.descent import Variables, descend, rate_factor
 
 TARGETS = torch.tensor([[1.0, -2.0], [0.5, 3.0], [-4.0, 0.0]])
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clcae.methods.interface import InversionMethod
 from clcae.methods.optimization import Optimization
-from clcae.methods.search import Search
+from clcae.methods.optimizer.search import Search
 
 ENCODERS: dict[str, InversionMethod] = {
     "W+": small_in_domain(),

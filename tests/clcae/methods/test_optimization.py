@@ -14,7 +14,7 @@ from clcae.losses.optimization import squared_errors
 from clcae.methods.interface import OUTPUTS, Inversion, parse_output
 from clcae.methods.inversion_file import join, split
 from clcae.methods.optimization import Optimization
-from clcae.methods.search import Search
+from clcae.methods.optimizer.search import Search
 from clcae.metrics.cost import count_operations
 from clcae.stylegan2 import Generator, LatentSpace, Layer, Prefix, truncate
 

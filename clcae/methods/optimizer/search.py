@@ -20,9 +20,9 @@ from clcae.losses.optimization import (
     perceptual_features,
     squared_errors,
 )
-from clcae.methods.descent import Schedule, Variables, descend
 from clcae.methods.interface import Inversion, InversionMethod
-from clcae.methods.starts import Start, codes_of, encoded, own_feature, own_start
+from clcae.methods.optimizer.descent import Schedule, Variables, descend
+from clcae.methods.optimizer.starts import Start, codes_of, encoded, own_feature, own_start
 from clcae.stylegan2 import Generator, LatentSpace, Layer, normalize_z
 from clcae.stylegan2.normal_space import NormalSpace
 from clcae.stylegan2.synthesis import Noise, Prefix
