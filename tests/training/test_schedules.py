@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.schedules import Constant, Plateau, Schedule, Steps, WarmupCosine
+from training.schedules import Constant, Exponential, Plateau, Schedule, Steps, WarmupCosine
 
 
 def optimizer() -> torch.optim.Optimizer:
@@ -41,6 +41,14 @@ def test_steps_agree_with_torch() -> None:
         assert rate == pytest.approx(theirs.param_groups[0]["lr"])
         theirs.step()
         reference.step()
+
+
+def test_exponential_is_that_of_in_domain_inversion() -> None:
+    """Its counter is advanced twice in an iteration, and the rate falls by .8 every max_iters/4."""
+    total, configured = 40, 0.16777216  # configs/task/in_domain_paper.yaml
+    schedule = Exponential(optimizer=optimizer(), total_steps=total, final=configured)
+    for step, rate in enumerate(rates(schedule, total)):
+        assert rate == pytest.approx(0.2 * 0.8 ** (2 * step / (total / 4)))
 
 
 def test_plateau_agrees_with_torch() -> None:
