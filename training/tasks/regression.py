@@ -1,9 +1,8 @@
 """Training on samples of the generator, whose codes are known: a warm start for other stages.
 
-The mapping network is ill-conditioned (eight layers with a learning-rate multiplier of 0.01), so
-that gradients from pictures to codes of Z say little at first. Here codes are drawn, their pictures
-are inverted, and the codes themselves are the targets; no picture of a data set is read but for
-validation. It serves any encoder whose inversions are codes alone.
+Gradients that come from pictures to codes of Z through the mapping network say little at first.
+Here codes are drawn, their pictures are inverted, and the codes themselves are the targets; no
+picture of a data set is read but for validation. It serves any encoder of codes alone.
 
 This is no published training; ALAE and others regress codes of samples too. Half of the pictures
 may mix two codes at a random layer (Karras et al. 2019, section 3.1), the way in which the
