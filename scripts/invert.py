@@ -42,6 +42,8 @@ examples:
       without the feature F
   python scripts/invert.py crops --method optimization/z_plus_f --generator ffhq.pkl --out inverted
       without an encoder: searches each picture's code and feature, minutes to hours on a CPU
+  python scripts/invert.py crops --method pivotal_tuning/w_paper --generator ffhq.pkl --out tuned
+      a code of W, then a generator of its own for each picture; NAME.safetensors holds what changed
 
 results, for every picture NAME:
   NAME.png          the reconstruction, as large as the generator's pictures

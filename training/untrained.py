@@ -1,4 +1,4 @@
-"""Methods that need no training, by their names in configs/method: optimization/NAME."""
+"""Methods that need no training: optimization/NAME and pivotal_tuning/NAME of configs/method."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from clcae.pretrained.loading import load_method
 from training.errors import UserError, choices_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-FOLDER = "optimization"
+FOLDERS = ("optimization/", "pivotal_tuning/")
 PORTRAITS = {"_target_": "clcae.load_generator", "source": "portraits"}
 
 
 def names() -> list[str]:
     """Lists the names: optimization/w_plus and so on."""
-    return [name for name in choices_of(CONFIGS, "method") if name.startswith(f"{FOLDER}/")]
+    return [name for name in choices_of(CONFIGS, "method") if name.startswith(FOLDERS)]
 
 
 def load_or_build(source: str, *, generator: str | None = None) -> InversionMethod:
@@ -30,9 +30,10 @@ def load_or_build(source: str, *, generator: str | None = None) -> InversionMeth
         ValueError: if a file holds no method, a generator is given beside a file, or the method
             cannot be built; in one line.
     """
-    if Path(source).is_file() or not source.startswith(f"{FOLDER}/"):
+    if Path(source).is_file() or not source.startswith(FOLDERS):
         if generator is not None:
-            raise ValueError(f"--generator is for {FOLDER}/NAME, {source} has its own")
+            listed = ", ".join(f"{folder}NAME" for folder in FOLDERS)
+            raise ValueError(f"--generator is for {listed}, {source} has its own")
         return load_method(source)
     if source not in names():
         raise FileNotFoundError(f"there is no method {source}; there are {', '.join(names())}")

@@ -94,6 +94,13 @@ class InversionMethod(nn.Module, ABC):
         other.output = output
         return other
 
+    def with_generator(self, generator: Generator) -> Self:
+        """Returns a copy around another generator of the same layout; all else is shared."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # a plain copy shares it
+        other.add_module("generator", generator)
+        return other
+
     def encoder_modules(self) -> Mapping[str, nn.Module]:
         """Modules that training changes, by attribute name: all but the generator."""
         return {name: module for name, module in self.named_children() if name != "generator"}
@@ -125,6 +132,13 @@ class InversionMethod(nn.Module, ABC):
         images: Tensor,  # [N, 3, *image_shape], in [-1, 1]
     ) -> Inversion:
         """Computes codes, and a feature for output "F"."""
+
+    def form(self) -> Inversion:
+        """Returns an inversion whose tensors have the shapes and types of any of this method's.
+
+        That of a grey picture; methods that search or tune answer without doing so.
+        """
+        return self.invert(torch.zeros(1, 3, *self.image_shape, device=self.device))
 
     def mapped(self, inversion: Inversion) -> Inversion:
         """Maps codes of Z to W and of Z+ to W+; returns codes of W and W+ unchanged."""

@@ -250,6 +250,12 @@ class Optimization(InversionMethod):
             other.add_module("encoder", self.encoder.for_inference())
         return other
 
+    def form(self) -> Inversion:
+        """Returns an inversion of the form that this method's have, without a step."""
+        other = copy.copy(self)
+        other.steps = 0
+        return super(Optimization, other).form()
+
     def invert(self, images: Tensor) -> Inversion:
         """Searches codes, chunk by chunk.
 

@@ -31,10 +31,12 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--method",
         required=True,
-        help="native or official file, or a name: portraits/clcae; optimization/NAME searches "
-        "without training, NAME a file of configs/method/optimization",
+        help="native or official file, or a name: portraits/clcae; optimization/NAME searches and "
+        "pivotal_tuning/NAME tunes the generator without training, NAME a file of these folders in "
+        "configs/method",
     )
-    add("--generator", metavar="FILE", help="of optimization/NAME (default: the portraits')")
+    generator_help = "of optimization/NAME and pivotal_tuning/NAME (default: the portraits')"
+    add("--generator", metavar="FILE", help=generator_help)
     add("--output", choices=OUTPUTS, help="output of the method (default: its best)")
     add(
         "--align",

@@ -90,8 +90,7 @@ class Reader:
             self.detector = mtcnn_detector(device=device)
         if maker is not None:
             with torch.inference_mode():
-                zeros = torch.zeros(1, 3, height, width, device=device)
-                self.expected = method.reduced(method.invert(zeros))
+                self.expected = method.reduced(method.form())
 
     def read(self, path: Path) -> Photograph | Stored:
         """Reads a file.

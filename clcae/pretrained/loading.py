@@ -25,6 +25,7 @@ from clcae.methods.in_domain import InDomain
 from clcae.methods.interface import InversionMethod
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.methods.optimization import Optimization
+from clcae.methods.pivotal_tuning import PivotalTuning
 from clcae.methods.styleres import StyleRes
 from clcae.pretrained.assets import SHIPPED, asset_path, is_shipped, portraits_generator
 from clcae.pretrained.contents import Contents, holds_tensors
@@ -36,7 +37,7 @@ from clcae.stylegan2 import Discriminator, Generator
 LARGE = 1 << 26  # numbers: the largest feature of a generator of 1024 pixels, twice
 # Imported so that native files find their class by its registered name.
 _KNOWN = (
-    *(CLCAE, E4E, E4EZPlus, InDomain, PSP, OfficialCLCAE, Optimization, StyleRes),
+    *(CLCAE, E4E, E4EZPlus, InDomain, PSP, OfficialCLCAE, Optimization, PivotalTuning, StyleRes),
     *(BaseCodeEncoder, FaceEmbedder, LPIPS, MoCo),
 )
 _FAULTS = (ValueError, RuntimeError, MemoryError, OverflowError, LookupError, TypeError)

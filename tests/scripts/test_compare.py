@@ -42,7 +42,7 @@ def test_every_method_takes_part() -> None:
     variants = ["gate", "no_cycle", "no_e1", "no_e2", "small_edits"]
     of_styleres = [f"styleres_{name}" for name in variants]
     compared = ["average", "clcae", "e4e", "optimization", "psp", "styleres", "w"]
-    further = ["e4e_zplus", "in_domain", "in_domain_zplus", "optimization_spaces"]
+    further = ["e4e_zplus", "in_domain", "in_domain_zplus", "optimization_spaces", "pivotal_tuning"]
     assert sorted([*compared, *ablations, *of_styleres, *further]) == METHODS
     defaults = OmegaConf.load(CONFIGS / "compare.yaml").defaults
     assert {*defaults[3].contestant} == {*compared}

@@ -10,6 +10,7 @@ from small_methods import small_e4e, tiny_generator, write_method
 from clcae.images import to_uint8
 from clcae.methods.inversion_file import load_inversion
 from clcae.methods.optimization import Optimization
+from clcae.methods.pivotal_tuning import PivotalTuning
 from clcae.portraits import PortraitImages
 from clcae.serialization import save
 from clcae.stylegan2 import LatentSpace
@@ -19,6 +20,7 @@ from scripts.invert import main as invert
 from training.untrained import load_or_build, names
 
 PLAIN = ["w", "w_f", "w_plus", "w_plus_f", "z", "z_f", "z_plus", "z_plus_f"]
+TUNED = ["w", "w_gains", "w_many_paper", "w_paper"]
 PAPERS = ["w_paper", "w_plus_f_paper", "z_plus_f_paper", "z_plus_paper"]
 
 
@@ -35,13 +37,17 @@ def write_pictures(folder: Path, count: int) -> None:
 
 
 def test_every_name_builds_around_a_generator(generator_file: Path) -> None:
-    assert names() == [f"optimization/{name}" for name in sorted([*PLAIN, *PAPERS])]
+    searched = [f"optimization/{name}" for name in sorted([*PLAIN, *PAPERS])]
+    assert names() == [*searched, *(f"pivotal_tuning/{name}" for name in TUNED)]
     for name in PLAIN:
         method = load_or_build(f"optimization/{name}", generator=str(generator_file))
         space = name.removesuffix("_f").replace("_plus", "+").upper()
         output = f"F/{space}" if name.endswith("_f") else space
         assert isinstance(method, Optimization) and method.outputs == (output,) == (method.output,)
         assert method.generator.resolution == 16
+    for name in ("w", "w_gains"):
+        method = load_or_build(f"pivotal_tuning/{name}", generator=str(generator_file))
+        assert isinstance(method, PivotalTuning) and method.generator.resolution == 16
     assert load_or_build("optimization/w").generator.resolution == 64  # the portraits'
 
 
@@ -76,7 +82,10 @@ def test_a_picture_is_inverted_once_and_edited(
     [
         (["--method", "optimization/z_minus"], "no method optimization/z_minus; there are"),
         (["--method", "optimization/w", "--generator", "none.pkl"], "no file none.pkl, expected"),
-        (["--method", "FILE", "--generator", "g.pkl"], "--generator is for optimization/NAME"),
+        (
+            ["--method", "FILE", "--generator", "g.pkl"],
+            "--generator is for optimization/NAME, pivotal_tuning/NAME",
+        ),
         (["--method", "optimization/w", "--output", "W+"], "output is 'W+', Optimization has W"),
     ],
 )

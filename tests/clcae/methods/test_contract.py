@@ -14,6 +14,7 @@ from small_methods import (
     small_in_domain,
     small_official,
     small_optimization,
+    small_pivotal_tuning,
     small_psp,
     small_styleres,
 )
@@ -26,6 +27,7 @@ from clcae.methods.in_domain import InDomain
 from clcae.methods.interface import OUTPUTS, InversionMethod, parse_output
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.methods.optimization import Optimization
+from clcae.methods.pivotal_tuning import PivotalTuning
 from clcae.methods.styleres import StyleRes
 from clcae.pretrained import loading
 from clcae.stylegan2 import LatentSpace
@@ -40,6 +42,7 @@ METHODS = {
     StyleRes: small_styleres,
     E4EZPlus: small_e4e_z_plus,
     InDomain: small_in_domain,
+    PivotalTuning: small_pivotal_tuning,
 }
 # Those whose space is a setting.
 FURTHER = [small_in_domain(space="Z+"), small_e4e_z_plus(num_offsets=0)]
@@ -76,13 +79,13 @@ def direction_for(method: InversionMethod) -> Direction:
 
 def test_every_method_is_here() -> None:
     known = {cls for cls in loading._KNOWN if issubclass(cls, InversionMethod)}
-    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 8 + 2 + 2 * 2
+    assert known == set(METHODS) and len(CASES) == 2 * 6 + 2 + 8 + 2 + 2 * 2 + 3
     spaces = [method.invert(IMAGES).space for method in CASES.values()]
     assert {space: spaces.count(space) for space in LatentSpace} == {
         LatentSpace.Z: 2 + 1,
         LatentSpace.Z_PLUS: 2 + 2,
-        LatentSpace.W: 2 * 2 + 2,
-        LatentSpace.W_PLUS: 2 * 4 + 2 + 2 + 2 + 1,
+        LatentSpace.W: 2 * 2 + 2 + 1,
+        LatentSpace.W_PLUS: 2 * 4 + 2 + 2 + 2 + 1 + 2,
     }
 
 
