@@ -51,14 +51,15 @@ SPACES = {"in": ["W+"], "e4e": ["W+"], "styleres": ["W+", "F"]}
 def e4e_file(*, cars: bool) -> dict[str, Any]:
     """The official file of e4e; of cars with the 16 heads and the generator of 512 pixels."""
     checkpoint = official.checkpoint("e4e_1024")
+    opts = {"encoder_type": "Encoder4Editing", "dataset_type": "cars_encode" if cars else "ffhq"}
     if not cars:
-        return checkpoint
+        return {**checkpoint, "opts": opts}
     lacking = re.compile(r"decoder\..*|encoder\.styles\.1[67]\..*")
     state = checkpoint["state_dict"]
     kept = {key: state[key] for key in state if not lacking.fullmatch(key)}
     generator = official.state_dict("clcae_512")
     kept |= {key: generator[key] for key in generator if key.startswith("decoder.")}
-    return {"state_dict": kept, "latent_avg": checkpoint["latent_avg"][:16]}
+    return {"state_dict": kept, "latent_avg": checkpoint["latent_avg"][:16], "opts": opts}
 
 
 def weights(folder: Path, experiment: str) -> None:
