@@ -14,6 +14,8 @@ from clcae.methods.inversion_file import join, split
 from clcae.methods.optimization import Optimization
 from clcae.methods.optimizer.tuning import LOCALITY_SEED, Tuner
 from clcae.methods.pivotal_tuning import TUNED, PivotalTuning, changes_of
+from clcae.portraits import PortraitImages
+from clcae.pretrained.assets import portraits_generator, portraits_judges
 from clcae.pretrained.loading import load_method
 from clcae.stylegan2 import Generator, LatentSpace
 from clcae.stylegan2.delta_file import load_delta, save_delta
@@ -209,6 +211,22 @@ def test_files(tmp_path: Path) -> None:
     torch.testing.assert_close(
         tuned.synthesize(inversion.codes), method.synthesize(inversion), rtol=0, atol=1e-6
     )
+
+
+@pytest.mark.slow
+def test_a_portrait_with_details_gains_several_decibels() -> None:
+    generator, judges = portraits_generator(), portraits_judges()
+    (image,) = PortraitImages(split="test", size=64).images([0])
+    weights = {"pixel": 1.0, "perceptual": 0.1}
+    given: dict[str, Any] = {"perceptual": judges, "weights": weights}
+    pivot = Optimization(generator=generator, steps=40, output="W", outputs=["W"], **given)
+    method = PivotalTuning(pivot=pivot, steps=60, lr=1e-2, **given)
+    inversion = method.invert(image[None])
+    before, after = (
+        -10 * float(((one.synthesize(inversion).clamp(-1, 1) - image) / 2).square().mean().log10())
+        for one in (pivot, method)
+    )
+    assert after > before + 4.0, (before, after)
 
 
 @pytest.mark.parametrize(
