@@ -29,7 +29,7 @@ from clcae.weight_file import weights_digest
 from scripts.edit import main as edit
 from scripts.invert import main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from clcae.faces import CropFolder, paste_back, picture_quad, read_record, take_
 from clcae.images import read_image, to_uint8, write_png
 from scripts.align import main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PHOTO = Image.fromarray(astronaut())
 # The crop's centre in the astronaut; every way of storing the picture has to give it.
 CENTRE = torch.tensor([225.0, 105.0], dtype=torch.float64)
