@@ -47,6 +47,7 @@ OFFICIAL = {  # in the folder of weights
     "e4e_cars_encode.pt": "e4e, cars",
     "psp_ffhq_encode.pt": "pSp, faces",
     "vgg16.pth": "perceptual loss of in-domain inversion",
+    "base_code_encoder.pth": "start and anchor of F in F/Z+ and BDInvert",
 }
 DOWNLOADS = {  # in torch.hub's folder
     "alexnet-owt-7be5be79.pth": "LPIPS's trunk, AlexNet",

@@ -306,7 +306,7 @@ def test_a_picture_that_becomes_nan_is_skipped(
 ) -> None:
     method = small_clcae()
     method.generator.synthesis.to_rgbs[-1].bias.data.fill_(float("nan"))
-    monkeypatch.setattr("clcae.photographs.passes.load_method", lambda _: method)
+    monkeypatch.setattr("training.untrained.load_method", lambda _: method)
     photos = write_portraits(tmp_path / "photos", 2)
     assert invert(method_file, photos, "--out", tmp_path / "out") == 1
     assert capsys.readouterr().err.count("images hold NaN") == 2
