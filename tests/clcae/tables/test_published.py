@@ -37,7 +37,11 @@ def read(name: str) -> PaperTable:
 
 def test_every_table_is_counted() -> None:
     names = {path.stem for path in TABLES.glob("*.yaml")}
-    names -= {"portraits_comparison", "portraits_styleres", "portraits_tradeoff"}  # of lists of images
+    names -= {
+        "portraits_comparison",
+        "portraits_styleres",
+        "portraits_tradeoff",
+    }  # of lists of images
     assert names == COUNTS.keys()
     assert {n: (len(read(n).rows), len(read(n).columns)) for n in names} == COUNTS
 
