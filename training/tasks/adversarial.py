@@ -14,6 +14,7 @@ from clcae.data.sources import ImageSource
 from clcae.losses.adversarial import logistic_discriminator, logistic_generator, r1_penalty
 from clcae.losses.inversion import weighted_sum
 from clcae.methods.interface import InversionMethod
+from clcae.stylegan2 import Discriminator
 from training.task import Phase, StepContext, StepOutput
 from training.tasks.encoder import EncoderTask
 
@@ -123,3 +124,12 @@ class AdversarialEncoderTask(EncoderTask):
             penalty = r1_penalty(self.logits(samples), samples)
         loss = penalty * (self.r1_gamma / 2 * self.r1_every)
         return StepOutput(loss=loss, terms={"penalty": penalty})
+
+
+def check_side(discriminator: Discriminator, side: int) -> None:
+    """Raises ValueError unless a discriminator of images reads pictures of this side, in pixels."""
+    reads = 4 << len(discriminator.blocks)
+    if reads != side:
+        raise ValueError(
+            f"the discriminator reads pictures of {reads} pixels, the method those of {side}"
+        )

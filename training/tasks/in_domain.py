@@ -21,7 +21,7 @@ from clcae.methods.in_domain import InDomain
 from clcae.stylegan2 import Discriminator
 from clcae.stylegan2.synthesis import NoiseMode
 from training.task import Phase, StepContext, StepOutput
-from training.tasks.adversarial import AdversarialEncoderTask
+from training.tasks.adversarial import AdversarialEncoderTask, check_side
 
 TERMS = ("l2", "perceptual", "adversarial")
 Order = Literal["encoder_first", "discriminator_first"]
@@ -74,11 +74,7 @@ class InDomainTask(AdversarialEncoderTask):
             )
         if start not in ("samples", None):
             raise ValueError(f"start is {start!r}, expected 'samples' or null")
-        side, reads = method.image_shape[0], 4 << len(discriminator.blocks)
-        if reads != side:
-            raise ValueError(
-                f"the discriminator reads pictures of {reads} pixels, the method those of {side}"
-            )
+        check_side(discriminator, method.image_shape[0])
         super().__init__(
             method=method,
             images=images,

@@ -36,7 +36,7 @@ from clcae.methods.styleres import StyleRes
 from clcae.stylegan2 import Discriminator
 from clcae.stylegan2.synthesis import Prefix
 from training.task import StepContext
-from training.tasks.adversarial import AdversarialEncoderTask
+from training.tasks.adversarial import AdversarialEncoderTask, check_side
 
 RECONSTRUCTION = ("l2", "perceptual", "identity")
 CYCLE = tuple(f"cycle_{term}" for term in RECONSTRUCTION)
@@ -100,11 +100,7 @@ class StyleResTask(AdversarialEncoderTask):
             raise ValueError(f"cycled is {cycled!r}, expected 'edited' or 'all'")
         if regularizer not in REGULARIZERS:
             raise ValueError(f"regularizer is {regularizer!r}, expected 'norm' or 'absolute'")
-        side, reads = max(method.image_shape), 4 << len(discriminator.blocks)
-        if reads != side:
-            raise ValueError(
-                f"the discriminator reads pictures of {reads} pixels, the method those of {side}"
-            )
+        check_side(discriminator, max(method.image_shape))
         super().__init__(
             method=method,
             images=images,
