@@ -25,7 +25,7 @@ from clcae.images import labelled_grid, read_image, write_png
 from clcae.methods.interface import OUTPUTS
 from training.commandline import Command, composed, key_of, override, run_program
 from training.errors import UsageError
-from training.run_state import RunState, describe, differing_keys, read_config
+from training.state.run_state import RunState, describe, differing_keys, read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"

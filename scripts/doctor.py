@@ -163,8 +163,7 @@ def operators() -> Section:
     why = "torch's convolutions, and the two above"
     plain = {"backend": "torch", "why": why}
     wide = {"backend": "torch", "why": f"{why}; Winograd's on a CPU, where a frozen one is wide"}
-    names = ("bias_act", "upfirdn2d", "conv2d_resample", "modulated_conv2d")
-    return dict(zip(names, (own, own, plain, wide), strict=True))
+    return {"bias_act": own, "upfirdn2d": own, "conv2d_resample": plain, "modulated_conv2d": wide}
 
 
 def packages() -> Section:

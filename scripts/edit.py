@@ -80,9 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _edit(options: argparse.Namespace) -> int:
-    items = without_reconstructions(
-        find_items(options.images, without=options.out, inversions=True)
-    )
+    found = find_items(options.images, without=options.out, inversions=True)
+    items = without_reconstructions(found)
     endings = ["crop"] * options.align + ["strip"] * options.strip
     several = any(is_codes_file(item.path) for item in items)  # pictures NAME-0, NAME-1, ...
     check_names(items, [rf"(?:\d+-)?{ending}" for ending in endings] + [r"\d+"] * several)
@@ -115,11 +114,7 @@ def _edit(options: argparse.Namespace) -> int:
     stored = any(item.path.suffix.lower() in SUFFIXES for item in items)
     space = LatentSpace(options.space) if options.space else None
     reader = Reader(
-        method,
-        faces=faces,
-        keep_image=work.whole,
-        maker=maker if stored else None,
-        space=space,
+        method, faces=faces, keep_image=work.whole, maker=maker if stored else None, space=space
     )
     settings = {
         "method": maker.sha256,

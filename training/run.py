@@ -12,14 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from clcae.data.sources import FileSource
 from training import distributed
-from training.checkpoint import DamagedError
 from training.errors import UsageError, UserError
 from training.iteration import Precision
 from training.logger import Logger
 from training.optim import ExponentialAverage
 from training.parts import Parts
-from training.run_state import RunState, StageState, describe
 from training.schedules import Schedule
+from training.state.checkpoint import DamagedError
+from training.state.run_state import RunState, StageState, describe
 from training.task import Task, derive_seed
 from training.trainer import StageSettings, Trainer, load_finished
 

@@ -18,13 +18,13 @@ import torch
 
 from clcae.ops.memory import release_freed_memory
 from training import distributed
-from training.checkpoint import DamagedError, TrainingState, load_checkpoint, load_weights
 from training.errors import StoppedError, UserError
 from training.iteration import Iteration, Precision, bfloat16_lacking
 from training.logger import Logger, Means
 from training.optim import ExponentialAverage
-from training.run_state import StageState, peak_memory
 from training.schedules import Schedule
+from training.state.checkpoint import DamagedError, TrainingState, load_checkpoint, load_weights
+from training.state.run_state import StageState, peak_memory
 from training.task import Task, derive_seed
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # that ask a run to stop

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from training.checkpoint import check_state, load_checkpoint, save_checkpoint
 from training.errors import UserError
+from training.state.checkpoint import check_state, load_checkpoint, save_checkpoint
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from toy_runs import ROOT, assert_same_run, configure
 
-from training.checkpoint import load_checkpoint
 from training.errors import UsageError, UserError
 from training.run import train
-from training.run_state import RunState, differing_keys
+from training.state.checkpoint import load_checkpoint
+from training.state.run_state import RunState, differing_keys
 
 
 def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import torch
 from omegaconf import OmegaConf
 from toy_runs import assert_same_run, checkpoint, configure, identical, metrics
 
-from training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
 from training.errors import UserError, explain
 from training.run import train
-from training.run_state import RunState, StageState, differing_keys, read_config
+from training.state.checkpoint import DamagedError, load_checkpoint, save_checkpoint
+from training.state.run_state import RunState, StageState, differing_keys, read_config
 
 STAGE = Path("toy/checkpoints/fit")
 BOMB = "\n".join(

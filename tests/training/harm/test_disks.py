@@ -22,7 +22,7 @@ from clcae.files import leftovers
 from clcae.weight_file import write_weights
 from training.errors import UserError, explain
 from training.run import train
-from training.run_state import RunState
+from training.state.run_state import RunState
 
 
 def explained(error: BaseException) -> str:

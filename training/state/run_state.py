@@ -34,8 +34,8 @@ from omegaconf.errors import OmegaConfBaseException
 from clcae.evaluation.rows import source_commit
 from clcae.files import leftovers, write_text
 from training import distributed
-from training.checkpoint import DamagedError, digest_of, save_checkpoint
 from training.errors import UsageError, UserError
+from training.state.checkpoint import DamagedError, digest_of, save_checkpoint
 
 # Keys that a run may change when it continues: they do not change what it computes.
 FREE_KEYS = {"run", "device", "paths"}
