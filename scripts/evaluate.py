@@ -63,11 +63,11 @@ def evaluate(config: Mapping[str, Any], *, data: str, device: torch.device) -> l
         UserError: if something is wrong that the user can put right; so are ValueError and
             FileNotFoundError.
     """
+    settings, extra = _settings(config), _extra(config, data)
     for key, hint in {"batch_size": int | None, "num_parts": int, "save_every": int}.items():
         check_type(config[key], hint, where=key)
         if config[key] is not None and config[key] < 1:
             raise UsageError(f"{key} is {config[key]}, expected at least 1")
-    settings, extra = _settings(config), _extra(config, data)
     protocol = read_protocol(config["protocol"])
     subject = _subject(config, protocol, device)
     evaluation = Evaluation(
@@ -132,21 +132,21 @@ def _subject(config: Mapping[str, Any], protocol: Protocol, device: torch.device
     method = method.to(device).requires_grad_(False)
     method = compiled(method) if config["compile"] else method
     name = name or node.get("source") or method.label
-    kept = {"name": name, "outputs": config["outputs"], "batch_size": config["batch_size"]}
-    if config["data"]["_target_"] == GENERATED:
+    kept = {"name": name, "outputs": config["outputs"]}
+    if (kind := config["data"]["_target_"]) not in (GENERATED, TRUE_EDITS):
+        size = config["data"].get("size") or method.image_shape
+        return method_subject(
+            method,
+            pictures=partial(_pictures, parts, config["data"]),
+            shape=(size, size) if isinstance(size, int) else (size[0], size[1]),
+            **kept,
+            **sized,
+        )
+    kept["batch_size"] = config["batch_size"]
+    if kind == GENERATED:
         return generated_subject(method, parts.build(config["data"], where="data"), **kept)
-    if config["data"]["_target_"] == TRUE_EDITS:
-        pairs = parts.build(config["data"], where="data")
-        return true_edits_subject(method, pairs, protocol=protocol, **kept)
-    size = config["data"].get("size") or method.image_shape
-    return method_subject(
-        method,
-        name=name,
-        pictures=partial(_pictures, parts, config["data"]),
-        shape=(size, size) if isinstance(size, int) else (size[0], size[1]),
-        outputs=config["outputs"],
-        **sized,
-    )
+    pairs = parts.build(config["data"], where="data")
+    return true_edits_subject(method, pairs, protocol=protocol, **kept)
 
 
 def _pictures(parts: Parts, node: Mapping[str, Any], size: Size) -> ImageSource:

@@ -189,12 +189,13 @@ class Evaluation:
         Every process calls it and does its share. What another evaluation measures meanwhile is
         waited for, and not measured again. The other arguments are as of `EvaluationPass`.
         """
+        folder, observe = self._folder(spaces), self._observer(spaces)
         work = EvaluationPass(
             source=self.subject.source,
-            observe=self._observer(spaces),
+            observe=observe,
             measures=self.measures,
             batch_size=self.subject.batch_size,
-            folder=self._folder(spaces),
+            folder=folder,
             device=self.device,
             num_parts=num_parts,
             save_every=save_every,
