@@ -11,7 +11,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 # One server forks the children of all tests of a process: what it imports is theirs.
-PRELOADED = ["toy_runs", "toy_tasks", "evaluations", "torch._dynamo"]
+PRELOADED = ["toy_runs", "toy_tasks", "two_players", "evaluations", "torch._dynamo"]
 PRELOADED += ["tensorboard.compat.proto.event_pb2"]
 
 

@@ -5,18 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from real_runs import run_training
 from small_methods import small_e4e, small_e4e_z_plus, small_psp
 from small_tasks import IMAGES, Small, changed, copies
 from torch import nn
-from toy_runs import checkpoint, identical
+from two_players import check_resumes_exactly, check_two_processes_equal_one, iteration_of, run
 
 import clcae
 from clcae.methods.e4e import E4E, PSP
 from clcae.nn.latent_discriminator import LatentDiscriminator
-from training.iteration import Iteration
-from training.run import train
 from training.task import Phase
 from training.tasks.e4e import E4ETask
 
@@ -40,22 +36,6 @@ def make_task(method: E4E | PSP | None = None, **settings: Any) -> E4ETask:
         validation_images=IMAGES,
         judges=Small(),
         **{"discriminator": LatentDiscriminator(w_dim=20, hidden=16), **given, **settings},
-    )
-
-
-def iteration_of(task: E4ETask, **settings: Any) -> Iteration:
-    optimizers = {
-        name: torch.optim.SGD(list(group), lr=1e-3) for name, group in task.parameters().items()
-    }
-    given = {"batch_size": 4, "accumulate": 1, "clip_norm": None, "precision": "float32"}
-    return Iteration(
-        task=task,
-        optimizers=optimizers,
-        stage="e4e",
-        device=torch.device("cpu"),
-        seed=0,
-        total_steps=100,
-        **{**given, **settings},
     )
 
 
@@ -90,7 +70,7 @@ def test_a_phase_changes_its_own_player(name: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(task, "phases", lambda step: [phase])
     before = copies(task)
     generator = [value.clone() for value in task.method.generator.state_dict().values()]
-    iteration_of(task).run(2)  # w and one offset
+    iteration_of(task, stage="e4e").run(2)  # w and one offset
     moved = changed(task, before)
     assert {key.split(".")[0] for key in moved} == {phase.optimizer}
     if name == "encoder":
@@ -103,7 +83,7 @@ def test_a_phase_changes_its_own_player(name: str, monkeypatch: pytest.MonkeyPat
 
 def test_fakes_are_rows_of_the_stage_and_reals_codes_of_the_mapping() -> None:
     task = make_task(pool_size=200)
-    iteration = iteration_of(task, batch_size=16)
+    iteration = iteration_of(task, stage="e4e", batch_size=16)
     (context,) = iteration.contexts(3)
     with torch.no_grad():
         batch = task.load_batch(context)
@@ -122,7 +102,7 @@ def test_micro_batches_do_not_change_the_pools() -> None:
     for accumulate in (1, 2):
         task = make_task()
         task.encoder.eval()
-        iteration = iteration_of(task, batch_size=8, accumulate=accumulate)
+        iteration = iteration_of(task, stage="e4e", batch_size=8, accumulate=accumulate)
         with torch.no_grad():
             for step in range(4):
                 batches = [task.load_batch(context) for context in iteration.contexts(step)]
@@ -136,7 +116,7 @@ def test_micro_batches_do_not_change_the_pools() -> None:
 def test_offsets_of_z_are_penalised_after_the_mapping() -> None:
     task = make_task(small_e4e_z_plus(), progressive_start=None)  # type: ignore[arg-type]
     task.encoder.eval()
-    (context,) = iteration_of(task).contexts(0)
+    (context,) = iteration_of(task, stage="e4e").contexts(0)
     with torch.no_grad():
         batch = task.load_batch(context)
         terms = task.loss(Phase("encoder", "encoder"), batch, context).terms
@@ -146,7 +126,7 @@ def test_offsets_of_z_are_penalised_after_the_mapping() -> None:
     torch.testing.assert_close(terms["delta"], expected, rtol=1e-4, atol=0)
     assert batch["fake"].shape == (4, 20)  # rows of W
     before = copies(task)
-    iteration_of(task).run(0)
+    iteration_of(task, stage="e4e").run(0)
     heads = {key.split(".")[3] for key in changed(task, before) if ".heads." in key}
     assert heads == {*map(str, range(8))}
 
@@ -155,7 +135,7 @@ def test_psp_has_neither_stages_nor_a_discriminator() -> None:
     weights = {**WEIGHTS, "delta": 0.0, "adversarial": 0.0}
     task = make_task(small_psp(), weights=weights, progressive_start=None)
     before = copies(task)
-    terms = iteration_of(task).run(0)
+    terms = iteration_of(task, stage="e4e").run(0)
     assert "encoder/adversarial" not in terms and "discriminator/loss" not in terms
     moved = changed(task, before)
     assert {key.split(".")[0] for key in moved} == {"encoder"}
@@ -197,16 +177,10 @@ def test_sizes_of_the_discriminator_are_at_least_one(key: str) -> None:
     assert LatentDiscriminator(w_dim=3, hidden=5, num_layers=1)(torch.ones(2, 3)).shape == (2, 1)
 
 
-def run(folder: Path, *overrides: str, experiment: str = "portraits_e4e") -> Path:
-    """Trains through the real configuration; returns the run folder."""
-    paths = [f"paths.runs={folder}", f"paths.cache={folder.parent / 'cache'}"]
-    quiet = ["device=cpu", "trainer.threads=1", "trainer.progress=false", "trainer=debug"]
-    few = ["stages.e4e.task.progressive_start=2", "stages.e4e.task.progressive_every=2"]
-    arguments = [f"+experiment={experiment}", *quiet, *paths, *FEW, *overrides]
-    if experiment != "portraits_psp":
-        arguments += few
-    with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
-        return Path(train(compose("train", overrides=arguments))["run"])
+def few(experiment: str) -> list[str]:
+    """Offsets are switched on within a small run."""
+    every = ["progressive_start=2", "progressive_every=2"]
+    return [] if experiment == "portraits_psp" else [f"stages.e4e.task.{one}" for one in every]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +192,7 @@ def run(folder: Path, *overrides: str, experiment: str = "portraits_e4e") -> Pat
     ],
 )
 def test_a_run_leaves_a_method(tmp_path: Path, experiment: str, file: str, space: str) -> None:
-    folder = run(tmp_path / "runs", experiment=experiment)
+    folder = run(tmp_path / "runs", experiment, *few(experiment))
     method = clcae.load_method(folder / f"{file}.safetensors")
     assert method.outputs == (space,)
     images = torch.rand(2, 3, 64, 64) * 2 - 1
@@ -231,54 +205,28 @@ def test_a_run_leaves_a_method(tmp_path: Path, experiment: str, file: str, space
 
 
 def test_a_stopped_run_resumes_exactly_pools_included(tmp_path: Path) -> None:
-    steps = ["trainer.limit_steps=5", "trainer.save_every=1", "trainer.keep_last=9"]
-    steps += ["stages.e4e.task.pool_size=6", "stages.e4e.task.r1_every=2"]
-    folder = run(tmp_path / "runs", *steps)
-    whole = checkpoint(folder, stage="e4e")
+    settings = ["stages.e4e.task.pool_size=6", "stages.e4e.task.r1_every=2", *few("portraits_e4e")]
+    whole = check_resumes_exactly(
+        tmp_path, "portraits_e4e", *settings, stage="e4e", stopped_after=3
+    )
     assert int(whole["modules"]["fake_pool"]["filled"]) == 6
-    stage = folder / "checkpoints" / "e4e"
-    (stage / "finished.json").unlink()
-    (stage / "step_00000003.pt").replace(stage / "last.pt")
-    run(tmp_path / "runs", *steps)
-    resumed = checkpoint(folder, stage="e4e")
-    for key in ("modules", "ema", "optimizers"):
-        assert identical(whole[key], resumed[key]), key
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    fixed = [
-        "+experiment=portraits_e4e",
-        *FEW,
-        "report=null",
-        "trainer.precision=float32",
-        "trainer.limit_steps=2",
-        "trainer.limit_batch_size=8",
-        "stages.e4e.task.noise=const",  # noise maps are drawn by each process
-        "stages.e4e.task.start=null",  # well conditioned
-        "stages.e4e.task.pool_size=6",
-        "stages.e4e.task.progressive_start=1",
-        *(
-            f"{prefix}stages.e4e.optim.{name}.{setting}"
-            for name in ("encoder", "discriminator")
-            for prefix, setting in (
-                ("", "_target_=torch.optim.SGD"),
-                ("", "lr=1.0e-4"),
-                ("++", "momentum=0.9"),
-            )
-        ),
+def test_two_processes_equal_one(children: Any, tmp_path: Path) -> None:
+    settings = [
+        "noise=const",  # noise maps are drawn by each process
+        "start=null",  # well conditioned
+        "pool_size=6",
+        "progressive_start=1",
     ]
-    for count in (1, 2):
-        run_training(tmp_path / str(count), *fixed, processes=count)
-    one, two = (checkpoint(tmp_path / count / "portraits_e4e-debug", stage="e4e") for count in "12")
+    one, two = check_two_processes_equal_one(
+        children,
+        tmp_path,
+        "portraits_e4e",
+        *(f"stages.e4e.task.{setting}" for setting in settings),
+        stage="e4e",
+        betas=False,
+    )
     for name in ("real_pool", "fake_pool"):
         for key, value in one["modules"][name].items():
             torch.testing.assert_close(two["modules"][name][key], value, rtol=1e-4, atol=1e-4)
-    for name in ("encoder", "discriminator"):
-        # What SGD keeps in the momentum: the gradients themselves.
-        expected, value = (
-            torch.cat([part["momentum_buffer"].flatten() for part in state.values()])
-            for state in (side["optimizers"][name]["state"] for side in (one, two))
-        )
-        assert expected.norm() > 0
-        # Float32, with kinks: rounding moves single entries, not the whole.
-        assert (value - expected).norm() <= 1e-2 * expected.norm(), name

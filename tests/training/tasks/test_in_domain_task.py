@@ -6,17 +6,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
-from real_runs import run_training
 from small_methods import small_e4e, small_e4e_z_plus, small_in_domain, small_psp
 from small_tasks import IMAGES, Small, changed, copies
-from toy_runs import checkpoint, identical
+from two_players import check_resumes_exactly, check_two_processes_equal_one, iteration_of, run
 
 import clcae
 from clcae.methods.interface import InversionMethod
 from clcae.stylegan2 import Discriminator
-from training.iteration import Iteration
-from training.run import train
 from training.task import Phase, Task
 from training.tasks.in_domain import InDomainTask
 from training.tasks.regression import RegressionTask
@@ -46,24 +42,8 @@ def regression(method: InversionMethod, **settings: Any) -> RegressionTask:
     return RegressionTask(method=method, **{**given, **settings})
 
 
-def iteration_of(task: Task, **settings: Any) -> Iteration:
-    optimizers = {
-        name: torch.optim.SGD(list(group), lr=1e-3) for name, group in task.parameters().items()
-    }
-    given = {"batch_size": 4, "accumulate": 1, "clip_norm": None, "precision": "float32"}
-    return Iteration(
-        task=task,
-        optimizers=optimizers,
-        stage="in_domain",
-        device=torch.device("cpu"),
-        seed=0,
-        total_steps=100,
-        **{**given, **settings},
-    )
-
-
 def output_of(task: Task, name: str, rows: int = 4) -> tuple[Any, dict[str, torch.Tensor]]:
-    (context,) = iteration_of(task, batch_size=rows).contexts(0)
+    (context,) = iteration_of(task, stage="in_domain", batch_size=rows).contexts(0)
     with torch.no_grad():
         batch = task.load_batch(context)
     return task.loss(Phase(name, "encoder"), batch, context), batch
@@ -117,7 +97,7 @@ def test_a_phase_changes_its_own_player(name: str, monkeypatch: pytest.MonkeyPat
     before = copies(task)
     generator = [value.clone() for value in task.method.generator.state_dict().values()]
     scales = [value.clone() for key, value in task.encoder.named_buffers() if "weight" in key]
-    iteration_of(task).run(0)
+    iteration_of(task, stage="in_domain").run(0)
     moved = changed(task, before)
     assert {key.split(".")[0] for key in moved} == {phase.optimizer}
     assert all(map(torch.equal, generator, task.method.generator.state_dict().values()))
@@ -160,7 +140,7 @@ def test_samples_are_regressed_on_their_own_codes() -> None:
     assert float(output.terms["angle"]) == pytest.approx(angle, rel=1e-4)
     assert float(output.terms["w"]) == pytest.approx(w, rel=1e-4)
     assert float(output.loss) == pytest.approx(angle + 0.5 * w, rel=1e-4)
-    iteration = iteration_of(task)
+    iteration = iteration_of(task, stage="in_domain")
     before = copies(task)
     iteration.run(0)
     assert {key.split(".")[0] for key in changed(task, before)} == {"encoder"}
@@ -180,15 +160,6 @@ def test_regression_of_w_has_no_angles() -> None:
             regression(small_e4e(), **settings)
 
 
-def run(folder: Path, *overrides: str, experiment: str) -> Path:
-    """Trains through the real configuration; returns the run folder."""
-    paths = [f"paths.runs={folder}", f"paths.cache={folder.parent / 'cache'}"]
-    quiet = ["device=cpu", "trainer.threads=1", "trainer.progress=false", "trainer=debug"]
-    arguments = [f"+experiment={experiment}", *quiet, *paths, *FEW, *overrides]
-    with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
-        return Path(train(compose("train", overrides=arguments))["run"])
-
-
 @pytest.mark.parametrize(
     ("experiment", "file", "space"),
     [
@@ -198,7 +169,7 @@ def run(folder: Path, *overrides: str, experiment: str) -> Path:
     ],
 )
 def test_a_run_leaves_a_method(tmp_path: Path, experiment: str, file: str, space: str) -> None:
-    folder = run(tmp_path / "runs", experiment=experiment)
+    folder = run(tmp_path / "runs", experiment)
     method = clcae.load_method(folder / f"{file}.safetensors")
     assert method.outputs == (space,)
     images = torch.rand(2, 3, 64, 64) * 2 - 1
@@ -208,49 +179,15 @@ def test_a_run_leaves_a_method(tmp_path: Path, experiment: str, file: str, space
 
 
 def test_a_stopped_run_resumes_exactly(tmp_path: Path) -> None:
-    steps = ["trainer.limit_steps=4", "trainer.save_every=1", "trainer.keep_last=9"]
-    steps += ["stages.in_domain.task.r1_every=2"]
-    folder = run(tmp_path / "runs", *steps, experiment="portraits_in_domain")
-    whole = checkpoint(folder, stage="in_domain")
-    assert {*whole["modules"]} == {*whole["optimizers"]} == {"encoder", "discriminator"}
-    stage = folder / "checkpoints" / "in_domain"
-    (stage / "finished.json").unlink()
-    (stage / "step_00000002.pt").replace(stage / "last.pt")
-    run(tmp_path / "runs", *steps, experiment="portraits_in_domain")
-    resumed = checkpoint(folder, stage="in_domain")
-    for key in ("modules", "ema", "optimizers"):
-        assert identical(whole[key], resumed[key]), key
+    settings = ["stages.in_domain.task.r1_every=2"]
+    check_resumes_exactly(
+        tmp_path, "portraits_in_domain", *settings, stage="in_domain", stopped_after=2
+    )
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    fixed = [
-        "+experiment=portraits_in_domain",
-        *FEW,
-        "report=null",
-        "trainer.precision=float32",
-        "trainer.limit_steps=2",
-        "trainer.limit_batch_size=8",
-        "+discriminator.group_size=1",  # of minibatch deviation, which is within a process
-        *(
-            f"{prefix}stages.in_domain.optim.{name}.{setting}"
-            for name in ("encoder", "discriminator")
-            for prefix, setting in (
-                ("", "_target_=torch.optim.SGD"),
-                ("~", "betas"),
-                ("", "lr=1.0e-4"),
-                ("++", "momentum=0.9"),
-            )
-        ),
-    ]
-    for count in (1, 2):
-        run_training(tmp_path / str(count), *fixed, processes=count)
-    folders = [tmp_path / count / "portraits_in_domain-debug" for count in "12"]
-    one, two = (checkpoint(folder, stage="in_domain") for folder in folders)
-    for name in ("encoder", "discriminator"):
-        # What SGD keeps in the momentum: the gradients themselves.
-        expected, value = (
-            torch.cat([part["momentum_buffer"].flatten() for part in state.values()])
-            for state in (side["optimizers"][name]["state"] for side in (one, two))
-        )
-        assert expected.norm() > 0
-        assert (value - expected).norm() <= 1e-2 * expected.norm(), name
+def test_two_processes_equal_one(children: Any, tmp_path: Path) -> None:
+    # Minibatch deviation is within a process.
+    settings = ["+discriminator.group_size=1"]
+    check_two_processes_equal_one(
+        children, tmp_path, "portraits_in_domain", *settings, stage="in_domain", betas=True
+    )

@@ -8,11 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
-from real_runs import run_training
 from small_methods import small_e4e, small_psp, small_styleres
 from small_tasks import IMAGES, Small, changed, copies
 from torch import nn
-from toy_runs import checkpoint, identical
+from two_players import check_resumes_exactly, check_two_processes_equal_one, iteration_of, run
 
 import clcae
 from clcae.data.sources import TensorImages
@@ -21,7 +20,6 @@ from clcae.losses.residual import REGULARIZERS, edit_towards
 from clcae.methods.styleres import StyleRes
 from clcae.portraits import PortraitImages
 from clcae.stylegan2 import Discriminator
-from training.iteration import Iteration
 from training.run import train
 from training.task import Phase
 from training.tasks.styleres import CYCLE, StyleResTask
@@ -56,30 +54,14 @@ def make_task(method: StyleRes | None = None, **settings: Any) -> StyleResTask:
     return task
 
 
-def iteration_of(task: StyleResTask, **settings: Any) -> Iteration:
-    optimizers = {
-        name: torch.optim.SGD(list(group), lr=1e-3) for name, group in task.parameters().items()
-    }
-    given = {"batch_size": 4, "accumulate": 1, "clip_norm": None, "precision": "float32"}
-    return Iteration(
-        task=task,
-        optimizers=optimizers,
-        stage="styleres",
-        device=torch.device("cpu"),
-        seed=0,
-        total_steps=100,
-        **{**given, **settings},
-    )
-
-
 def batch_of(task: StyleResTask, rows: int = 6, step: int = 0) -> dict[str, torch.Tensor]:
-    (context,) = iteration_of(task, batch_size=rows).contexts(step)
+    (context,) = iteration_of(task, stage="styleres", batch_size=rows).contexts(step)
     with torch.no_grad():
         return task.load_batch(context)
 
 
 def loss_of(task: StyleResTask, name: str, batch: Any) -> Any:
-    (context,) = iteration_of(task, batch_size=len(batch["images"])).contexts(0)
+    (context,) = iteration_of(task, stage="styleres", batch_size=len(batch["images"])).contexts(0)
     return task.loss(Phase(name, name), batch, context)
 
 
@@ -236,7 +218,7 @@ def test_a_phase_changes_its_own_player(name: str, monkeypatch: pytest.MonkeyPat
     before = copies(task)
     frozen = nn.ModuleList([task.method.generator, task.method.encoder, task.e4e])
     frozen_before = [value.clone() for value in frozen.state_dict().values()]
-    iteration_of(task).run(2)
+    iteration_of(task, stage="styleres").run(2)
     moved = changed(task, before)
     assert {key.split(".")[0] for key in moved} == {phase.optimizer}
     if name == "encoder":
@@ -248,7 +230,7 @@ def test_micro_batches_do_not_change_the_gradients() -> None:
     sums = []
     for accumulate in (1, 4):
         task = make_task()
-        iteration = iteration_of(task, batch_size=8, accumulate=accumulate)
+        iteration = iteration_of(task, stage="styleres", batch_size=8, accumulate=accumulate)
         iteration.run(0)
         sums.append(torch.cat([p.detach().flatten() for p in task.encoder.parameters()]))
     torch.testing.assert_close(*sums, rtol=1e-4, atol=1e-6)
@@ -258,7 +240,7 @@ def test_micro_batches_do_not_change_the_gradients() -> None:
 def test_ablations_train(settings: dict[str, Any]) -> None:
     task = make_task(small_styleres(**{"fusion": "sum", **settings}))
     before = copies(task)
-    iteration_of(task).run(0)
+    iteration_of(task, stage="styleres").run(0)
     moved = {key.split(".")[1] for key in changed(task, before)}
     left = {"none": "transform"}.get(settings.get("fusion", ""), "")
     left = "residual" if settings.get("source") else left
@@ -304,17 +286,8 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         make_task(**settings)
 
 
-def run(folder: Path, *overrides: str) -> Path:
-    """Trains through the real configuration; returns the run folder."""
-    paths = [f"paths.runs={folder}", f"paths.cache={folder.parent / 'cache'}"]
-    quiet = ["device=cpu", "trainer.threads=1", "trainer.progress=false", "trainer=debug"]
-    arguments = ["+experiment=portraits_styleres", *quiet, *paths, *FEW, *overrides]
-    with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
-        return Path(train(compose("train", overrides=arguments))["run"])
-
-
 def test_a_run_trains_e4e_and_goes_on_from_it(tmp_path: Path) -> None:
-    folder = run(tmp_path / "runs")
+    folder = run(tmp_path / "runs", "portraits_styleres")
     e4e = clcae.load_method(folder / "e4e.safetensors")
     method = clcae.load_method(folder / "styleres.safetensors")
     assert isinstance(method, StyleRes)
@@ -326,61 +299,28 @@ def test_a_run_trains_e4e_and_goes_on_from_it(tmp_path: Path) -> None:
     assert (edited - method.synthesize(inversion)).abs().max() > 1e-2
     # The other way: the e4e comes from a file, and its stage is left out.
     given = ["stages=styleres", "method@e4e=file", f"e4e.source={folder / 'e4e.safetensors'}"]
-    other = run(tmp_path / "runs", *given, "run=other")
+    other = run(tmp_path / "runs", "portraits_styleres", *given, "run=other")
     again = clcae.load_method(other / "styleres.safetensors")
     assert torch.equal(again.invert(images).codes, inversion.codes)
     assert not (other / "e4e.safetensors").exists()
 
 
+ALONE = ["stages=styleres", "method@e4e=e4e_portraits"]  # with random weights
+
+
 def test_a_stopped_run_resumes_exactly(tmp_path: Path) -> None:
-    steps = ["trainer.limit_steps=5", "trainer.save_every=1", "trainer.keep_last=9"]
-    steps += ["stages.styleres.task.r1_every=2"]
-    folder = run(tmp_path / "runs", *steps)
-    whole = checkpoint(folder, stage="styleres")
-    assert {*whole["modules"]} == {*whole["optimizers"]} == {"encoder", "discriminator"}
-    stage = folder / "checkpoints" / "styleres"
-    (stage / "finished.json").unlink()
-    (stage / "step_00000003.pt").replace(stage / "last.pt")
-    run(tmp_path / "runs", *steps)
-    resumed = checkpoint(folder, stage="styleres")
-    for key in ("modules", "ema", "optimizers"):
-        assert identical(whole[key], resumed[key]), key
+    settings = [*ALONE, "stages.styleres.task.r1_every=2"]
+    check_resumes_exactly(
+        tmp_path, "portraits_styleres", *settings, stage="styleres", stopped_after=3
+    )
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    fixed = [
-        "+experiment=portraits_styleres",
-        *FEW,
-        "stages=styleres",
-        "method@e4e=e4e_portraits",  # with random weights
-        "report=null",
-        "trainer.precision=float32",
-        "trainer.limit_steps=2",
-        "trainer.limit_batch_size=8",
-        "+discriminator.group_size=1",  # of minibatch deviation, which is within a process
-        *(
-            f"{prefix}stages.styleres.optim.{name}.{setting}"
-            for name in ("encoder", "discriminator")
-            for prefix, setting in (
-                ("", "_target_=torch.optim.SGD"),
-                ("~", "betas"),
-                ("", "lr=1.0e-4"),
-                ("++", "momentum=0.9"),
-            )
-        ),
-    ]
-    for count in (1, 2):
-        run_training(tmp_path / str(count), *fixed, processes=count)
-    folders = [tmp_path / count / "portraits_styleres-debug" for count in "12"]
-    one, two = (checkpoint(folder, stage="styleres") for folder in folders)
-    for name in ("encoder", "discriminator"):
-        # What SGD keeps in the momentum: the gradients themselves.
-        expected, value = (
-            torch.cat([part["momentum_buffer"].flatten() for part in state.values()])
-            for state in (side["optimizers"][name]["state"] for side in (one, two))
-        )
-        assert expected.norm() > 0
-        assert (value - expected).norm() <= 1e-2 * expected.norm(), name
+def test_two_processes_equal_one(children: Any, tmp_path: Path) -> None:
+    # Minibatch deviation is within a process.
+    settings = [*ALONE, "+discriminator.group_size=1"]
+    check_two_processes_equal_one(
+        children, tmp_path, "portraits_styleres", *settings, stage="styleres", betas=True
+    )
 
 
 @pytest.fixture(scope="session")
