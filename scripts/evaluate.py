@@ -179,7 +179,7 @@ def _moves(spec: EditSpec, *, protocol: Protocol, method: InversionMethod | None
         raise ValueError(f"direction {direction.name} sets a coordinate, which cannot be undone")
     strength = spec.strength
     if strength is None:  # of a true edit: the whole range, of which the strength is searched
-        strength = direction.strengths[1 if (spec.amount or 0.0) > 0 else 0]
+        strength = spec.reach * direction.strengths[1 if (spec.amount or 0.0) > 0 else 0]
     there, back = (move_of([(direction, sign * strength)]) for sign in (1, -1))
     return EditMoves(there, back, direction.space, shares_of(direction, strength))
 
@@ -241,7 +241,7 @@ def run(cfg: DictConfig) -> int:
         rows = evaluate(config, data=data, device=device)
         if not distributed.is_main():
             return 0
-        true = [name for name, edit in edits.items() if edit.get("amount") is not None]
+        true = [name for name, edit in edits.items() if (edit or {}).get("amount") is not None]
         return report(rows, config["results"], edits=true)
 
 

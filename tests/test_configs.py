@@ -72,7 +72,7 @@ def test_every_file_is_taken_by_a_command() -> None:
     taken = [file.lstrip("+").partition("=") for _, file in pairs]
     assert {f"{key.partition('@')[0]}/{choice}" for key, _, choice in taken} == FILES
     assert PRIMARIES == ["compare", "evaluate", "train"]
-    assert (len(FILES), len(EXPERIMENTS), len(pairs)) == (155, 20, 385)
+    assert (len(FILES), len(EXPERIMENTS), len(pairs)) == (156, 20, 387)
 
 
 @pytest.mark.parametrize(("primary", "overrides"), COMBINATIONS, ids=str)

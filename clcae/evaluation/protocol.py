@@ -60,9 +60,11 @@ class EditSpec:
             measure asks who has it.
         threshold: who is above it has the attribute, where a network judges it.
         amount: of a true edit, in place of a strength: by how much the label of `attribute` moves.
+        reach: of a true edit: how many times the direction's range its strengths are tried.
 
     Raises:
-        ValueError: if it has both a strength and an amount, or neither, or an amount of 0.
+        ValueError: if it has both a strength and an amount, or neither, or an amount of 0, or a
+            reach of 0 or less, or one beside a strength.
     """
 
     direction: str
@@ -70,6 +72,7 @@ class EditSpec:
     attribute: str = ""
     threshold: float = 0.0
     amount: float | None = None
+    reach: float = 1.0
 
     def __post_init__(self) -> None:
         if (self.strength is None) == (self.amount is None) or self.amount == 0:
@@ -77,6 +80,8 @@ class EditSpec:
                 f"strength is {self.strength} and amount {self.amount}: expected a strength, or "
                 "the amount of a true edit"
             )
+        if self.reach <= 0 or (self.reach != 1 and self.amount is None):
+            raise ValueError(f"reach is {self.reach}: expected above 0, of a true edit")
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Protocol:
 
 
 def read_protocol(values: Mapping[str, Any]) -> Protocol:
-    """Checks and converts the values of a protocol's file.
+    """Checks and converts the values of a protocol's file; measures and edits of null are left out.
 
     Raises:
         ValueError: if a key or value is unknown, in one line that names it.
@@ -119,7 +124,8 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
     given = values.get("edits") or {}
     if not isinstance(given, Mapping):
         raise ValueError(f"protocol.edits is {given!r}: expected edits by name")
-    edits = {name: _edit(f"protocol.edits.{name}", entry) for name, entry in given.items()}
+    named = {name: entry for name, entry in given.items() if entry is not None}
+    edits = {name: _edit(f"protocol.edits.{name}", entry) for name, entry in named.items()}
     fallback = values.get("where_unknown") or {}
     given = values.get("measures") or {}
     read = [_spec(name, entry, fallback) for name, entry in given.items() if entry is not None]
@@ -263,6 +269,7 @@ def _true_edit_words(asked: Asked, protocol: Protocol) -> dict[str, str]:
     """Describes what a metric of true edits compares."""
     amounts = {
         name: f"{edit.attribute} {edit.amount:+g}"
+        + (f" ({edit.reach:g} times the range)" if edit.reach != 1 else "")
         for name, edit in protocol.edits.items()
         if edit.amount is not None and asked.edit in ("", name)
     }

@@ -135,6 +135,8 @@ class TrueEditObserver:
     ) -> None:
         self.shape, self.edits, self.asked = shape, dict(edits), {*asked}
         self.methods = {output: method.with_output(output) for output in outputs}
+        # Takes an inversion of its own, minutes where codes are searched.
+        self.with_ceiling = any(one.picture == "ceiling" for one in self.asked)
         self.columns = {name: ATTRIBUTES.index(attributes[name]) for name in amounts}
         self.amounts = dict(amounts)
         self.judge = network.answers["attributes"].function
@@ -166,7 +168,8 @@ class TrueEditObserver:
         sheets = []
         for case in cases:
             pictures, changes = self._edited(method, case)
-            shown = [pictures[name] for name in ("unedited", "edited", "ceiling")]
+            blank = torch.ones_like(case.image)
+            shown = [pictures.get(name, blank) for name in ("unedited", "edited", "ceiling")]
             sheets.append(torch.cat([case.image, *shown, case.truth], dim=3))
             for whole in {replace(one, edit="") for one in self.asked}:  # computed once
                 value = self._value(whole, case, pictures, changes)
@@ -186,11 +189,9 @@ class TrueEditObserver:
         """Makes all pictures of a case, and their judged changes; "reached" is among these."""
         edit, name = self.edits[case.name], case.name
         inversion = method.mapped_for(self._inverted(method, case.image), edit.space)
-        pictures = {
-            "unedited": self._picture(method, inversion),
-            "ceiling": self._picture(method, self._inverted(method, case.truth)),
-            "true": case.truth,
-        }
+        pictures = {"unedited": self._picture(method, inversion), "true": case.truth}
+        if self.with_ceiling:
+            pictures["ceiling"] = self._picture(method, self._inverted(method, case.truth))
         before, still = self._judged(case.image, name), self._judged(pictures["unedited"], name)
         made: list[Tensor] = []
 

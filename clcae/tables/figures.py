@@ -19,8 +19,10 @@ from clcae.tables.sheet import ARROWS, Sheet, plain
 SUFFIXES = (".png", ".svg")
 _INK, _PUBLISHED, _MEASURED = "#1d2127", "#2f6db3", "#c2410c"
 _MARKERS = "osv^DPX*"
+_Point = tuple[float, float]
+_OF_CEILINGS = ("ceiling change", "ceiling perceptual changed")
 _OF_CURVES = (
-    *("true change", "unedited perceptual changed", "ceiling change", "ceiling perceptual changed"),
+    *("true change", "unedited perceptual changed"),
     *(
         f"{metric} at {part}/8"
         for metric in ("change", "perceptual changed")
@@ -137,7 +139,7 @@ def true_edit_curves(rows: Sequence[Row], *, edits: Sequence[str]) -> Any:
     is left out.
 
     Args:
-        rows: of protocol true_edits_curve, a curve each.
+        rows: of protocol true_edits_curve or true_edits_far, a curve each.
         edits: a panel each, if a row has it; "" is the mean over all.
 
     Raises:
@@ -156,7 +158,7 @@ def true_edit_curves(rows: Sequence[Row], *, edits: Sequence[str]) -> Any:
             curve, ceiling = _true_edit_curve(row, edit) if edit else means[number]
             colour = f"C{number % 10}"
             panel.plot(*zip(*curve, strict=True), marker=".", color=colour, linewidth=1)
-            panel.plot(*zip(ceiling, strict=True), marker="s", color=colour, linestyle="none")
+            panel.plot(*zip(*ceiling, strict=True), marker="s", color=colour, linestyle="none")
         panel.axvline(1.0, color=_INK, linestyle="--", linewidth=0.8)
         panel.set_title(edit or "mean of all edits", fontsize=9, parse_math=False)
         panel.set_ylim(bottom=0)
@@ -175,8 +177,12 @@ def true_edit_curves(rows: Sequence[Row], *, edits: Sequence[str]) -> Any:
     return figure
 
 
-def _true_edit_curve(row: Row, edit: str) -> tuple[list[tuple[float, float]], tuple[float, float]]:
-    """Returns (change, distance) at every strength, and those of the ceiling. Raises ValueError."""
+def _true_edit_curve(row: Row, edit: str) -> tuple[list[_Point], list[_Point]]:
+    """Returns (change, distance) at every strength, and that of the ceiling, if it was measured.
+
+    Raises:
+        ValueError: if the row is of another protocol.
+    """
     values = {name: row.metrics.get(_named(name, edit)) for name in _OF_CURVES}
     if lacking := [_named(name, edit) for name, value in values.items() if value is None]:
         raise ValueError(
@@ -185,12 +191,16 @@ def _true_edit_curve(row: Row, edit: str) -> tuple[list[tuple[float, float]], tu
     given = {name: value for name, value in values.items() if value is not None}
     true = given["true change"] or math.nan  # of people who do not change: no share
 
-    def point(picture: str, change: str) -> tuple[float, float]:
+    def point(picture: str, change: str) -> _Point:
         return given[change] / true, given[picture]
 
     curve = [(0.0, given["unedited perceptual changed"])]
     curve += [point(f"perceptual changed at {n}/8", f"change at {n}/8") for n in range(1, 9)]
-    return curve, point("ceiling perceptual changed", "ceiling change")
+    ceiling = {name: row.metrics.get(_named(name, edit)) for name in _OF_CEILINGS}
+    if any(value is None for value in ceiling.values()):
+        return curve, [(math.nan, math.nan)]
+    given |= {name: value for name, value in ceiling.items() if value is not None}
+    return curve, [point("ceiling perceptual changed", "ceiling change")]
 
 
 def _named(metric: str, edit: str) -> str:

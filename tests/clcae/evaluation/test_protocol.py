@@ -62,7 +62,7 @@ def row_of(protocol: Protocol, shape: tuple[int, int], images: str, without: str
 
 def test_the_protocols_are_found() -> None:
     expected = ["clcae", "e4e", "portraits", "response", "sfe", "styleres", "true_edits"]
-    assert [*expected, "true_edits_curve"] == NAMES
+    assert [*expected, "true_edits_curve", "true_edits_far"] == NAMES
 
 
 @pytest.mark.parametrize(

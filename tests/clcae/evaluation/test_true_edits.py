@@ -185,6 +185,42 @@ def test_an_edit_that_cannot_be_made_leaves_the_others() -> None:
     assert streams[RECONSTRUCTION].shape == (3, 3, SIDE, 5 * SIDE)
 
 
+def test_the_true_edit_is_inverted_only_where_its_inversion_is_measured() -> None:
+    given = []
+
+    class Counting(Copying):
+        def invert(self, images: Tensor) -> Inversion:
+            given.append(len(images))
+            return super().invert(images)
+
+    for picture, calls in (("edited", [3]), ("ceiling", [3, 3])):
+        given.clear()
+        observer = TrueEditObserver(
+            method=Counting(),
+            outputs=["W+"],
+            shape=(SIDE, SIDE),
+            edits={"smile+": moves(0.2)["smile+"]},
+            attributes={"smile+": "smile", "glasses-": "glasses"},
+            amounts=AMOUNTS,
+            network=NETWORK,
+            asked={Asked("psnr", picture, "changed")},
+        )
+        sheet, _ = observer(source().images(range(3)))["W+"][RECONSTRUCTION]
+        assert given == calls and sheet.shape == (3, 3, SIDE, 5 * SIDE)
+
+
+def test_edits_may_go_farther_than_their_range() -> None:
+    measures = {"reached": {"measure": "true_reached", "network": "portraits"}}
+    far = {"smile+": {**SMILE, "reach": 3}, "glasses-": None}
+    protocol = read_protocol({"measures": measures, "edits": far})
+    assert {name: edit.reach for name, edit in protocol.edits.items()} == {"smile+": 3}
+    built, _ = build_measures(protocol, lambda _: NETWORK)
+    assert built["reached"].words["edit"] == "smile +0.5 (3 times the range)"
+    for entry in ({**SMILE, "reach": 0}, {"direction": "smile", "strength": 1.0, "reach": 2}):
+        with pytest.raises(ValueError, match=r"reach is \d.*: expected above 0, of a true edit"):
+            read_protocol({"measures": measures, "edits": {"e": entry}})
+
+
 def test_measures_of_a_protocol_are_means_and_one_of_each_edit() -> None:
     protocol = read_protocol(
         {
