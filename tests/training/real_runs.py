@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,25 +34,3 @@ def run_training(folder: Path, *arguments: str, processes: int = 1, timeout: flo
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def run_and_kill(folder: Path, *arguments: str, after: Path) -> bool:
-    """Starts train.py and kills it (kill -9) as soon as `after` is written anew.
-
-    Returns False where it ended before that.
-    """
-    before = after.stat().st_mtime_ns if after.exists() else None
-    process = subprocess.Popen(
-        command(folder, *arguments),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None:
-        if after.exists() and after.stat().st_mtime_ns != before:
-            process.kill()
-            process.wait()
-            return True
-        time.sleep(0.005)
-    return False

@@ -1,4 +1,4 @@
-"""What tests of encoders with a discriminator share: small runs of the real configurations."""
+"""Small runs of the real configurations, in this process and in others, of one player or two."""
 
 import os
 import socket
@@ -36,15 +36,16 @@ def iteration_of(task: Task, *, stage: str, **settings: Any) -> Iteration:
     )
 
 
-def configure(runs: Path, experiment: str, *overrides: str) -> Any:
-    """Composes a real experiment, made small, into the folder `runs`."""
+def configure(runs: Path, experiment: str | None, *overrides: str) -> Any:
+    """Composes a real experiment, or what train.py does by itself, made small, into `runs`."""
     paths = [f"paths.runs={runs}", f"paths.cache={runs.parent / 'cache'}"]
-    arguments = [f"+experiment={experiment}", *QUIET, *paths, *FEW, *overrides]
+    named = [] if experiment is None else [f"+experiment={experiment}"]
+    arguments = [*named, *QUIET, *paths, *FEW, *overrides]
     with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
         return compose("train", overrides=arguments)
 
 
-def run(runs: Path, experiment: str, *overrides: str) -> Path:
+def run(runs: Path, experiment: str | None, *overrides: str) -> Path:
     """Trains in this process; returns the run folder."""
     return Path(train(configure(runs, experiment, *overrides))["run"])
 

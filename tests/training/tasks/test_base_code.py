@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from real_runs import run_training
 from small_methods import Halves, tiny_generator
 from torch import Tensor
+from two_players import run
 
 from clcae.encoders.base_code import BaseCodeEncoder
 from clcae.pretrained.loading import load_base_code
@@ -97,7 +97,9 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_the_experiment_leaves_an_encoder(tmp_path: Path) -> None:
-    run_training(tmp_path, "+experiment=portraits_base_code")
-    path = tmp_path / "portraits_base_code-debug" / "base_code.safetensors"
+    path = (
+        run(tmp_path / "runs", "portraits_base_code", "stages.base_code.task.held_out=8")
+        / "base_code.safetensors"
+    )
     assert load_base_code(path).out_shape == (128, 16, 16)
     assert read_metadata(path).provenance["layer"] == "16x16/0"
