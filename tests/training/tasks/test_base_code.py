@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_the_experiment_leaves_an_encoder(tmp_path: Path) -> None:
     path = (
-        run(tmp_path / "runs", "portraits_base_code", "stages.base_code.task.held_out=8")
+        run(tmp_path / "runs", "portraits_base_code", "+stages.base_code.task.held_out=8")
         / "base_code.safetensors"
     )
     assert load_base_code(path).out_shape == (128, 16, 16)
