@@ -30,7 +30,8 @@ from training.state.run_state import RunState, describe, differing_keys, read_co
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 # Keys of the comparison itself, which trainings do not receive.
-OWN = {"contestant", "seeds", "num_people", "protocol", "lists", "table", "run", "seed", "report"}
+OWN = {"contestant", "seeds", "num_people", "precision", "protocol", "lists", "table", "run"}
+OWN |= {"seed", "report"}
 SHOWN = 8  # pictures of the grid
 
 
@@ -162,6 +163,7 @@ class Comparison:
                     f"data={data}",
                     *([f"data.num_people={config['num_people']}"] if "portraits" in data else []),
                     override("results", str(self.results)),
+                    override("precision", config["precision"]),
                     *self._places("cache"),
                     *dict.fromkeys([*typed, *further, *evaluate]),
                 ]

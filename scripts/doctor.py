@@ -138,7 +138,7 @@ def devices() -> Section:
     import torch
 
     from clcae.ops.memory import can_keep
-    from training.iteration import bfloat16_lacking
+    from clcae.precision import bfloat16_lacking
 
     def described(device: torch.device, name: str) -> str:
         return f"{name}; {bfloat16_lacking(device) or 'bfloat16'}"

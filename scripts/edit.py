@@ -16,7 +16,7 @@ from clcae.device import pick_device
 from clcae.methods.foundation import FoundationInversion
 from clcae.methods.interface import InversionMethod
 from clcae.ops.memory import keep_freed_memory
-from clcae.photographs.arguments import add_method_arguments, faces_to_align
+from clcae.photographs.arguments import add_method_arguments, faces_to_align, settings_of_precision
 from clcae.photographs.codes import SUFFIXES, is_codes_file
 from clcae.photographs.edited import Change, Edits, Sweep
 from clcae.photographs.masks import read_mask
@@ -89,6 +89,7 @@ def _edit(options: argparse.Namespace) -> int:
         options.method,
         output=options.output,
         device=pick_device(options.device),
+        precision=options.precision,
         compile=options.compile,
         load=partial(load_or_build, generator=options.generator),
     )
@@ -127,6 +128,7 @@ def _edit(options: argparse.Namespace) -> int:
         "feather": options.feather,
         "strip": [[sweep.name, sweep.strengths] for sweep in work.sweeps],
         **({"space": options.space} if options.space else {}),
+        **settings_of_precision(maker),
     }
     with shared(options.out):
         results = Results(

@@ -48,7 +48,7 @@ PORTRAITS = {"_target_": "clcae.load_generator", "source": "portraits"}
 DECIMALS = {"MSE": 4, "L2": 4, "PSNR": 2, "ms": 1, "FID": 2, "KD": 5, "GFLOP": 2}
 # Keys that decide no value, and keys whose content the digest has in place of their name.
 NOT_IN_DIGEST = {
-    *("results", "save", "again", "outputs", "paths", "device", "compile"),
+    *("results", "save", "again", "outputs", "paths", "device", "compile", "precision"),
     *("method", "generator", "weights", "data"),
 }
 
@@ -63,7 +63,6 @@ def evaluate(config: Mapping[str, Any], *, data: str, device: torch.device) -> l
         UserError: if something is wrong that the user can put right; so are ValueError and
             FileNotFoundError.
     """
-    settings, extra = _settings(config), _extra(config, data)
     for key, hint in {"batch_size": int | None, "num_parts": int, "save_every": int}.items():
         check_type(config[key], hint, where=key)
         if config[key] is not None and config[key] < 1:
@@ -75,8 +74,9 @@ def evaluate(config: Mapping[str, Any], *, data: str, device: torch.device) -> l
         protocol=protocol,
         networks=Networks(paths=config["weights"], device=device),
         moves=partial(_moves, protocol=protocol, method=subject.method),
-        settings=settings,
-        extra=extra,
+        settings=_settings(config),
+        extra=_extra(config, data),
+        precision=config["precision"],
         results=Path(config["results"]),
         save=Path(config["save"]) if config["save"] else None,
         again=config["again"],
@@ -215,7 +215,7 @@ def _chosen(edits: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def _announce(evaluation: Evaluation, done: Sequence[str], config: Mapping[str, Any]) -> None:
     """Prints before the work what of it is not done."""
-    for line in evaluation.unmeasured():
+    for line in evaluation.notices():
         print(f"{NAME}: {line}", file=sys.stderr)
     for space in done:
         kept = "; nothing is saved of it" if config["save"] else ""

@@ -21,7 +21,7 @@ from clcae.images import write_png
 from clcae.methods.interface import Inversion, InversionMethod
 from clcae.methods.inversion_file import Maker, Origin, moved_to, save_inversion, split
 from clcae.ops.memory import keep_freed_memory
-from clcae.photographs.arguments import add_method_arguments, faces_to_align
+from clcae.photographs.arguments import add_method_arguments, faces_to_align, settings_of_precision
 from clcae.photographs.cutouts import Cutout
 from clcae.photographs.passes import FAST, check_names, open_method, pass_over
 from clcae.photographs.reader import Photograph, Reader
@@ -44,6 +44,8 @@ examples:
       without an encoder: searches each picture's code and feature, minutes to hours on a CPU
   python scripts/invert.py crops --method pivotal_tuning/w_paper --generator ffhq.pkl --out tuned
       a code of W, then a generator of its own for each picture; NAME.safetensors holds what changed
+  python scripts/invert.py crops --method clcae_ffhq.safetensors --precision auto --out inverted
+      in bfloat16 where the processor has it: half the time, pictures about 50 dB from float32
 
 results, for every picture NAME:
   NAME.png          the reconstruction, as large as the generator's pictures
@@ -70,12 +72,14 @@ def _invert(options: argparse.Namespace) -> int:
         options.method,
         output=options.output,
         device=pick_device(options.device),
+        precision=options.precision,
         compile=options.compile,
         load=partial(load_or_build, generator=options.generator),
     )
     faces = faces_to_align(options)
     reader = Reader(method, faces=faces)
     settings = {"method": maker.sha256, "output": maker.output, "faces": faces}
+    settings |= settings_of_precision(maker)
     with shared(options.out):
         results = Results(
             options.out,

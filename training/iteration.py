@@ -9,17 +9,16 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clcae.nn.rows import rows_of_batch
+from clcae.precision import Precision
 from training import distributed
 from training.errors import NonFiniteError
 from training.task import Phase, StepContext, Task, derive_seed
-
-Precision = Literal["float32", "bfloat16"]
 
 
 class Iteration:
@@ -172,21 +171,6 @@ class Iteration:
         torch.manual_seed(derive_seed(self.seed, context.step, 0, purpose, 0))
         with rows_of_batch(context.rows, total=context.batch_size):
             yield
-
-
-def bfloat16_lacking(device: torch.device) -> str | None:
-    """Returns why bfloat16 does not pay on a device, or None where it does."""
-    if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return None
-        return f"{torch.cuda.get_device_name(device)} has no bfloat16"
-    if device.type == "cpu":
-        # Without these instructions it runs, at less than half the speed of float32.
-        features = torch.cpu.get_capabilities()
-        if features.get("avx512_bf16") or features.get("amx_bf16") or features.get("amx_tile"):
-            return None
-        return "this CPU has no bfloat16 instructions"
-    return f"autocast to bfloat16 is not used on {device.type}"
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -17,9 +17,10 @@ from typing import Any, Literal
 import torch
 
 from clcae.ops.memory import release_freed_memory
+from clcae.precision import Precision, bfloat16_lacking
 from training import distributed
 from training.errors import StoppedError, UserError
-from training.iteration import Iteration, Precision, bfloat16_lacking
+from training.iteration import Iteration
 from training.logger import Logger, Means
 from training.optim import ExponentialAverage
 from training.schedules import Schedule

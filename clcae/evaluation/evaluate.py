@@ -35,6 +35,7 @@ from clcae.evaluation.tally import Observations
 from clcae.evaluation.true_edits import TrueEditGroups, TrueEditObserver
 from clcae.methods.interface import InversionMethod
 from clcae.metrics.cost import count_operations, count_parameters, time_per_image, timing_words
+from clcae.precision import resolve
 from clcae.weight_file import weights_digest
 
 # Returns the moves of an edit; ValueError or OSError if it cannot be made.
@@ -52,6 +53,8 @@ class Evaluation:
         moves: gives the edits of the protocol.
         settings: what besides decides values, in terms that JSON holds.
         extra: for every row.
+        precision: in which the method computes; float32 is as it is, anything else takes its form
+            for inference. Judges compute in float32.
         results: file of the rows.
         save: folder for the reconstructions; None keeps none.
         again: append rows even if the results have them.
@@ -68,11 +71,16 @@ class Evaluation:
         extra: Mapping[str, Any],
         results: Path,
         save: Path | None,
+        precision: str = "float32",
         again: bool = False,
     ) -> None:
         self.subject, self.protocol, self.extra = subject, protocol, extra
         self.results, self.save, self.device = results, save, networks.device
         self.again, self._network = again, networks.get
+        self.precision, self._precision_line = resolve(precision, self.device)
+        self._method = subject.method
+        if subject.method is not None and self.precision != "float32":
+            self._method = subject.method.for_inference(self.precision)
         files = _file_digests(protocol)
         self.edits: dict[str, EditMoves] = {}
         labels: dict[str, Label] = {}
@@ -131,6 +139,8 @@ class Evaluation:
             "batch_size": subject.batch_size,
             "device": self.device.type,
         }
+        if self.precision != "float32":  # the digests of earlier versions are those of float32
+            facts["precision"] = self.precision
         self.digest = _sha256({**settings, **facts})
 
     @property
@@ -148,10 +158,10 @@ class Evaluation:
         kinds = [CATALOGUE[spec.measure] for spec in self.protocol.measures if spec.edit == edit]
         return any(kind.labelled or kind.asks == "attributes" for kind in kinds)
 
-    def unmeasured(self) -> list[str]:
-        """Lists the reasons why metrics are missing, each with the metrics."""
+    def notices(self) -> list[str]:
+        """Lists what was chosen of the precision, and why metrics are missing, with the metrics."""
         each = {spec.name for spec in self.protocol.measures if spec.asked and spec.edit}
-        lines = []
+        lines = [] if self._precision_line is None else [self._precision_line]
         for reason in dict.fromkeys(self.missing.values()):
             names = [name for name, why in self.missing.items() if why == reason]
             named = ", ".join([name for name in names if name not in each] or names)
@@ -216,13 +226,13 @@ class Evaluation:
 
     def _observer(self, spaces: Sequence[str]) -> Callable[[Tensor], Observations]:
         """Returns what makes the observations of these spaces from a batch of images."""
-        if self.subject.method is None:
+        if self._method is None:
             return PairedFolders.observe
         if self._has_true_edits:
-            return self._true_edit_observer(self.subject.method, spaces)
+            return self._true_edit_observer(self._method, spaces)
         observer = GeneratedObserver if self._is_generated else MethodObserver
         return observer(
-            method=self.subject.method,
+            method=self._method,
             outputs=spaces,
             shape=self.subject.shape,
             edits=self.edits,
@@ -278,12 +288,17 @@ class Evaluation:
                 "num_threads": torch.get_num_threads(),
                 "digest": self.digest,
                 "weights": self.weights,
+                **({} if self._method is None else {"precision": self.precision}),
                 **self.extra,
             },
         )
         if self.protocol.timed_batch is not None:
             rows = self._with_costs(rows, batch=self.protocol.timed_batch)
         rows = {space: self._with_missing(row) for space, row in rows.items()}
+        if self.precision != "float32":  # which a protocol does not say
+            rows = {
+                space: _with_words(row, precision=self.precision) for space, row in rows.items()
+            }
         append_rows(
             list(rows.values()),
             self.results,
@@ -299,10 +314,10 @@ class Evaluation:
 
         Milliseconds are those of a batch divided by its images, operations those of one image.
         """
-        subject, method = self.subject, self.subject.method
+        subject, method, fast = self.subject, self.subject.method, self._method
         starts = range(0, len(subject.source), batch)
         batches = [range(start, min(start + batch, len(subject.source))) for start in starts]
-        if method is None or self._is_generated or self._has_true_edits:
+        if method is None or fast is None or self._is_generated or self._has_true_edits:
             return dict(rows)
         read = (images for _, images, _ in read_batches(subject.source, batches))
         images = next(images for images in read if images is not None)
@@ -317,7 +332,7 @@ class Evaluation:
             reconstruct = partial(method.reconstruct, output=space)
             operations = count_operations(reconstruct, inputs[:1])
             with torch.inference_mode():
-                milliseconds = time_per_image(reconstruct, inputs)
+                milliseconds = time_per_image(partial(fast.reconstruct, output=space), inputs)
             costs = {
                 "ms": milliseconds,
                 "GFLOP": operations / 1e9,
@@ -336,6 +351,11 @@ class Evaluation:
             return replace(row, metrics=values)
         reasons = {**row.extra.get("without_value", {}), **self.missing}
         return replace(row, metrics=values, extra={**row.extra, "without_value": reasons})
+
+
+def _with_words(row: Row, **words: str) -> Row:
+    """Adds words to the protocol of every metric."""
+    return replace(row, protocol={name: {**said, **words} for name, said in row.protocol.items()})
 
 
 def _file_digests(protocol: Protocol) -> dict[str, str]:

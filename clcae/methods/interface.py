@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clcae.data.transforms import at_input_size
 from clcae.nn.folding import folded
+from clcae.precision import Precision
 from clcae.stylegan2 import Generator, LatentSpace, Layer, broadcast_rows
 
 Move = Callable[[Tensor], Tensor]  # codes [N, L, D] -> codes of the same shape
@@ -105,16 +106,25 @@ class InversionMethod(nn.Module, ABC):
         """Modules that training changes, by attribute name: all but the generator."""
         return {name: module for name, module in self.named_children() if name != "generator"}
 
-    def for_inference(self) -> Self:
+    @property
+    def precision(self) -> Precision:
+        """In which the method computes; float32 but for what `for_inference` returns."""
+        return self.generator.precision
+
+    def for_inference(self, precision: Precision = "float32") -> Self:
         """Returns a faster copy for inference, equal within rounding; not to be trained or saved.
 
-        Folds the normalisations of all modules but the generator into their convolutions.
+        Folds the normalisations of all modules but the generator into their convolutions. In
+        bfloat16 (`clcae.precision`) codes, features and pictures are float32 all the same, and
+        whatever is searched by gradients is searched in float32.
         """
         other = copy.copy(self)
         other._modules = dict(self._modules)  # a plain copy shares it
         for name, module in self.named_children():
             if name != "generator":
-                other.add_module(name, folded(module))
+                other.add_module(name, folded(module, precision))
+        if precision != self.precision:
+            other.add_module("generator", self.generator.for_inference(precision))
         return other
 
     def reduced(self, inversion: Inversion) -> Inversion:

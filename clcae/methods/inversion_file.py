@@ -43,6 +43,7 @@ class Maker:
     class_name: str
     sha256: str  # `weights_digest`
     output: str
+    precision: str = "float32"  # in which it was computed; files once did not say it
 
 
 @dataclass(frozen=True)

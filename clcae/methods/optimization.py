@@ -50,6 +50,7 @@ from clcae.methods.optimizer.search import (
 )
 from clcae.methods.optimizer.starts import Start
 from clcae.nn.folding import folded
+from clcae.precision import Precision
 from clcae.serialization import register
 from clcae.stylegan2 import Generator, LatentSpace, Layer
 from clcae.stylegan2.normal_space import NUM_SAMPLES, NormalSpace
@@ -217,8 +218,9 @@ class Optimization(InversionMethod):
     def search_settings(self) -> SearchSettings:
         """Returns the settings of the search of `output`."""
         space, replaces = parse_output(self.output)
+        exact = self.precision == "float32"
         return SearchSettings(
-            generator=self.generator,
+            generator=self.generator if exact else self.generator.for_inference("float32"),
             space=space,
             layer=self.layer if replaces else None,
             steps=self.steps,
@@ -239,8 +241,11 @@ class Optimization(InversionMethod):
             normal_space=self.normal_space,
         )
 
-    def for_inference(self) -> Self:
-        """Returns a copy whose encoders and perceptual network are folded; never the generator."""
+    def for_inference(self, precision: Precision = "float32") -> Self:
+        """Returns a copy whose encoders and perceptual network are folded.
+
+        The precision is that of its pictures; it searches in float32.
+        """
         other = copy.copy(self)
         other._modules = dict(self._modules)
         for name in ("base_code", "perceptual"):
@@ -248,6 +253,8 @@ class Optimization(InversionMethod):
                 other.add_module(name, folded(part))
         if self.encoder is not None:
             other.add_module("encoder", self.encoder.for_inference())
+        if precision != self.precision:
+            other.add_module("generator", self.generator.for_inference(precision))
         return other
 
     def form(self) -> Inversion:

@@ -39,6 +39,7 @@ from clcae.methods.inversion_file import join, split
 from clcae.methods.optimizer.search import NOISE
 from clcae.methods.optimizer.tuning import Tuner, TuningSettings
 from clcae.nn.folding import folded
+from clcae.precision import Precision
 from clcae.serialization import register
 from clcae.stylegan2 import Generator
 from clcae.stylegan2.tuned import chosen_names, unchanged, with_changes
@@ -152,8 +153,9 @@ class PivotalTuning(InversionMethod):
         """Modules that training changes: the pivot's."""
         return self.pivot.encoder_modules()
 
-    def for_inference(self) -> Self:
-        other = self._around(self.pivot.for_inference())
+    def for_inference(self, precision: Precision = "float32") -> Self:
+        """Returns a copy around the pivot's form for inference; it tunes in float32."""
+        other = self._around(self.pivot.for_inference(precision))
         if self.perceptual is not None:
             other.add_module("perceptual", folded(self.perceptual))
         return other
@@ -197,8 +199,11 @@ class PivotalTuning(InversionMethod):
 
     def settings_of_tuning(self) -> TuningSettings:
         """Returns the settings of the tuning."""
+        pivot, generator = self.pivot, self.generator
+        if self.precision != "float32":
+            pivot = pivot.with_generator(generator.for_inference("float32"))
         return TuningSettings(
-            pivot=self.pivot,
+            pivot=pivot,
             names=self.names,
             steps=self.steps,
             lr=self.lr,

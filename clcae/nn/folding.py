@@ -1,21 +1,27 @@
-"""Folds batch norm into convolutions for inference; runs wide convolutions by Winograd's form.
+"""Forms of networks for inference: batch norm folded, wide convolutions by Winograd, bfloat16.
 
 In evaluation mode batch norm is a scale and a shift of each channel. After a convolution or linear
 layer both are folded into its weight and bias. Before a padded convolution it stays, because zeros
 are padded after it.
+
+In bfloat16 convolutions and what lies between them are computed; their weights are converted once.
+Linear layers, which compute codes and attend, and moments of batch norm stay float32.
 """
 
 import copy
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from clcae.nn.batch_norm import BatchNorm1d
+from clcae.nn.equalized import EqualizedLinear
 from clcae.nn.trunk import ResidualUnit
 from clcae.ops import winograd
+from clcae.precision import Precision
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
@@ -44,14 +50,13 @@ class _Winograd(nn.Module):
         return x if self.conv.bias is None else x.add_(self.conv.bias[:, None, None])
 
 
-def folded(module: ModuleType) -> ModuleType:
+def folded(module: ModuleType, precision: Precision = "float32") -> ModuleType:
     """Copies a network for inference, with batch norm folded into the layers before it.
 
     Folds in every `nn.Sequential` and in the residual units of the trunk. The copy computes what
     the module does in eval mode, within rounding, on the module's device. Its parameters do not
     train, its state dict has other keys, and on a CPU wide convolutions also hold their transformed
-    weights.
-
+    weights. In bfloat16 a tensor that it returns is float32; of several, features are bfloat16.
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
     for layer in module.modules():
@@ -60,11 +65,34 @@ def folded(module: ModuleType) -> ModuleType:
                 _fold(layer, first, second)
         elif isinstance(layer, ResidualUnit):
             _fold(layer, "conv1", "norm1")
+    if precision == "bfloat16":
+        return _in_bfloat16(module).to(memory_format=torch.channels_last)
     for layer in list(module.modules()):
         for name, child in list(layer.named_children()):
             if isinstance(child, nn.Conv2d) and _Winograd.fits(child):
                 layer.add_module(name, _Winograd(child))
     return module.to(memory_format=torch.channels_last)
+
+
+def _in_bfloat16(module: ModuleType) -> ModuleType:
+    """Converts the weights of convolutions and PReLU; layers cast inputs of another type."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.PReLU):
+            layer.to(torch.bfloat16)
+        elif not isinstance(layer, nn.Linear | EqualizedLinear | nn.LayerNorm | BatchNorm1d):
+            continue
+        layer.register_forward_pre_hook(_cast_input)
+    module.register_forward_hook(_cast_output)
+    return module
+
+
+def _cast_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    first, *rest = inputs
+    return (first.to(next(layer.parameters()).dtype), *rest)
+
+
+def _cast_output(module: nn.Module, inputs: Any, output: Any) -> Any:
+    return output.float() if isinstance(output, Tensor) else output
 
 
 def _fold(parent: nn.Module, first: str, second: str) -> None:

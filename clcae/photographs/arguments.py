@@ -6,6 +6,8 @@ from pathlib import Path
 from clcae.command import positive
 from clcae.faces import Which
 from clcae.methods.interface import OUTPUTS
+from clcae.methods.inversion_file import Maker
+from clcae.precision import CHOICES
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +53,13 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
         help="pictures at once (default: 16, fewer where the generator's pictures are large)",
     )
     add(
+        "--precision",
+        choices=CHOICES,
+        default="float32",
+        help="in which the method computes: bfloat16 takes half the time where the processor has "
+        "it; auto is bfloat16 there",
+    )
+    add(
         "--compile",
         action="store_true",
         help="run the generator through torch.compile; pays for many pictures of 512 pixels or "
@@ -78,3 +87,11 @@ def faces_to_align(options: argparse.Namespace) -> Which | None:
         raise ValueError("--faces is for --align")
     faces: Which = options.faces
     return faces if options.align else None
+
+
+def settings_of_precision(maker: Maker) -> dict[str, str]:
+    """Returns what the settings of a folder of results say of the precision.
+
+    Nothing of float32, so that folders of earlier versions go on.
+    """
+    return {} if maker.precision == "float32" else {"precision": maker.precision}

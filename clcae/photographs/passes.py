@@ -6,6 +6,7 @@ A pass that was stopped goes on where it was, because every result appears compl
 import errno
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ from clcae.photographs.account import Account
 from clcae.photographs.reader import Photograph, Stored
 from clcae.photographs.results import Results
 from clcae.picture_file import largest_pixels
+from clcae.precision import resolve
 from clcae.pretrained.loading import load_method
 from clcae.stylegan2.compilation import compiled
 from clcae.weight_file import weights_digest
@@ -82,6 +84,7 @@ def open_method(
     *,
     output: str | None,
     device: torch.device,
+    precision: str = "float32",
     compile: bool = False,
     load: Callable[[str], InversionMethod] = load_method,
 ) -> tuple[InversionMethod, Maker]:
@@ -91,6 +94,8 @@ def open_method(
         source: a file, or a shipped name such as portraits/clcae.
         output: "W", "W+", "F", ...; None is the method's own choice.
         device: where it computes.
+        precision: "float32", "bfloat16" or "auto" (`clcae.precision.resolve`); one line on stderr
+            says what "auto" chose, or that the device has no bfloat16.
         compile: run the generator through torch.compile.
         load: loads or builds what `source` names.
 
@@ -98,6 +103,7 @@ def open_method(
         FileNotFoundError: if there is no such file or name.
         ValueError: if it holds no method, or none with this output.
     """
+    computes_in, line = resolve(precision, device)
     method = load(source)
     if output is not None:
         method = method.with_output(output)
@@ -106,8 +112,11 @@ def open_method(
         class_name=type(method).__name__,
         sha256=weights_digest(method),
         output=method.output,
+        precision=computes_in,
     )
-    method = method.to(device).for_inference()
+    if line is not None:
+        print(line, file=sys.stderr)
+    method = method.to(device).for_inference(computes_in)
     return (compiled(method) if compile else method), maker
 
 

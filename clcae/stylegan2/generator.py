@@ -4,12 +4,14 @@ StyleGAN2 (Karras et al. 2020). An inversion method that changes a feature passe
 `synthesize`, or acts between `begin` and `finish`; none has a generator of its own.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from clcae.precision import Precision
 from clcae.serialization import register
 from clcae.stylegan2.latents import broadcast_rows, truncate
 from clcae.stylegan2.layer import Layer
@@ -91,6 +93,24 @@ class Generator(nn.Module):
     def at_once(self) -> int:
         """Batch size that fits into some GiB without gradients: 4 at 1024."""
         return max(PIXELS_AT_ONCE // self.resolution**2, 1)
+
+    @property
+    def precision(self) -> Precision:
+        """In which the synthesis computes what autograd does not record."""
+        return self.synthesis.precision
+
+    def for_inference(self, precision: Precision) -> "Generator":
+        """Returns a frozen copy that shares all weights and synthesizes in a precision.
+
+        Pictures and features are float32 in either. Where gradients are asked for, of codes or
+        features, everything is computed in float32.
+        """
+        shared: dict[int, Any] = {id(tensor): tensor for tensor in self.buffers()}
+        for parameter in self.parameters():
+            shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        other = copy.deepcopy(self, shared)
+        other.synthesis.precision = precision
+        return other
 
     def layer(self, name: str | int | Layer) -> Layer:
         """Parses the name of a layer. Raises ValueError if this generator lacks it."""

@@ -3,16 +3,16 @@
 StyleGAN2 (Karras et al. 2020), figure 7 "output skips"; `Generator` of stylegan2-pytorch,
 `SynthesisNetwork` of stylegan2-ada-pytorch. It runs in two parts, `begin` up to a layer and
 `finish` from there, so that methods can change a feature in between, and two pictures can share the
-first part. Deviation: ADA's float16 blocks and convolution clamp are left
-out; they change nothing in float32 within the clamp of 256.
+first part. Deviation: ADA's convolution clamp is left out in float32, where it changes nothing
+within its 256; ADA's float16 blocks are those of precision "bfloat16" on CUDA, for inference alone.
 """
 
-import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clcae.nn.equalized import EqualizedLinear
@@ -20,11 +20,16 @@ from clcae.nn.rows import normal_like
 from clcae.ops import bias_act_, low_pass, modulated_conv2d, upsample2d
 from clcae.ops.bias_act import DEFAULT_GAIN
 from clcae.ops.conv2d_resample import Resample
-from clcae.ops.modulated_conv2d import Prepared, prepared
+from clcae.ops.modulated_conv2d import prepared
+from clcae.ops.styled_conv2d import ReducedWeight, goes_by_weight, styled_conv2d
+from clcae.precision import Precision
+from clcae.stylegan2.frozen_terms import FrozenTerms
 from clcae.stylegan2.layer import Layer
 
 NoiseMode = Literal["const", "random", "none"]
 Noise = NoiseMode | Sequence[Tensor]  # a mode, or one map [N or 1, 1, R, R] a layer
+
+NUM_FLOAT16 = 4  # highest resolutions in float16 on CUDA: num_fp16_res of stylegan2-ada-pytorch
 
 
 @dataclass(frozen=True)
@@ -34,29 +39,6 @@ class Prefix:
     layer: Layer
     feature: Tensor  # [N, C, R, R]
     rgb: Tensor | None  # [N, 3, R or R/2, R or R/2]; None drops the RGB of lower resolutions
-
-
-class _FrozenTerms:
-    """Caches terms computed from frozen weights; recomputed when a weight changes."""
-
-    def __init__(self) -> None:
-        self._weight: Callable[[], Tensor | None] = lambda: None
-        self._key: tuple[Any, ...] | None = None
-        self._value: Prepared | None = None
-
-    def of(self, weight: Tensor, resample: Resample) -> Prepared | None:
-        """Returns the terms; None if the weight trains, or while a compiler traces."""
-        if torch.compiler.is_compiling() or weight.requires_grad or weight.is_inference():
-            return None
-        key = (weight.data_ptr(), weight._version, weight.device, weight.dtype)
-        if self._weight() is not weight or self._key != key:
-            with torch.inference_mode(False), torch.no_grad():  # autograd may use it later
-                self._value = prepared(weight, resample)
-            self._weight, self._key = weakref.ref(weight), key
-        return self._value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _FrozenTerms, ()  # a copied layer starts with an empty cache
 
 
 class StyledConv(nn.Module):
@@ -82,7 +64,7 @@ class StyledConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.activate: Callable[..., Tensor] = bias_act_
-        self._frozen = _FrozenTerms()
+        self._frozen = FrozenTerms()
         self.register_buffer("noise", torch.randn(1, 1, resolution, resolution))
         self.register_buffer("filter", low_pass(), persistent=False)
 
@@ -101,17 +83,43 @@ class StyledConv(nn.Module):
             self.affine(row) * self.weight_gain,
             resample=self.resample,
             filter=self.filter,
-            frozen=self._frozen.of(self.weight, self.resample),
+            frozen=self._frozen.of(self.weight, prepared, self.resample),
             gain=gain,
         )
-        given: Tensor | None = None
-        if isinstance(noise, Tensor):
-            given = noise * (self.noise_strength * gain)
-        elif noise == "const":
-            given = self.noise * (self.noise_strength * gain)
-        elif noise == "random":
-            given = normal_like(x[:, :1]) * (self.noise_strength * gain)
+        given = self._scaled(noise, x[:, :1], self.noise_strength * gain)
         return self.activate(x, self.bias * gain, activation="lrelu", gain=1.0, noise=given)
+
+    def reduced_weight(self, dtype: torch.dtype) -> ReducedWeight:
+        """Returns the weights as `reduced` takes them."""
+        found = self._frozen.of(self.weight, ReducedWeight, self.resample, dtype)
+        return ReducedWeight(self.weight, self.resample, dtype) if found is None else found
+
+    def reduced(
+        self,
+        x: Tensor,  # [N, C_in, R', R']
+        row: Tensor,  # [N, w_dim]
+        noise: NoiseMode | Tensor,
+        weight: ReducedWeight,
+    ) -> Tensor:
+        """Computes what `forward` does without gradients, in the type of the weight."""
+        like = self.noise.expand(len(x), -1, -1, -1)
+        return styled_conv2d(
+            x,
+            weight,
+            self.affine(row) * self.weight_gain,
+            bias=self.bias,
+            noise=self._scaled(noise, like, self.noise_strength),
+            filter=self.filter,
+            activate=self.activate,
+        )
+
+    def _scaled(self, noise: NoiseMode | Tensor, like: Tensor, strength: Tensor) -> Tensor | None:
+        """Computes what is added to every channel, [N or 1, 1, R, R]."""
+        if isinstance(noise, Tensor):
+            return noise * strength
+        if noise == "const":
+            return self.noise * strength
+        return normal_like(like) * strength if noise == "random" else None
 
 
 class ToRGB(nn.Module):
@@ -129,6 +137,12 @@ class ToRGB(nn.Module):
         styles = self.affine(row) * self.weight_gain
         return bias_act_(modulated_conv2d(x, self.weight, styles, demodulate=False), self.bias)
 
+    def reduced(self, x: Tensor, row: Tensor) -> Tensor:
+        """Computes what `forward` does from half precision; the result is float32."""
+        weight = self.weight * (self.affine(row) * self.weight_gain)[:, None, :, None, None]
+        rgb = [F.conv2d(x[n : n + 1], w) for n, w in enumerate(weight.to(x.dtype))]
+        return torch.cat(rgb).float() + self.bias[:, None, None]
+
 
 class SynthesisNetwork(nn.Module):
     """Styled convolutions from a constant input; RGB is added up over the resolutions."""
@@ -143,6 +157,7 @@ class SynthesisNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.num_layers = 2 * len(channels) - 1
+        self.precision: Precision = "float32"  # of what autograd does not record
         self.const = nn.Parameter(torch.randn(channels[0], 4, 4))
         self.layers = nn.ModuleList()
         self.to_rgbs = nn.ModuleList()
@@ -171,7 +186,8 @@ class SynthesisNetwork(nn.Module):
         """Runs the layers from the constant input up to `layer`."""
         x = self.const[None].expand(len(codes), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)  # 2 to 3 times faster on a CPU
-        return self._run(x, None, codes, 0, layer.index, noise)
+        prefix = self._run(x, None, codes, 0, layer.index, noise)
+        return replace(prefix, feature=prefix.feature.to(self.const.dtype))
 
     def finish(
         self,
@@ -188,6 +204,9 @@ class SynthesisNetwork(nn.Module):
     def _run(
         self, x: Tensor, rgb: Tensor | None, codes: Tensor, first: int, last: int, noise: Noise
     ) -> Prefix:
+        if self.precision == "bfloat16" and not self._records(x, rgb, codes):
+            x = x.contiguous(memory_format=torch.channels_last)
+            return self._run_reduced(x, rgb, codes, first, last, noise)
         for index in range(first, last + 1):
             layer = Layer(index)
             given: NoiseMode | Tensor = noise if isinstance(noise, str) else noise[index]
@@ -196,3 +215,49 @@ class SynthesisNetwork(nn.Module):
                 painted = self.to_rgbs[layer.block](x, codes[:, index + 1])
                 rgb = painted if rgb is None else upsample2d(rgb, self.filter) + painted
         return Prefix(layer=Layer(last), feature=x, rgb=rgb)
+
+    def _run_reduced(
+        self, x: Tensor, rgb: Tensor | None, codes: Tensor, first: int, last: int, noise: Noise
+    ) -> Prefix:
+        """Does what `_run` does in bfloat16 or float16, but for the RGB, without gradients."""
+        layers = cast("Sequence[StyledConv]", self.layers)
+        to_rgbs = cast("Sequence[ToRGB]", self.to_rgbs)
+        for index in range(first, last + 1):
+            layer = Layer(index)
+            given: NoiseMode | Tensor = noise if isinstance(noise, str) else noise[index]
+            weight = layers[index].reduced_weight(self._reduced_type(layer, x.device))
+            if len(x) > 1 and not x.is_cuda and goes_by_weight(x[:1], weight):
+                return self._run_each(x, rgb, codes, index, last, noise)
+            x = layers[index].reduced(x, codes[:, index], given, weight)
+            if layer.ends_block:
+                painted = to_rgbs[layer.block].reduced(x, codes[:, index + 1])
+                rgb = painted if rgb is None else upsample2d(rgb, self.filter) + painted
+        return Prefix(layer=Layer(last), feature=x, rgb=rgb)
+
+    def _run_each(
+        self, x: Tensor, rgb: Tensor | None, codes: Tensor, first: int, last: int, noise: Noise
+    ) -> Prefix:
+        """Runs sample by sample, where that saves passes over the activations."""
+        parts = []
+        for row in range(len(x)):
+            own = slice(row, row + 1)
+            kept = (
+                noise if isinstance(noise, str) else [m if len(m) == 1 else m[own] for m in noise]
+            )
+            below = None if rgb is None else rgb[own]
+            parts.append(self._run_reduced(x[own], below, codes[own], first, last, kept))
+        rgbs = [part.rgb for part in parts if part.rgb is not None]
+        feature = torch.cat([part.feature for part in parts])
+        return Prefix(Layer(last), feature, torch.cat(rgbs) if rgbs else None)
+
+    def _reduced_type(self, layer: Layer, device: torch.device) -> torch.dtype:
+        highest = self.to_rgbs[layer.block : layer.block + NUM_FLOAT16 + 1]
+        is_float16 = device.type == "cuda" and len(highest) <= NUM_FLOAT16
+        return torch.float16 if is_float16 else torch.bfloat16
+
+    def _records(self, x: Tensor, rgb: Tensor | None, codes: Tensor) -> bool:
+        """Returns whether autograd records what is computed of these."""
+        given = (x, codes) if rgb is None else (x, rgb, codes)
+        return torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in (*given, *self.parameters())
+        )

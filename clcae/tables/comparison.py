@@ -71,6 +71,10 @@ def compare(column: Column, fields: Mapping[str, str]) -> Agreement:
     differs = {
         key: (fields.get(key), words) for key, words in stated.items() if fields.get(key) != words
     }
+    # Where nothing is said of it, a method computed in float32.
+    computed_in, expected = (words.get("precision", "float32") for words in (fields, stated))
+    if computed_in != expected:
+        differs["precision"] = (computed_in, expected)
     direction = fields.get("direction") or column.direction
     if direction != column.direction:
         differs["direction"] = (direction, column.direction)

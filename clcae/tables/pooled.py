@@ -57,12 +57,13 @@ def put_together(
     """Pools rows by method and space, for a table whose columns may be of different lists.
 
     `protocol.images` of a column names its list; a later row replaces an earlier one of the same
-    run and list. The table comes back with notes of what was left out, and its columns without a
-    protocol of their own, so that the first row's holds.
+    run and list. What computed in bfloat16 is a method of its own. The table comes back with notes
+    of what was left out, and its columns without a protocol of their own, so that the first row's
+    holds.
     """
     found: dict[tuple[str, str], dict[str | None, dict[str, Row]]] = {}
     for one in measured:
-        lists = found.setdefault((one.row.method, one.row.space), {})
+        lists = found.setdefault((_method(one.row), one.row.space), {})
         runs = lists.setdefault(_images(one.row), {})
         runs.pop(seed := _seed(one.row), None)  # so that the latest is the last
         runs[seed] = one.row
@@ -110,6 +111,11 @@ def _pooled(
     )
     source = f"seed{'s' * (len(named) > 1)} {', '.join(named)}" if named else "no training"
     return MeasuredRow(row, source, spreads)
+
+
+def _method(row: Row) -> str:
+    precision = row.extra.get("precision") if isinstance(row.extra, Mapping) else None
+    return row.method if precision in (None, "float32") else f"{row.method}, {precision}"
 
 
 def _images(row: Row) -> str | None:

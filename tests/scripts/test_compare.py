@@ -19,7 +19,7 @@ from training.commandline import Command, composed, override
 from training.errors import UsageError
 
 METHODS = sorted(path.stem for path in (CONFIGS / "contestant").glob("*.yaml"))
-OWN = {"contestant", "seeds", "num_people", "protocol", "lists", "table"}
+OWN = {"contestant", "seeds", "num_people", "precision", "protocol", "lists", "table"}
 
 
 TABLE = "portraits_comparison"
@@ -107,11 +107,14 @@ def test_a_base_is_trained_once_before_what_stands_on_it() -> None:
 
 def test_evaluations_compose_and_differ_in_nothing_but_who_is_judged() -> None:
     names = "contestant=[clcae,optimization,average]"
-    commands = comparison(names, "num_people=5", "device=cpu", "seed=9").evaluations()
+    commands = comparison(
+        names, "num_people=5", "device=cpu", "seed=9", "precision=bfloat16"
+    ).evaluations()
     assert len(commands) == (3 + 1) * 4 + 3  # optimisation of true edits would take hours
     protocols, generated = [], []
     for command in commands:
         config = composed(CONFIGS, "evaluate", command.arguments)
+        assert config.precision == "bfloat16"
         if "data=generated" in command.arguments:
             generated.append(list(config.protocol.edits))
             continue

@@ -142,6 +142,28 @@ def test_what_is_in_the_results_is_not_measured_again(method_file: Path, here: P
     assert len(read_rows("results.jsonl")) == 7
 
 
+def test_rows_of_another_precision_are_others(
+    method_file: Path,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("clcae.precision.bfloat16_lacking", lambda device: None)
+    given = [f"method={method_file}", *PIXELS, "+data.size=32", "data.num_people=6", "outputs=F"]
+    (exact,) = rows_of(*given)
+    (near,) = rows_of(*given, "precision=auto")
+    assert "computing in bfloat16\n" in capsys.readouterr().err
+    assert [row.extra["precision"] for row in (exact, near)] == ["float32", "bfloat16"]
+    assert exact.extra["digest"] != near.extra["digest"]
+    assert exact.extra["weights"] == near.extra["weights"]
+    assert near.protocol["PSNR"] == {**exact.protocol["PSNR"], "precision": "bfloat16"}
+    assert 0 < abs(near.metrics["PSNR"] - exact.metrics["PSNR"]) < 0.1
+    assert rows_of(*given, "precision=bfloat16") == [near] and rows_of(*given) == [exact]
+    assert read_rows("results.jsonl") == [exact, near]
+    monkeypatch.setattr("clcae.precision.bfloat16_lacking", lambda device: "it is old")
+    assert rows_of(*given, "precision=bfloat16") == [exact]  # computed in float32
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_two_gloo_processes_give_the_table_of_one(here: Path) -> None:
     given = ["data.num_people=12", "batch_size=3", "outputs=[W,F]", "protocol.time=null"]

@@ -69,8 +69,7 @@ def cost(
         parameter.grad = None
         kept.pop(parameter.untyped_storage()._cdata, None)
     for layer in generator.synthesis.layers:
-        prepared = layer._frozen._value  # of the weights alone, and made once
-        if prepared is not None:
+        for _, _, prepared in layer._frozen._found.values():  # of weights alone, and made once
             kept.pop(prepared.weight.untyped_storage()._cdata, None)
     return forward, both, sum(storage.nbytes() for storage in kept.values())
 

@@ -1,5 +1,6 @@
 """What every inversion method promises of edits, in every output and by every rule."""
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -210,3 +211,34 @@ def test_the_form_for_inference_makes_the_same_pictures(name: str) -> None:
             method.synthesize(first), fast.synthesize(second), rtol=0, atol=1e-4
         )
     assert [*method.state_dict()] == keys
+
+
+SEARCHES = (Optimization, PivotalTuning)
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.inference_mode()
+def test_bfloat16_is_near_and_gives_float32(name: str) -> None:
+    """Codes within 1 %, of small random networks; what is searched is searched in float32."""
+    method = copy.copy(CASES[name])
+    if isinstance(method, SEARCHES):
+        method.steps = 1
+    fast = method.for_inference("bfloat16")
+    assert (method.precision, fast.precision) == ("float32", "bfloat16")
+    exact, near = method.invert(IMAGES), fast.invert(IMAGES)
+    tensors = [near.codes, *near.context.values()]
+    tensors += [near.feature] if near.feature is not None else []
+    move = move_of([(direction_for(method), 1.0)])
+    tensors += [fast.synthesize(near), fast.synthesize(fast.edit(near, move))]
+    if not isinstance(method, SEARCHES):
+        tensors += fast.reconstructions(IMAGES).values()
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    assert (near.space, near.layer) == (exact.space, exact.layer)
+    assert float((near.codes - exact.codes).norm() / exact.codes.norm()) < 0.01
+    if type(method) is Optimization:
+        assert torch.equal(near.codes, exact.codes)
+    expected = method.synthesize(exact)
+    error = (fast.synthesize(near) - expected).square().mean()
+    assert float(10 * torch.log10(expected.var() / error)) > (
+        20 if isinstance(method, SEARCHES) else 30
+    )

@@ -113,3 +113,21 @@ def test_a_column_may_be_a_difference_seed_by_seed() -> None:
     rows.append(row("details", 3, 50.0))  # has no floor
     made = paper_sheet(*put_together(table, [MeasuredRow(one, "r") for one in rows]))
     assert texts(made) == [["24.00 ± 4.00"]] and made.lines[0].words[2] == "seeds 0, 1, 2"
+
+
+def test_another_precision_is_a_line_of_its_own() -> None:
+    """Of the same seed and list; what a row does not say is float32."""
+    rows = [row("details", seed, 20.0 + seed) for seed in (0, 1)]
+    fast = [
+        replace(
+            one,
+            extra={**one.extra, "precision": "bfloat16"},
+            protocol={"PSNR": {**one.protocol["PSNR"], "precision": "bfloat16"}},
+        )
+        for one in rows
+    ]
+    said = [replace(one, extra={**one.extra, "precision": "float32"}) for one in rows]
+    made = sheet(*rows, *fast, *said)
+    assert [line.words[:2] for line in made.lines] == [("m", "F"), ("m, bfloat16", "F")]
+    assert [line[1] for line in texts(made)] == ["20.50 ± 0.71", "20.50 ± 0.71†1"]
+    assert made.footnotes[0][1].endswith("precision “bfloat16” (the first row's: “float32”)")

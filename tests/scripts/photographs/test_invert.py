@@ -361,3 +361,41 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert capsys.readouterr().out.count("python scripts/invert.py") >= 3
+
+
+def test_precision_is_chosen_said_and_kept(
+    method_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Files of bfloat16 are edited in float32, and the other way round."""
+    given, exact, near = write_portraits(tmp_path / "given", 1), tmp_path / "a", tmp_path / "b"
+    assert invert(method_file, given, "--out", exact) == 0
+    monkeypatch.setattr("clcae.precision.bfloat16_lacking", lambda device: None)
+    assert invert(method_file, given, "--out", near, "--precision", "auto") == 0
+    assert "computing in bfloat16\n" in capsys.readouterr().err
+    (plain, origin), (fast, other) = (
+        load_inversion(folder / "000.safetensors") for folder in (exact, near)
+    )
+    assert (origin.maker.precision, other.maker.precision) == ("float32", "bfloat16")
+    assert fast.codes.dtype == torch.float32
+    assert 0 < float((fast.codes - plain.codes).norm() / plain.codes.norm()) < 0.01
+    # The folder goes on in the same precision alone.
+    assert invert(method_file, given, "--out", near) == 1
+    assert "results of other settings" in capsys.readouterr().err
+    assert invert(method_file, given, "--out", near, "--precision", "bfloat16") == 0
+    directions = write_directions(tmp_path / "directions.safetensors")
+    asked = ["--method", method_file, "--directions", directions, "--edit", "a=1"]
+    pictures = []
+    for folder, precision in ((exact, "bfloat16"), (near, "float32")):
+        out = tmp_path / f"edited-{precision}"
+        command = [folder, *asked, "--precision", precision, "--out", out]
+        assert edit([*map(str, command)]) == 0
+        pictures.append(read_image(out / "000.png"))
+    assert float((pictures[0] - pictures[1]).abs().mean()) < 0.01
+    monkeypatch.setattr("clcae.precision.bfloat16_lacking", lambda device: "it is old")
+    old = tmp_path / "old"
+    assert invert(method_file, given, "--out", old, "--precision", "bfloat16") == 0
+    assert "computing in float32, since it is old\n" in capsys.readouterr().err
+    assert load_inversion(old / "000.safetensors")[1].maker.precision == "float32"
