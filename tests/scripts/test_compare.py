@@ -208,7 +208,7 @@ def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SMALL = [
-    "contestant=[clcae]",
+    "contestant=[w]",
     "seeds=[4]",
     "num_people=4",
     *(f"~lists.{name}" for name in LISTS[1:]),
@@ -228,11 +228,11 @@ def test_a_small_one_is_stopped_and_goes_on_to_its_table(tmp_path: Path) -> None
         sys.executable,
         str(ROOT / "scripts" / "compare.py"),
         *SMALL,
-        "trainer.limit_steps=12",
+        "trainer.limit_steps=8",
         "trainer.log_every=1",
     ]
     command += [f"paths.runs={tmp_path / 'runs'}", f"paths.cache={cache}"]
-    logged = tmp_path / "runs" / "portraits-full-seed4" / "metrics.jsonl"
+    logged = tmp_path / "runs" / "portraits-w-seed4" / "metrics.jsonl"
     process = subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -245,21 +245,21 @@ def test_a_small_one_is_stopped_and_goes_on_to_its_table(tmp_path: Path) -> None
     assert (
         err.splitlines()[-1] == "compare.py: stopped by SIGINT; the same command goes on from here"
     )
-    assert "[1/4] CLCAE, seed 4: train.py trainer.limit_batch_size=4" in out
+    assert "[1/4] W, seed 4: train.py +experiment=portraits_w trainer.limit_batch_size=4" in out
     checkpoints = list(logged.parent.glob("checkpoints/*/last.pt"))
-    assert checkpoints and not (logged.parent / "clcae.safetensors").exists()
+    assert checkpoints and not (logged.parent / "w.safetensors").exists()
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "compare"
     assert (folder / "table.md").read_text() in done.stdout
-    assert "| CLCAE | F | seed 4 |" in done.stdout
+    assert "| W | W | seed 4 |" in done.stdout
     page = (folder / "table.html").read_text()
-    assert page.count("<tr") == 4
+    assert page.count("<tr") == 2
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    assert [(row["space"], row["extra"]["seed"]) for row in rows] == [("W", 4), ("W+", 4), ("F", 4)]
+    assert [(row["space"], row["extra"]["seed"]) for row in rows] == [("W", 4)]
     assert {"config.yaml", "environment.json"} <= {path.name for path in folder.iterdir()}
-    assert [path.name for path in (folder / "pictures" / "CLCAE" / "F").iterdir()]
-    assert read_image(folder / "grid.png").shape[-1] > 4 * 128 and "grid.png" in page
+    assert [path.name for path in (folder / "pictures" / "W" / "W").iterdir()]
+    assert read_image(folder / "grid.png").shape[-1] > 2 * 128 and "grid.png" in page
 
 
 def _cache(tmp_path: Path) -> Path:
