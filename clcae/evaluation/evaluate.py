@@ -77,11 +77,11 @@ class Evaluation:
         self.subject, self.protocol, self.extra = subject, protocol, extra
         self.results, self.save, self.device = results, save, networks.device
         self.again, self._network = again, networks.get
+        files = _file_digests(protocol)
         self.precision, self._precision_line = resolve(precision, self.device)
         self._method = subject.method
         if subject.method is not None and self.precision != "float32":
             self._method = subject.method.for_inference(self.precision)
-        files = _file_digests(protocol)
         self.edits: dict[str, EditMoves] = {}
         labels: dict[str, Label] = {}
         without: dict[str, str] = {}  # edit -> why it cannot be made
