@@ -12,7 +12,6 @@ import random
 import resource
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ from clcae.serialization import load, register, save
 from clcae.stylegan2 import Generator
 from clcae.unpickling.torch_file import read_torch_file
 
-CASES = 6000  # of each form
+# Changed files of each form.
+COUNTS = [pytest.param(1500, id="few"), pytest.param(6000, id="many", marks=pytest.mark.slow)]
 SECONDS = 60.0  # a hang, not a slow machine
 MEMORY = 256 << 10  # kibibytes that all cases of a form may add
 
@@ -63,10 +63,10 @@ def read_pickle(path: Path) -> Any:
     return {"state_dict": read_nvidia_pickle(path)["G_ema"].state}
 
 
-def variants(data: bytes, seed: int) -> Iterator[tuple[int, bytes]]:
+def variants(data: bytes, count: int, *, seed: int) -> Iterator[tuple[int, bytes]]:
     """Changed copies and the place of the first change: bits, bytes, runs, cuts, doublings."""
     rng = random.Random(seed)
-    for _ in range(CASES):
+    for _ in range(count):
         changed, place = bytearray(data), rng.randrange(len(data))
         kind = rng.randrange(10)
         if kind < 5:
@@ -102,12 +102,13 @@ def outcome(read: Callable[[Path], Any], path: Path) -> tuple[str | None, Any]:
         return str(error), None
 
 
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize(
     ("write", "read"),
     [(zipped, read_torch_file), (streamed, read_torch_file), (pickled, read_pickle)],
 )
 def test_flipped_files(
-    tmp_path: Path, write: Callable[[], bytes], read: Callable[[Path], Any]
+    tmp_path: Path, write: Callable[[], bytes], read: Callable[[Path], Any], count: int
 ) -> None:
     data, path = write(), tmp_path / "file.bin"
     path.write_bytes(data)
@@ -115,7 +116,7 @@ def test_flipped_files(
     assert all(torch.equal(whole[key], value) for key, value in contents().items())
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused = 0
-    for place, changed in variants(data, seed=1):
+    for place, changed in variants(data, count, seed=1):
         path.write_bytes(changed)
         line, content = outcome(read, path)
         if line is not None:
@@ -124,16 +125,17 @@ def test_flipped_files(
         for tensor in tensors(content):
             assert tensor.nbytes <= len(changed) + (1 << 18), place
             tensor.clone()  # reads all of its memory
-    assert refused > CASES / 5
+    assert refused > count / 5
     assert time.monotonic() - start < SECONDS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
 
 
-def test_flipped_generators_are_whole_or_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", COUNTS)
+def test_flipped_generators_are_whole_or_refused(tmp_path: Path, count: int) -> None:
     generator = Generator(resolution=8, z_dim=4, w_dim=4, mapping_layers=1, channels=[3, 2])
     path = tmp_path / "file.bin"
     export_rosinality(generator, path)
-    for _, changed in islice(variants(path.read_bytes(), seed=3), 1000):
+    for _, changed in variants(path.read_bytes(), count // 6, seed=3):
         path.write_bytes(changed)
         line, imported = outcome(import_checkpoint, path)
         if line is not None:
@@ -155,8 +157,9 @@ def test_storages_of_an_archive_are_right_or_refused(tmp_path: Path) -> None:
             read_torch_file(path)
 
 
+@pytest.mark.parametrize("count", COUNTS)
 def test_flipped_native_files_are_right_or_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr(serialization, "_registry", {})
 
@@ -172,7 +175,7 @@ def test_flipped_native_files_are_right_or_refused(
     data, expected = path.read_bytes(), module.state_dict()
     assert all(torch.equal(load(path).state_dict()[key], expected[key]) for key in expected)
     refused, start = 0, time.monotonic()
-    for place, changed in variants(data, seed=2):
+    for place, changed in variants(data, count, seed=2):
         path.write_bytes(changed)
         line, loaded = outcome(load, path)
         if line is not None:
@@ -182,5 +185,5 @@ def test_flipped_native_files_are_right_or_refused(
         weights = loaded.state_dict()
         assert weights.keys() == expected.keys()
         assert all(torch.equal(weights[key], expected[key]) for key in expected), place
-    assert refused > CASES / 2
+    assert refused > count / 2
     assert time.monotonic() - start < SECONDS
