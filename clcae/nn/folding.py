@@ -31,10 +31,10 @@ class _Winograd(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        self.conv = conv
-        self.register_buffer("weight", winograd.transformed(conv.weight.detach()))
+        self.register_buffer("weight", winograd.transformed(conv.weight.detach()).to(dtype))
+        self.conv = conv.to(dtype)
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
@@ -44,6 +44,7 @@ class _Winograd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         recorded = torch.is_grad_enabled() and x.requires_grad
+        x = x.to(self.weight.dtype)
         if recorded or not winograd.takes(x):
             return self.conv(x)
         x = winograd.winograd_conv2d(x, self.weight)
@@ -65,17 +66,18 @@ def folded(module: ModuleType, precision: Precision = "float32") -> ModuleType:
                 _fold(layer, first, second)
         elif isinstance(layer, ResidualUnit):
             _fold(layer, "conv1", "norm1")
-    if precision == "bfloat16":
-        return _in_bfloat16(module).to(memory_format=torch.channels_last)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     for layer in list(module.modules()):
         for name, child in list(layer.named_children()):
             if isinstance(child, nn.Conv2d) and _Winograd.fits(child):
-                layer.add_module(name, _Winograd(child))
+                layer.add_module(name, _Winograd(child, dtype))
+    if precision == "bfloat16":
+        _convert(module)
     return module.to(memory_format=torch.channels_last)
 
 
-def _in_bfloat16(module: ModuleType) -> ModuleType:
-    """Converts the weights of convolutions and PReLU; layers cast inputs of another type."""
+def _convert(module: nn.Module) -> None:
+    """Converts convolutions and PReLU to bfloat16; layers cast inputs of another type."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.PReLU):
             layer.to(torch.bfloat16)
@@ -83,7 +85,6 @@ def _in_bfloat16(module: ModuleType) -> ModuleType:
             continue
         layer.register_forward_pre_hook(_cast_input)
     module.register_forward_hook(_cast_output)
-    return module
 
 
 def _cast_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clcae.ops import winograd
 from clcae.ops.bias_act import DEFAULT_GAIN, LEAKY_SLOPE, bias_act_
 from clcae.ops.conv2d_resample import Resample
 from clcae.ops.modulated_conv2d import squared_norms
@@ -37,6 +38,10 @@ class ReducedWeight:
     ) -> None:
         self.weight, self.resample, self.dtype = weight.detach(), resample, dtype
 
+    def takes_winograd(self, x: Tensor) -> bool:
+        """Returns whether Winograd's form is taken for x, which is of `dtype`."""
+        return self.resample == "none" and winograd.pays(self.weight) and winograd.takes(x)
+
     @cached_property
     def squares(self) -> Tensor:
         """Squared weights summed over the kernel, float32 [C_out, C_in]."""
@@ -46,6 +51,11 @@ class ReducedWeight:
     def exact(self) -> Tensor:
         """The weights in float32, in the layout of the convolution."""
         return self._in_order(self.weight)
+
+    @cached_property
+    def exact_winograd(self) -> Tensor:
+        """The weights in float32 for `winograd_conv2d`, [4 * C_out, C_in, 3, 1]."""
+        return winograd.transformed(self.weight)
 
     @cached_property
     def largest(self) -> Tensor:
@@ -58,6 +68,12 @@ class ReducedWeight:
         """The weights over `largest`, in type and layout of the convolution."""
         scaled = self.weight / self.largest[:, None, None, None]
         return self._in_order(scaled.to(self.dtype))
+
+    @cached_property
+    def reduced_winograd(self) -> Tensor:
+        """The weights over `largest` for `winograd_conv2d`, in its type."""
+        scaled = self.weight / self.largest[:, None, None, None]
+        return winograd.transformed(scaled).to(self.dtype)
 
     def _in_order(self, weight: Tensor) -> Tensor:
         if self.resample == "none":
@@ -95,13 +111,21 @@ def styled_conv2d(
     x, bias = x.to(dtype), (bias * GAIN).to(dtype)
     noise = None if noise is None else (noise * GAIN).to(dtype)
     scales = torch.rsqrt(styles.square() @ weight.squares.T + 1e-8) * GAIN  # [N, C_out]
+    fast = weight.takes_winograd(x)
     if goes_by_weight(x, weight):
         factors = scales[0, :, None, None, None] * styles[0, :, None, None]
+        if fast:
+            wide = weight.exact_winograd * factors.repeat(4, 1, 1, 1)
+            y = winograd.winograd_conv2d(x, wide.to(dtype))
+            return _finished(y, bias, noise, activate)
         y = _convolution(x, (weight.exact * factors).to(dtype), weight.resample, filter, bias)
         return _finished(y, None, noise, activate)
     most = styles.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     x = x * (styles / most).to(dtype)[:, :, None, None]
-    y = _convolution(x, weight.reduced, weight.resample, filter, None)
+    if fast:
+        y = winograd.winograd_conv2d(x, weight.reduced_winograd)
+    else:
+        y = _convolution(x, weight.reduced, weight.resample, filter, None)
     y.mul_((scales * most * weight.largest).to(dtype)[:, :, None, None])
     return _finished(y, bias, noise, activate)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clcae import load_generator
-from clcae.ops import bias_act_
+from clcae.ops import bias_act_, winograd
 from clcae.ops import styled_conv2d as module
 from clcae.stylegan2 import Generator, Layer, Prefix
 
@@ -59,6 +59,21 @@ def test_pictures_are_those_of_float64(
         assert decibels(value, exact[:count]) > least
     with torch.inference_mode():
         assert decibels(fast.synthesize(codes, noise=given), exact) > least
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_wide_layers_take_winograds_form(codes: Tensor, count: int) -> None:
+    """Which adds an error of its own, twice that of a rounding, in bfloat16."""
+    generator = small((8, 8, 256, 256))
+    fast = generator.for_inference("bfloat16")
+    weight = fast.synthesis.layers[6].reduced_weight(torch.bfloat16)
+    assert weight.takes_winograd(torch.empty(1, 256, 32, 32, dtype=torch.bfloat16))
+    exact = generator.synthesize(codes[:count])
+    value = fast.synthesize(codes[:count])
+    with winograd.disabled():
+        plain = fast.synthesize(codes[:count])
+    assert not torch.equal(value, plain) and decibels(value, plain) > 38
+    assert decibels(value, exact) > 36 and decibels(plain, exact) > 38
 
 
 def test_large_styles_and_weights_stay_within_float16(
