@@ -33,7 +33,7 @@ NAME = "edit.py"
 EXAMPLES = """
 examples:
   python scripts/edit.py crops --method portraits/clcae --edit smile=2 --out edited
-      every picture of a folder with more of a smile
+      every picture of a folder with more of a smile; portraits have smile, yaw, age, glasses, beard
   python scripts/edit.py crops --method portraits/clcae --edit smile=2 --edit age=-1 --out edited
       several edits add up; a name alone takes the direction's own strength
   python scripts/edit.py inverted --method portraits/clcae --edit smile=2 --out edited

@@ -54,7 +54,8 @@ def _convert(options: argparse.Namespace) -> None:
     if is_native(options.file):
         if not options.half and not options.beside:
             raise ValueError(
-                f"{options.file} is a native file already; --half, --beside make it small"
+                f"{options.file} is a native file already: use it as it is, or make it small "
+                "by --half or --beside"
             )
         metadata = read_metadata(options.file)
         module, provenance = load(options.file), metadata.provenance

@@ -125,7 +125,7 @@ def run_program(
     """Runs a function on the configuration that the command line composes, and exits.
 
     A mistake of the user ends with one line on stderr; HYDRA_FULL_ERROR=1 shows the stack trace,
-    and trainer.debug that of anything but wrong usage, before the line.
+    and trainer.debug that of anything but wrong usage and a stop, before the line.
 
     `function` returns the exit status, None for 0; `name` is the script, for messages.
     """
@@ -153,8 +153,8 @@ def run_program(
         try:
             status = function(cfg)
         except (Exception, KeyboardInterrupt) as error:
-            debug = bool(cfg.get("trainer", {}).get("debug")) and not isinstance(error, UsageError)
-            fail(error, trace=trace or debug)
+            told = isinstance(error, UsageError | StoppedError | KeyboardInterrupt)
+            fail(error, trace=trace or bool(cfg.get("trainer", {}).get("debug") and not told))
         if status:
             _leave(status)
 
