@@ -61,6 +61,9 @@ class Contestant:
                 contestant = replace(contestant, base=base)
         except TypeError as error:
             raise UsageError(f"contestant.{name} is {values!r}: {error}") from error
+        based = [one for one in contestant.train or () if one.endswith("={base}")]
+        if based and contestant.base is None:
+            raise UsageError(f"contestant.{name} has {based[0]} and no base")
         if contestant.train is None and not contestant.evaluate:
             raise UsageError(f"contestant.{name} has neither train nor evaluate")
         if contestant.train is not None and not (contestant.file and "{seed}" in contestant.run):

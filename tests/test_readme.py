@@ -73,7 +73,7 @@ def compose(primary: str, arguments: Sequence[str]) -> None:
     overrides = [argument for argument in first if "=" in argument]
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
-        if key.partition("@")[2] in FILES or key in FILES:
+        if not {*key.split("@")}.isdisjoint(FILES):
             Path(value).parent.mkdir(parents=True, exist_ok=True)
             Path(value).touch()
     composed(CONFIGS, primary, overrides)

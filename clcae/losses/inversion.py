@@ -5,6 +5,7 @@ G(w+) and G(w+, f), feature regularisation MSE(f, G(w+)), alignment under the fr
 judges are the domain's: LPIPS with ArcFace for faces, with MoCo for cars, and the portraits' own.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -76,6 +77,14 @@ def alignment_term(
 def feature_term(feature: Tensor, own: Tensor) -> Tensor:
     """Computes the MSE between F and the generator's own feature, which is detached, []."""
     return (feature - own.detach()).square().mean()
+
+
+def checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """Copies the weights of losses. Raises ValueError unless each is finite, and 0 or more."""
+    for name, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weights.{name} is {weight}: expected a number of 0 or more")
+    return dict(weights)
 
 
 def weighted_sum(

@@ -15,10 +15,12 @@ skip feature of images that are not square (cars, whose file was never released)
 square; `synthesize` gives the generator's own resolution, `reconstruct` averages to the input's.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self, get_args
 
+import torch
 from torch import Tensor, nn
 
 from clcae.data.transforms import at_input_size, height_and_width
@@ -36,6 +38,8 @@ from clcae.nn.trunk import IR_SE50
 from clcae.serialization import register
 from clcae.stylegan2 import Generator, LatentSpace
 from clcae.stylegan2.synthesis import NoiseMode, Prefix
+
+SAME_CODES = 0.02  # relative distance of codes that two generators map, of which one may be halved
 
 
 @register("styleres")
@@ -118,6 +122,8 @@ class StyleRes(OnePassInversion):
     def start_from(self, e4e: OnePassInversion) -> None:
         """Copies a trained e4e of the same settings, its mean code with it.
 
+        Warns if it was trained around another generator, whose codes mean other pictures here.
+
         Raises:
             ValueError: if a layer has another shape than this encoder's.
         """
@@ -125,7 +131,11 @@ class StyleRes(OnePassInversion):
             self.encoder.load_state_dict(e4e.encoder.state_dict())
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"the e4e does not fit this encoder: {reason}") from error
+            raise ValueError(f"the e4e does not fit this encoder: {reason} ...") from error
+        z = torch.linspace(-1, 1, self.generator.z_dim, device=self.device)[None]
+        one, other = (part.map(z) for part in (self.generator, e4e.generator))
+        if (one - other).norm() > SAME_CODES * one.norm():
+            warnings.warn("the e4e was trained around another generator", stacklevel=2)
         self.latent_average.copy_(e4e.latent_average)
 
     def encode_with_skip(

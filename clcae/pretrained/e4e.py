@@ -49,11 +49,12 @@ def average_rows(latent_average: Tensor) -> Tensor:
     """Returns `latent_avg` as rows [R, w_dim], one of them where it is a vector.
 
     Raises:
-        ValueError: if it has another number of axes than one or two.
+        ValueError: if it has another number of axes than one or two, or holds no real numbers.
     """
-    if latent_average.ndim not in (1, 2):
+    if latent_average.ndim not in (1, 2) or not latent_average.is_floating_point():
         raise ValueError(
-            f"latent_avg has shape {tuple(latent_average.shape)}, expected [rows, 512]"
+            f"latent_avg has shape {tuple(latent_average.shape)} of {latent_average.dtype}, "
+            "expected [rows, 512] of a floating type"
         )
     return latent_average.float().reshape(-1, latent_average.shape[-1])
 
@@ -63,6 +64,10 @@ def check_rows(
     generator: Generator,
 ) -> None:
     """Raises ValueError unless there is one row, or one or more for each of the generator's."""
+    if rows.shape[1] != generator.w_dim:
+        raise ValueError(
+            f"latent_avg has shape {tuple(rows.shape)}, expected rows of {generator.w_dim} numbers"
+        )
     if len(rows) != 1 and len(rows) < generator.num_codes:
         raise ValueError(
             f"latent_avg has shape {tuple(rows.shape)}, expected {generator.num_codes} rows, "

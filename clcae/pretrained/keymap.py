@@ -76,6 +76,8 @@ class KeyMap:
                 tensor = None
             if tensor is None or target is None or tensor.shape != target.shape:
                 wrong.append(f"{entry.source} {tuple(given.shape)}")
+            elif target.is_floating_point() and not given.is_floating_point():
+                wrong.append(f"{entry.source} {given.dtype}")
             else:
                 ours[entry.target] = converted[entry.source] = tensor.to(target.dtype)
         if missing or unfilled or unexpected or wrong:

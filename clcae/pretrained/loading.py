@@ -131,6 +131,8 @@ def load_method(
         ValueError: if the file holds something else; or if `which` or `image_size` is given for a
             native file, which says both itself.
     """
+    if source is None:  # of a configuration
+        raise ValueError("source is None, expected the file of a method or a shipped name")
     name = str(source).removeprefix(f"{SHIPPED}/")
     if name != str(source) and is_shipped(source):
         path = asset_path(name)

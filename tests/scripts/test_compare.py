@@ -193,6 +193,7 @@ def test_values_come_through_the_command_line() -> None:
         (["+contestant.X={train: [], run: x, file: y}"], "a run with {seed}"),
         (["+contestant.X={sauce: y}"], "unexpected keyword argument 'sauce'"),
         (["+contestant.X=3"], "X is 3: "),
+        (["contestant=[styleres]", "contestant.StyleRes.base=null"], "={base} and no base"),
     ],
 )
 def test_mistakes(overrides: list[str], said: str) -> None:

@@ -4,6 +4,7 @@ The losses are those of StyleGAN2: non-saturating logistic, and R1 every so many
 strongly. Without weight the discriminator has no phases, and none of its losses is computed.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from clcae.data.sources import ImageSource
 from clcae.losses.adversarial import logistic_discriminator, logistic_generator, r1_penalty
-from clcae.losses.inversion import weighted_sum
+from clcae.losses.inversion import checked_weights, weighted_sum
 from clcae.methods.interface import InversionMethod
 from clcae.stylegan2 import Discriminator
 from training.task import Phase, StepContext, StepOutput
@@ -29,7 +30,7 @@ class AdversarialEncoderTask(EncoderTask):
         r1_gamma: weight of R1, which is taken every `r1_every` steps and times as strongly.
 
     Raises:
-        ValueError: if weights are not those of `terms`, or a number is out of range.
+        ValueError: if weights are not those of `terms`, or a number is negative or not finite.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class AdversarialEncoderTask(EncoderTask):
             given = ", ".join(map(str, weights)) or "empty"
             raise ValueError(f"weights are {given}: expected those of {', '.join(terms)}")
         for key, number, least in (("r1_gamma", r1_gamma, 0), ("r1_every", r1_every, 1)):
-            if number < least:
+            if not least <= number < math.inf:
                 raise ValueError(f"{key} is {number}, expected at least {least}")
         super().__init__(
             method=method, images=images, validation_images=validation_images, flip=flip
         )
         self.discriminator = discriminator
-        self.weights = dict(weights)
+        self.weights = checked_weights(weights)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.adversarial = bool(self.weights["adversarial"])
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from clcae.encoders.base_code import BaseCodeEncoder
 from clcae.frozen.judges import PerceptualNetwork
 from clcae.images import labelled_grid
-from clcae.losses.inversion import weighted_sum
+from clcae.losses.inversion import checked_weights, weighted_sum
 from clcae.losses.optimization import perceptual_features
 from clcae.serialization import save
 from clcae.stylegan2 import Generator, Prefix
@@ -71,7 +71,7 @@ class BaseCodeTask(Task):
         self.encoder, self.generator = encoder, generator
         self.perceptual = cast("PerceptualNetwork", perceptual)
         self.perceptual_size = perceptual_size
-        self.weights = dict(weights)
+        self.weights = checked_weights(weights)
         self.truncation, self.truncated_rows = truncation, truncated_rows
         self.held_out = held_out
 

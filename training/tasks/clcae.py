@@ -12,6 +12,7 @@ from clcae.frozen.judges import Judges, trunk_of
 from clcae.losses.inversion import (
     AlignmentTarget,
     alignment_term,
+    checked_weights,
     feature_term,
     reconstruction_terms,
     weighted_sum,
@@ -52,7 +53,7 @@ class CLCAETask(EncoderTask):
         )
         self.judges = judges
         self.aligner = aligner
-        self.weights = dict(weights)
+        self.weights = checked_weights(weights)
         self.alignment_target = alignment_target
         self.start = start
         self.noise: NoiseMode = noise

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clcae.data.sources import ImageSource
 from clcae.data.transforms import at_input_size
-from clcae.losses.inversion import weighted_sum
+from clcae.losses.inversion import checked_weights, weighted_sum
 from clcae.methods.interface import InversionMethod
 from clcae.nn.trunk import Trunk
 from clcae.stylegan2.generator import style_mixing
@@ -73,7 +73,7 @@ class RegressionTask(EncoderTask):
         super().__init__(
             method=method, images=validation_images, validation_images=validation_images, flip=False
         )
-        self.weights = dict(weights)
+        self.weights = checked_weights(weights)
         self.mixing = mixing
         self.start, self.trunks = start, trunks
         self.noise: NoiseMode = noise

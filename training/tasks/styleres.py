@@ -18,12 +18,14 @@ Known deviations: the perceptual distance is that of the judges; the discriminat
 learnt from.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from clcae.data.sources import ImageSource
 from clcae.data.transforms import at_input_size
@@ -62,9 +64,9 @@ class StyleResTask(AdversarialEncoderTask):
         r1_gamma: weight of R1, which is taken every `r1_every` steps and times as strongly.
 
     Raises:
-        ValueError: if the method or the e4e is another, the method has nothing to train, the
-            discriminator reads another size, weights are not those of TERMS, or a number or name is
-            out of range.
+        ValueError: if the method or the e4e is another, the e4e is not trained, the method has
+            nothing to train, the discriminator reads another size, weights are not those of TERMS,
+            or a number or name is out of range.
     """
 
     name = "styleres"
@@ -92,9 +94,12 @@ class StyleResTask(AdversarialEncoderTask):
             raise ValueError(f"method is a {type(method).__name__}, expected StyleRes")
         if not isinstance(e4e, E4E):
             raise ValueError(f"e4e is a {type(e4e).__name__}, expected E4E")
+        norms = [part for part in e4e.encoder.modules() if isinstance(part, _BatchNorm)]
+        if not any(part.running_mean.any() for part in norms if part.running_mean is not None):
+            raise ValueError("e4e has seen no picture, expected a trained one: method@e4e=FILE")
         if not 0.0 <= edited <= 1.0:
             raise ValueError(f"edited is {edited}, expected a probability")
-        if len(alpha) != 2 or not 0.0 <= alpha[0] <= alpha[1]:
+        if len(alpha) != 2 or not 0.0 <= alpha[0] <= alpha[1] < math.inf:
             raise ValueError(f"alpha is {[*alpha]}, expected a range of two numbers from 0 up")
         if cycled not in ("edited", "all"):
             raise ValueError(f"cycled is {cycled!r}, expected 'edited' or 'all'")

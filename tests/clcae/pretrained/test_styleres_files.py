@@ -185,6 +185,8 @@ def test_files_that_lack_a_part_are_refused_in_a_line(content: dict[str, Any], p
         ({k: v for k, v in content.items() if k != "e4e"}, "StyleRes without e4e, expected e4e, "),
         ({"e4e": content["e4e"]}, "without latent_avg and generator_smooth"),
         ({k: v for k, v in content.items() if k != "latent_avg"}, "without latent_avg"),
+        ({**content, "latent_avg": torch.zeros(8, 1)}, "(8, 1), expected rows of 20 numbers"),
+        ({**content, "latent_avg": torch.zeros(8, 20).int()}, "of torch.int32, expected"),
         ({**content, "latent_avg": None}, "has no latent_avg"),
         ({**content, "latent_avg": torch.zeros(3, 20)}, "(3, 20), expected 8 rows"),
         ({**content, "generator_smooth": bare}, "0 blocks with modify_feature_*, expected one"),
@@ -192,6 +194,10 @@ def test_files_that_lack_a_part_are_refused_in_a_line(content: dict[str, Any], p
         (changed(content, "generator_smooth", **{gate: None}), f"1 missing ({gate})"),
         (changed(content, "generator_smooth", **{first: None}), f"1 missing ({first})"),
         (changed(content, "generator_smooth", **{down: torch.zeros(3)}), f"({down} (3,))"),
+        (
+            changed(content, "generator_smooth", **{down: smooth[down].int()}),
+            f"1 of another shape ({down} torch.int32)",
+        ),
         (changed(content, "generator_smooth", mapping__w_avg=None), "missing (mapping.w_avg)"),
         (changed(content, "generator_smooth", extra=torch.zeros(1)), "unexpected (extra)"),
         (

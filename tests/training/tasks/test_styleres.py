@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from small_methods import small_e4e, small_psp, small_styleres
 from small_tasks import IMAGES, Small, changed, copies
 from torch import nn
@@ -17,8 +18,11 @@ import clcae
 from clcae.data.sources import TensorImages
 from clcae.losses.inversion import reconstruction_rows, reconstruction_terms
 from clcae.losses.residual import REGULARIZERS, edit_towards
+from clcae.methods.e4e import E4E
 from clcae.methods.styleres import StyleRes
+from clcae.nn.batch_norm import BatchNorm2d
 from clcae.portraits import PortraitImages
+from clcae.serialization import save
 from clcae.stylegan2 import Discriminator
 from training.run import train
 from training.task import Phase
@@ -38,11 +42,19 @@ WEIGHTS = {
 }
 
 
+def seen(e4e: E4E) -> E4E:
+    """An e4e that counts as trained: a batch norm of it has seen pictures."""
+    norm = next(part for part in e4e.encoder.modules() if isinstance(part, BatchNorm2d))
+    assert norm.running_mean is not None
+    norm.running_mean += 1e-3
+    return e4e
+
+
 def make_task(method: StyleRes | None = None, **settings: Any) -> StyleResTask:
     method = small_styleres(fusion="sum") if method is None else method
     torch.manual_seed(1)
     given: dict[str, Any] = {
-        "e4e": small_e4e(),
+        "e4e": seen(small_e4e()),
         "images": IMAGES,
         "validation_images": IMAGES,
         "judges": Small(),
@@ -269,6 +281,10 @@ def test_cars_are_shown_to_the_discriminator_as_squares() -> None:
         ({"method": small_psp()}, "method is a PSP, expected StyleRes"),
         ({"e4e": small_psp()}, "e4e is a PSP, expected E4E"),
         ({"weights": {"l2": 1.0}}, "weights are l2: expected those of l2, perceptual, identity"),
+        ({"weights": {**WEIGHTS, "l2": -1}}, "weights.l2 is -1: expected a number of 0 or more"),
+        ({"weights": {**WEIGHTS, "l2": float("nan")}}, "weights.l2 is nan"),
+        ({"r1_gamma": float("inf")}, "r1_gamma is inf, expected at least 0"),
+        ({"alpha": (4.0, float("inf"))}, "expected a range of two numbers from 0 up"),
         ({"edited": 1.5}, "edited is 1.5, expected a probability"),
         ({"alpha": [5.0, 4.0]}, r"alpha is \[5.0, 4.0\], expected a range"),
         ({"alpha": [1.0]}, r"alpha is \[1.0\], expected a range"),
@@ -305,22 +321,42 @@ def test_a_run_trains_e4e_and_goes_on_from_it(tmp_path: Path) -> None:
     assert not (other / "e4e.safetensors").exists()
 
 
-ALONE = ["stages=styleres", "method@e4e=e4e_portraits"]  # with random weights
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What leaves the first stage out: an e4e with random weights."""
+    file = tmp_path_factory.mktemp("e4e") / "e4e.safetensors"
+    node: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "configs/method/e4e_portraits.yaml"))
+    settings = {key: value for key, value in node.items() if key not in ("_target_", "generator")}
+    e4e = E4E(generator=clcae.load_generator("portraits"), **settings)
+    save(seen(e4e), file, provenance={})
+    return ["stages=styleres", "method@e4e=file", f"e4e.source={file}"]
 
 
-def test_a_stopped_run_resumes_exactly(tmp_path: Path) -> None:
-    settings = [*ALONE, "stages.styleres.task.r1_every=2"]
+def test_a_stopped_run_resumes_exactly(tmp_path: Path, alone: list[str]) -> None:
+    settings = [*alone, "stages.styleres.task.r1_every=2"]
     check_resumes_exactly(
         tmp_path, "portraits_styleres", *settings, stage="styleres", stopped_after=3
     )
 
 
-def test_two_processes_equal_one(children: Any, tmp_path: Path) -> None:
+def test_two_processes_equal_one(children: Any, tmp_path: Path, alone: list[str]) -> None:
     # Minibatch deviation is within a process.
-    settings = [*ALONE, "+discriminator.group_size=1"]
+    settings = [*alone, "+discriminator.group_size=1"]
     check_two_processes_equal_one(
         children, tmp_path, "portraits_styleres", *settings, stage="styleres", betas=True
     )
+
+
+def test_an_e4e_that_is_not_trained_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="e4e has seen no picture, .*: method@e4e=FILE"):
+        run(tmp_path / "runs", "portraits_styleres", "stages=styleres")
+
+
+def test_an_e4e_of_another_generator_is_noticed() -> None:
+    e4e = seen(small_e4e())
+    torch.nn.init.normal_(next(e4e.generator.parameters()))
+    with pytest.warns(UserWarning, match="the e4e was trained around another generator"):
+        make_task(e4e=e4e)
 
 
 @pytest.fixture(scope="session")
