@@ -348,7 +348,7 @@ def test_two_processes_equal_one(children: Any, tmp_path: Path, alone: list[str]
 
 
 def test_an_e4e_that_is_not_trained_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="e4e has seen no picture, .*: method@e4e=FILE"):
+    with pytest.raises(ValueError, match=r"e4e has seen no picture, .*: method@e4e=FILE"):
         run(tmp_path / "runs", "portraits_styleres", "stages=styleres")
 
 
