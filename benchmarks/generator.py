@@ -100,7 +100,7 @@ def scaling_groups(networks: NetworkCache, *, quick: bool) -> Iterator[Group]:
 
     def variant(resolution: int, batch: int, threads: int | None = None) -> Variant:
         return Variant(
-            prepare=lambda: _with_threads(threads, synthesis(networks, resolution, batch)),
+            prepare=lambda: with_threads(threads, synthesis(networks, resolution, batch)),
             images=batch,
             operations=batch * operations(networks.generator(resolution).channels),
         )
@@ -156,7 +156,8 @@ def _compiled_references(networks: NetworkCache, resolution: int, batch: int) ->
     return call
 
 
-def _with_threads(count: int | None, call: Call) -> Call:
+def with_threads(count: int | None, call: Call) -> Call:
+    """Makes a call with another number of threads; None leaves it."""
     if count is None:
         return call
     usual = torch.get_num_threads()

@@ -80,7 +80,7 @@ step operators 180 "operators forward, backward and twice backward against their
 step precision 90 "bfloat16 and float16 against float32" \
     "$python" -m pytest -m gpu tests/clcae/stylegan2 tests/clcae/methods
 step generator 120 "speed of synthesis" "$python" scripts/benchmark.py --device cuda \
-    --only generator --limit 5 --json "$out/generator.json"
+    --only precision,generator --limit 5 --json "$out/generator.json"
 step doctor 60 "what this installation has" "$python" scripts/doctor.py
 step tests 180 "all tests that need a GPU" "$python" -m pytest -m gpu --junitxml "$out/tests.xml"
 step benchmark 300 "speed of everything else" "$python" scripts/benchmark.py --device cuda \

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -55,6 +55,7 @@ class Group:
     peaks: Sequence[str] = ()  # variants whose memory is measured
     needs: float = 0.0  # GiB beyond what the machine has in use
     most_rounds: int = MOST_ROUNDS
+    facts: Mapping[str, Callable[[], float]] = field(default_factory=dict)  # of the results
 
 
 def measure(
@@ -84,6 +85,7 @@ def measure(
     ratios = [
         _ratio(ratio, _values(ratio.quantity, group, rounds, peaks)) for ratio in group.ratios
     ]
+    facts = {name: fact() for name, fact in group.facts.items()}
     return {
         "name": group.name,
         "variants": {
@@ -91,6 +93,7 @@ def measure(
             for name, variant in group.variants.items()
         },
         "ratios": [ratio for ratio in ratios if ratio is not None],
+        **({"facts": facts} if facts else {}),
     }
 
 

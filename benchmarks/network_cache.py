@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from benchmarks.yardstick import synthesis
 from benchmarks.yardstick.synthesis import Fir, TextbookSynthesis
 from clcae.aligner import Aligner
 from clcae.methods.clcae import CLCAE
+from clcae.methods.e4e import E4E
 from clcae.methods.foundation import FoundationInversion
+from clcae.methods.styleres import StyleRes
 from clcae.pretrained.loading import load_generator, load_method
 from clcae.stylegan2 import Generator
 from clcae.stylegan2.compilation import compiled
@@ -19,6 +21,8 @@ from clcae.stylegan2.compilation import compiled
 PORTRAITS = 64  # pixels; generator and encoder of this size are the shipped ones
 IMAGE_SIZE = 256  # of CLCAE's encoder, section 4.1
 SEED = 0
+
+OnePass = TypeVar("OnePass", E4E, StyleRes)
 
 
 class NetworkCache:
@@ -67,6 +71,14 @@ class NetworkCache:
         """Returns CLCAE (section 3.2) around `generator`; at 64 pixels the portraits' method."""
         return self._once(("method", resolution), lambda: _method(self, resolution))
 
+    def e4e(self, resolution: int) -> E4E:
+        """Returns an e4e of official size around `generator`, with random weights."""
+        return self._once(("e4e", resolution), lambda: _one_pass(self, resolution, E4E))
+
+    def styleres(self, resolution: int) -> StyleRes:
+        """Returns a StyleRes of official size around `generator`, with random weights."""
+        return self._once(("styleres", resolution), lambda: _one_pass(self, resolution, StyleRes))
+
     def aligner(self, resolution: int) -> Aligner:
         """Returns the aligner of `generator`'s codes, with the settings of configs/aligner."""
         return self._once(("aligner", resolution), lambda: _aligner(self.generator(resolution)))
@@ -112,6 +124,13 @@ def _method(networks: NetworkCache, resolution: int) -> FoundationInversion:
         layer="16x16/1",
         attention="one_token",
     ).requires_grad_(False)
+
+
+def _one_pass(networks: NetworkCache, resolution: int, kind: type[OnePass]) -> OnePass:
+    method: OnePass = kind(
+        generator=networks.generator(resolution), image_size=min(resolution, IMAGE_SIZE)
+    )
+    return method.requires_grad_(False)
 
 
 def _aligner(generator: Generator) -> Aligner:

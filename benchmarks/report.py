@@ -46,9 +46,9 @@ def _machine(report: Mapping[str, Any]) -> str:
         report["date"],
     ]
     return (
-        f"{', '.join(parts)}. float32. Ceilings measured in the same run: 3x3 convolution "
-        f"{ceilings['convolution']:.0f} GFLOP/s, matrix product {ceilings['product']:.0f} GFLOP/s, "
-        f"copy {ceilings['copy']:.1f} GB/s."
+        f"{', '.join(parts)}. float32 unless said. Ceilings measured in the same run: "
+        f"3x3 convolution {ceilings['convolution']:.0f} GFLOP/s, matrix product "
+        f"{ceilings['product']:.0f} GFLOP/s, copy {ceilings['copy']:.1f} GB/s."
     )
 
 
@@ -57,6 +57,11 @@ def _ratios(rows: Sequence[tuple[str, Record]]) -> str:
         (section, record["name"], ratio["title"], f"**{_number(ratio['value'])}**", _spread(ratio))
         for section, record in rows
         for ratio in record["ratios"]
+    ]
+    cells += [
+        (section, record["name"], name, f"**{_number(value)}**", "")
+        for section, record in rows
+        for name, value in record.get("facts", {}).items()
     ]
     heads = ("section", "group", "ratio", "value", "lowest to highest")
     return _table(heads, cells) if cells else ""

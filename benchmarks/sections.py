@@ -8,8 +8,10 @@ from functools import partial
 from benchmarks.generator import generator_groups, scaling_groups
 from benchmarks.inversion import edit_groups, encoder_groups, inversion_groups
 from benchmarks.measurement import Group, Ratio, Variant
+from benchmarks.neighbours import neighbour_groups
 from benchmarks.network_cache import NetworkCache
 from benchmarks.operators import operator_groups
+from benchmarks.precision import precision_groups, search_groups
 from benchmarks.timing import Call
 from benchmarks.training import large_training_groups, training_groups
 
@@ -53,5 +55,8 @@ SECTIONS: dict[str, tuple[str, Callable[..., Iterator[Group]]]] = {
         "each operator against its reference, its plain form, and the speed of a copy",
         operator_groups,
     ),
+    "precision": ("bfloat16 against float32, in time and in dB", precision_groups),
+    "search": ("a step of the search of F/Z+", search_groups),
+    "neighbours": ("beside another program that keeps a core busy", neighbour_groups),
     "scaling": ("more pictures at once, more pixels, more threads", scaling_groups),
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clcae.files import write_text
+from clcae.openmp import bound_spinning
 from clcae.quoting import one_line, parse_json
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it
@@ -45,9 +46,10 @@ def begin() -> None:
     Until `begun` is called, as `run_command` does, an interruption ends the process at once and
     without a traceback.
     Characters that the terminal does not know are replaced, and a reader that closes its end of the
-    pipe ends the output in silence.
+    pipe ends the output in silence. Threads that wait for each other yield soon (`clcae.openmp`).
     """
     signal.signal(signal.SIGINT, _interrupted)
+    bound_spinning()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")

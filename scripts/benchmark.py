@@ -102,6 +102,8 @@ class Run:
                 for record in self.section(section, report["ceilings"]):
                     records.append(record)
                     self._save(report)
+                if not records and not self.failed:
+                    self._leave_out(f"{section}: there is nothing to measure on this machine")
         except KeyboardInterrupt:
             self.stopped = True
             self.left_out.append("what comes after: the run was stopped by hand")

@@ -137,6 +137,7 @@ def devices() -> Section:
     """Describes processor and GPUs: cores, memory, bfloat16, what becomes of freed memory."""
     import torch
 
+    from clcae.openmp import waiting
     from clcae.ops.memory import can_keep
     from clcae.precision import bfloat16_lacking
 
@@ -145,11 +146,10 @@ def devices() -> Section:
 
     cores = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     kept = "kept by the commands" if can_keep() else "returned, which is slower (no glibc)"
-    found = {"cpu": f"{described(torch.device('cpu'), cores)}; freed memory is {kept}"}
+    found = {"cpu": f"{described(torch.device('cpu'), cores)}; freed memory is {kept}; {waiting()}"}
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        properties = torch.cuda.get_device_properties(index)
+        device, properties = torch.device("cuda", index), torch.cuda.get_device_properties(index)
         kind = f"{properties.total_memory / 2**30:.0f} GiB, sm_{properties.major}{properties.minor}"
-        device = torch.device("cuda", index)
         found[str(device)] = described(device, f"{properties.name}, {kind}")
     return found
 
