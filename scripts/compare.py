@@ -158,17 +158,17 @@ class Comparison:
                     continue
                 # A list that has a protocol of its own takes nothing of what is typed for another.
                 own = any(argument.startswith("protocol=") for argument in further)
-                typed = [] if own else self.of_evaluations
                 evaluate = [a for a in contestant.evaluate if not own or "protocol." not in a]
                 arguments = [
                     override("name", contestant.name),
                     override("seed", seed),
                     f"data={data}",
                     *([f"data.num_people={config['num_people']}"] if "portraits" in data else []),
-                    override("results", str(self.results)),
-                    override("precision", config["precision"]),
+                    *map(
+                        override, ("results", "precision"), (str(self.results), config["precision"])
+                    ),
                     *self._places("cache"),
-                    *dict.fromkeys([*typed, *further, *evaluate]),
+                    *dict.fromkeys([*([] if own else self.of_evaluations), *further, *evaluate]),
                 ]
                 if seed is not None:
                     trained = str(self._trained(contestant, seed))
