@@ -164,15 +164,15 @@ class Comparison:
                     override("seed", seed),
                     f"data={data}",
                     *([f"data.num_people={config['num_people']}"] if "portraits" in data else []),
-                    *map(
-                        override, ("results", "precision"), (str(self.results), config["precision"])
-                    ),
+                    override("results", str(self.results)),
+                    override("precision", config["precision"]),
                     *self._places("cache"),
                     *dict.fromkeys([*([] if own else self.of_evaluations), *further, *evaluate]),
                 ]
                 if seed is not None:
-                    trained = str(self._trained(contestant, seed))
-                    arguments.insert(0, override("method.source", trained))
+                    arguments[:0] = [
+                        override("method.source", str(self._trained(contestant, seed)))
+                    ]
                 if data == shown and seed in (None, config["seeds"][0]):  # for the grid
                     arguments.append(override("save", str(self._pictures(contestant))))
                 label = f"{contestant.label(seed)}, {data.replace('_', ' ')}"
