@@ -170,9 +170,8 @@ class Comparison:
                     *dict.fromkeys([*([] if own else self.of_evaluations), *further, *evaluate]),
                 ]
                 if seed is not None:
-                    arguments[:0] = [
-                        override("method.source", str(self._trained(contestant, seed)))
-                    ]
+                    trained = str(self._trained(contestant, seed))
+                    arguments.insert(0, override("method.source", trained))
                 if data == shown and seed in (None, config["seeds"][0]):  # for the grid
                     arguments.append(override("save", str(self._pictures(contestant))))
                 label = f"{contestant.label(seed)}, {data.replace('_', ' ')}"
@@ -194,8 +193,7 @@ class Comparison:
                 folder = self._pictures(contestant) / space
                 files = [folder / f"{source.name(index)}.png" for index in shown]
                 if all(file.is_file() for file in files):
-                    pictures = torch.stack([read_image(file) for file in files])
-                    columns[f"{contestant.name} {space}"] = pictures
+                    columns[f"{contestant.name} {space}"] = torch.stack([*map(read_image, files)])
         write_png(labelled_grid(columns, scale=2), self.folder / "grid.png")
 
     def _entries(self) -> Iterator[tuple[Contestant, int | None]]:
