@@ -22,7 +22,7 @@ from benchmarks.yardstick.synthesis import Fir, filtered, filtered_by_groups
 from clcae.ops import kernels
 
 SIZES = ((256, 1), (256, 4), (512, 1), (512, 4), (1024, 1), (1024, 4))  # resolution, batch
-QUICK_SIZES = ((PORTRAITS, 1), (PORTRAITS, 4), (256, 1))
+QUICK_SIZES = ((PORTRAITS, 1), (PORTRAITS, 4), (128, 1))
 DEPTHWISE = "textbook (depthwise FIR)"  # the filter as one depthwise convolution
 CEILING = "3x3 convolution"  # what the machine does best, at this moment
 PROGRAM = "textbook (plain program)"  # in a process of its own, with memory as the system has it

@@ -51,11 +51,12 @@ def average_rows(latent_average: Tensor) -> Tensor:
     Raises:
         ValueError: if it has another number of axes than one or two, or holds no real numbers.
     """
-    if latent_average.ndim not in (1, 2) or not latent_average.is_floating_point():
+    if latent_average.ndim not in (1, 2):
         raise ValueError(
-            f"latent_avg has shape {tuple(latent_average.shape)} of {latent_average.dtype}, "
-            "expected [rows, 512] of a floating type"
+            f"latent_avg has shape {tuple(latent_average.shape)}, expected [rows, 512]"
         )
+    if not latent_average.is_floating_point():
+        raise ValueError(f"latent_avg is of {latent_average.dtype}, expected a floating type")
     return latent_average.float().reshape(-1, latent_average.shape[-1])
 
 

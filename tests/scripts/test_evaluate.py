@@ -396,7 +396,7 @@ def test_help_teaches_and_names_every_choice(capsys: pytest.CaptureFixture[str])
     assert command("--help") == 0
     out = capsys.readouterr().out
     names = [path.stem for path in (CONFIGS / "protocol").glob("*.yaml")]
-    assert len(names) == 8
+    assert len(names) == 9
     for word in [*names, "torchrun", "data=PHOTOS", "outputs=[W,F]", "enlarge", "folder"]:
         assert word in out
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clcae.losses.contrastive import info_nce
+from clcae.methods.foundation import Encoding
 from clcae.methods.interface import Inversion
 from clcae.methods.official_clcae import OfficialCLCAE
 from clcae.pretrained import clcae as pretrained
@@ -71,7 +72,7 @@ def first_of(inversion: Inversion) -> Inversion:
 
 
 @torch.no_grad()
-def check_outputs(golden: goldens.Golden, method: OfficialCLCAE) -> Inversion:
+def check_outputs(golden: goldens.Golden, method: OfficialCLCAE) -> tuple[Inversion, Encoding]:
     images = golden.images()
     encoding = method.encode(images)
     golden.check("w", encoding.w)
@@ -84,7 +85,7 @@ def check_outputs(golden: goldens.Golden, method: OfficialCLCAE) -> Inversion:
         golden.check(entry, pictures[name])
     inversion = method.invert(images)
     golden.check("image_f", method.synthesize(inversion))
-    return inversion
+    return inversion, encoding
 
 
 @torch.no_grad()
@@ -108,17 +109,18 @@ def check_edits(golden: goldens.Golden, method: OfficialCLCAE, inversion: Invers
 
 def test_faces_256() -> None:
     golden, method = load("clcae_256")
-    inversion = check_outputs(golden, method)
+    inversion, encoding = check_outputs(golden, method)
     check_edits(golden, method, inversion)
+    first = Encoding(encoding.w[:1], encoding.w_plus[:1], encoding.level[:1])
     with torch.no_grad():
-        pictures, _, _ = method.pictures(method.encode(golden.images()[:1]), feature_scale=0.3)
+        pictures, _, _ = method.pictures(first, feature_scale=0.3)
     golden.check("blend0.3.image_f", pictures["F"])
 
 
 @pytest.mark.slow
 def test_cars_512() -> None:
     golden, method = load("clcae_512")
-    inversion = check_outputs(golden, method)
+    inversion, _ = check_outputs(golden, method)
     method.resize = False
     with torch.no_grad():
         whole = method.synthesize(inversion)
@@ -129,7 +131,7 @@ def test_cars_512() -> None:
 @pytest.mark.slow
 def test_faces_1024() -> None:
     golden, method = load("clcae_1024")
-    check_edits(golden, method, check_outputs(golden, method))
+    check_edits(golden, method, check_outputs(golden, method)[0])
 
 
 @torch.no_grad()

@@ -186,7 +186,10 @@ def test_files_that_lack_a_part_are_refused_in_a_line(content: dict[str, Any], p
         ({"e4e": content["e4e"]}, "without latent_avg and generator_smooth"),
         ({k: v for k, v in content.items() if k != "latent_avg"}, "without latent_avg"),
         ({**content, "latent_avg": torch.zeros(8, 1)}, "(8, 1), expected rows of 20 numbers"),
-        ({**content, "latent_avg": torch.zeros(8, 20).int()}, "of torch.int32, expected"),
+        (
+            {**content, "latent_avg": torch.zeros(8, 20).int()},
+            "latent_avg is of torch.int32, expected",
+        ),
         ({**content, "latent_avg": None}, "has no latent_avg"),
         ({**content, "latent_avg": torch.zeros(3, 20)}, "(3, 20), expected 8 rows"),
         ({**content, "generator_smooth": bare}, "0 blocks with modify_feature_*, expected one"),

@@ -335,7 +335,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_a_stopped_run_resumes_exactly(tmp_path: Path, alone: list[str]) -> None:
     settings = [*alone, "stages.styleres.task.r1_every=2"]
     check_resumes_exactly(
-        tmp_path, "portraits_styleres", *settings, stage="styleres", stopped_after=3
+        tmp_path, "portraits_styleres", *settings, stage="styleres", stopped_after=2
     )
 
 
