@@ -405,4 +405,5 @@ def test_the_cycle_of_a_trained_method_returns(trained: StyleRes, tmp_path: Path
         return float((pictures.clamp(-1, 1) - images).square().mean())
 
     of_codes = mse(trained.reconstruct(images, "W+"))
-    assert mse(returned) < of_codes < mse(edited)
+    assert mse(returned) < 0.75 * of_codes
+    assert mse(returned) < mse(edited)
