@@ -10,7 +10,7 @@ from editing.editor import (
     shares_of,
     towards,
 )
-from editing.files import directions_for, load_directions
+from editing.files import directions_for, directions_named, load_directions
 from editing.statistics import LatentStatistics, Watch
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Watch",
     "chosen_edits",
     "directions_for",
+    "directions_named",
     "edit_inversion",
     "load_directions",
     "move_of",

@@ -54,7 +54,8 @@ def load_directions(
     """Loads the directions of a file, by name.
 
     Args:
-        source: a file of the table above, or "portraits" for the shipped ones.
+        source: a file of the table above, "portraits" for the shipped ones, which are of W, or
+            "portraits/directions_z" for those of Z.
         space: latent space of an official file's directions, which the file does not name. None is
             Z for a boundary of InterFaceGAN and components of GANSpace that these named without
             "_w", else W.
@@ -63,13 +64,14 @@ def load_directions(
         FileNotFoundError: if there is no such file.
         ValueError: if it holds something else.
     """
-    if str(source) == SHIPPED and is_shipped(source):
-        return load(asset_path("directions"), expected=DirectionSet).directions()
+    if is_shipped(source):
+        name = "directions" if str(source) == SHIPPED else str(source).removeprefix(f"{SHIPPED}/")
+        return load(asset_path(name), expected=DirectionSet).directions()
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; expected directions: .safetensors, .pt, .npy, .npz, or the "
-            f"name {SHIPPED}"
+            f"names {SHIPPED} and {SHIPPED}/directions_z"
         )
     try:
         if is_native(path):
@@ -113,6 +115,24 @@ def directions_for(
             raise ValueError(f"{source}: directions of an earlier file again: {', '.join(twice)}")
         found |= more
     return found
+
+
+def directions_named(name: str, sources: Sequence[str]) -> list[Direction]:
+    """Loads the direction of a name that acts on codes of W, that of codes of Z, or both.
+
+    Of several files the last one that has it counts. Raises FileNotFoundError and ValueError as
+    `load_directions`, and ValueError if no file has a direction of this name.
+    """
+    found: dict[bool, Direction] = {}
+    known: dict[str, None] = {}
+    for source in sources:
+        directions = load_directions(source)
+        known |= dict.fromkeys(directions)
+        if name in directions:
+            found[directions[name].space.is_mapped] = directions[name]
+    if not found:
+        raise ValueError(f"no direction is called {name!r}: {', '.join(known)}")
+    return [*found.values()]
 
 
 def _boundary(path: Path, space: LatentSpace | None) -> dict[str, Direction]:

@@ -12,7 +12,6 @@ if __name__ == "__main__":
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from clcae.images import labelled_grid, read_image, write_png
 from clcae.methods.interface import OUTPUTS
 from training.commandline import Command, composed, key_of, override, run_program
+from training.contestant import Contestant
 from training.errors import UsageError
 from training.state.run_state import RunState, describe, differing_keys, read_config
 
@@ -31,48 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 # Keys of the comparison itself, which trainings do not receive.
 OWN = {"contestant", "seeds", "num_people", "precision", "protocol", "lists", "table", "run"}
-OWN |= {"seed", "report"}
+OWN |= {"seed", "report", "comparison"}
 SHOWN = 8  # pictures of the grid
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contestant:
-    """A method of the comparison, trained with every seed or evaluated as it is."""
-
-    name: str  # in rows and tables
-    train: Sequence[str] | None = None  # arguments of train.py; None: nothing is trained
-    run: str = ""  # run folder of the training, with {seed}
-    file: str = ""  # the method's file in that folder
-    base: "Contestant | None" = None  # trained before, whose file an argument KEY={base} names
-    evaluate: Sequence[str] = ()  # arguments of scripts/evaluate.py
-    lists: Sequence[str] | None = None  # lists of pictures it is evaluated on; None: all
-
-    @classmethod
-    def read(cls, name: str, values: Any) -> "Contestant":
-        """Reads a contestant from its configuration.
-
-        Raises:
-            UsageError: if it trains without run and file, or nothing says what to evaluate.
-        """
-        try:
-            contestant = cls(name=name, **values)
-            if contestant.base is not None:
-                base = cls.read(f"base of {name}", contestant.base)
-                contestant = replace(contestant, base=base)
-        except TypeError as error:
-            raise UsageError(f"contestant.{name} is {values!r}: {error}") from error
-        based = [one for one in contestant.train or () if one.endswith("={base}")]
-        if based and contestant.base is None:
-            raise UsageError(f"contestant.{name} has {based[0]} and no base")
-        if contestant.train is None and not contestant.evaluate:
-            raise UsageError(f"contestant.{name} has neither train nor evaluate")
-        if contestant.train is not None and not (contestant.file and "{seed}" in contestant.run):
-            raise UsageError(f"contestant.{name} is trained: expected file and a run with {{seed}}")
-        return contestant
-
-    def label(self, seed: int | None) -> str:
-        """Returns the name, with the seed of a training."""
-        return self.name if seed is None else f"{self.name}, seed {seed}"
 
 
 class Comparison:
@@ -94,6 +54,10 @@ class Comparison:
         for key, kind in (("seeds", list), ("contestant", dict), ("lists", dict)):
             if not isinstance(config.get(key), kind) or not config[key]:
                 raise UsageError(f"{key} is {config.get(key)!r}: nothing to compare")
+        lists = config["lists"]  # name -> arguments of scripts/evaluate.py
+        self.lists = {name: further for name, further in lists.items() if further is not None}
+        if not self.lists:
+            raise UsageError(f"lists is {lists!r}: nothing to compare on")
         self.config, self.folder, self.table_name = config, folder, table
         roots = [(key_of(argument).split(".")[0], argument) for argument in overrides]
         self.of_trainings = [argument for root, argument in roots if root not in OWN]
@@ -150,12 +114,12 @@ class Comparison:
 
     def evaluations(self) -> list[Command]:
         """Lists an evaluation for every method, seed and list of pictures."""
-        config, (shown, *_) = self.config, self.config["lists"]
-        commands = []
+        config, commands = self.config, list[Command]()
         for contestant, seed in self._entries():
-            for data, further in config["lists"].items():
-                if contestant.lists is not None and data not in contestant.lists:
+            for name, further in self.lists.items():
+                if contestant.lists is not None and name not in contestant.lists:
                     continue
+                data, *_ = [a[5:] for a in further if a.startswith("data=")] or [name]
                 # A list that has a protocol of its own takes nothing of what is typed for another.
                 own = any(argument.startswith("protocol=") for argument in further)
                 evaluate = [a for a in contestant.evaluate if not own or "protocol." not in a]
@@ -167,14 +131,18 @@ class Comparison:
                     override("results", str(self.results)),
                     override("precision", config["precision"]),
                     *self._places("cache"),
-                    *dict.fromkeys([*([] if own else self.of_evaluations), *further, *evaluate]),
+                    *([] if own else self.of_evaluations),
+                    *evaluate,
+                    *further,
                 ]
+                arguments = [*dict.fromkeys(reversed(arguments))][::-1]  # the last of equal ones
                 if seed is not None:
                     trained = str(self._trained(contestant, seed))
-                    arguments.insert(0, override("method.source", trained))
-                if data == shown and seed in (None, config["seeds"][0]):  # for the grid
+                    arguments.insert(0, override(contestant.source, trained))
+                if name == next(iter(self.lists)) and seed in (None, config["seeds"][0]):
+                    # For the grid.
                     arguments.append(override("save", str(self._pictures(contestant))))
-                label = f"{contestant.label(seed)}, {data.replace('_', ' ')}"
+                label = f"{contestant.label(seed)}, {name.replace('_', ' ')}"
                 commands.append(Command(label, ROOT / "scripts/evaluate.py", arguments))
         return commands
 

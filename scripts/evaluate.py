@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from clcae.methods.interface import InversionMethod
 from clcae.stylegan2.compilation import compiled
 from clcae.tables.comparison import edit_sheets
 from clcae.tables.formats import markdown_table
-from editing import load_directions, move_of, shares_of
+from editing import directions_named, move_of, shares_of
 from training import distributed
 from training.commandline import run_program
 from training.errors import UsageError
@@ -165,23 +166,20 @@ def _moves(spec: EditSpec, *, protocol: Protocol, method: InversionMethod | None
         raise FileNotFoundError(
             "no directions of this generator are named: protocol.directions=FILE or [FILE, ...]"
         )
-    directions = {
-        name: direction
-        for file in protocol.directions
-        for name, direction in load_directions(file).items()
-    }
-    if spec.direction not in directions:
-        raise ValueError(f"no direction is called {spec.direction!r}: {', '.join(directions)}")
-    direction = directions[spec.direction]
     assert method is not None
-    direction.check(method.generator)
-    if direction.semantics != "increment":
-        raise ValueError(f"direction {direction.name} sets a coordinate, which cannot be undone")
-    strength = spec.strength
-    if strength is None:  # of a true edit: the whole range, of which the strength is searched
-        strength = spec.reach * direction.strengths[1 if (spec.amount or 0.0) > 0 else 0]
-    there, back = (move_of([(direction, sign * strength)]) for sign in (1, -1))
-    return EditMoves(there, back, direction.space, shares_of(direction, strength))
+    acting: dict[bool, EditMoves] = {}  # of W, of Z
+    for direction in directions_named(spec.direction, protocol.directions):
+        direction.check(method.generator)
+        if direction.semantics != "increment":
+            raise ValueError(f"direction {direction.name} sets a coordinate: no way back")
+        strength = spec.strength
+        if strength is None:  # of a true edit: the whole range, of which the strength is searched
+            strength = spec.reach * direction.strengths[1 if (spec.amount or 0.0) > 0 else 0]
+        there, back = (move_of([(direction, sign * strength)]) for sign in (1, -1))
+        moves = EditMoves(there, back, direction.space, shares_of(direction, strength))
+        acting[direction.space.is_mapped] = moves
+    on_sphere = acting.get(False)
+    return replace(acting[True], on_sphere=on_sphere) if True in acting else acting[False]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,13 @@ FILES = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob
 PRIMARIES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 # Groups that are not, or not as one choice, among the defaults.
-FURTHER = {"compare": ["contestant"], "evaluate": [], "train": ["+experiment", "+ablation"]}
-ALONE = {"stages", "+experiment", "+ablation"}  # they change what the other groups belong to
+FURTHER = {
+    "compare": ["contestant", "+comparison"],
+    "evaluate": [],
+    "train": ["+experiment", "+ablation"],
+}
+# They change what the other groups belong to.
+ALONE = {"stages", "+experiment", "+ablation", "+comparison"}
 OF_EXPERIMENTS = {"base_code", "discriminator", "e4e"}  # parts that they add
 # Of optimizers and schedules the run gives the other arguments.
 PARTIAL = {"optim", "schedule"}
@@ -72,7 +77,7 @@ def test_every_file_is_taken_by_a_command() -> None:
     taken = [file.lstrip("+").partition("=") for _, file in pairs]
     assert {f"{key.partition('@')[0]}/{choice}" for key, _, choice in taken} == FILES
     assert PRIMARIES == ["compare", "evaluate", "train"]
-    assert (len(FILES), len(EXPERIMENTS), len(pairs)) == (156, 20, 387)
+    assert (len(FILES), len(EXPERIMENTS), len(pairs)) == (162, 20, 393)
 
 
 @pytest.mark.parametrize(("primary", "overrides"), COMBINATIONS, ids=str)

@@ -31,14 +31,20 @@ from clcae.stylegan2 import LatentSpace, broadcast_rows, normalize_z
 class EditMoves:
     """An edit of codes, its inverse, and the space where both were found.
 
-    Codes of Z are mapped before a move of W. `share` makes the move by a share of the strength, of
-    each code its own [N]; None takes the share of what `move` adds.
+    Codes of Z are mapped before a move of W, unless there is one of their own, `on_sphere`. `share`
+    makes the move by a share of the strength, of each code its own [N]; None takes the share of
+    what `move` adds.
     """
 
     move: Move
     undo: Move
     space: LatentSpace = LatentSpace.W
     share: Callable[[Tensor], Move] | None = None
+    on_sphere: "EditMoves | None" = None
+
+    def of(self, space: LatentSpace) -> "EditMoves":
+        """Returns what acts on codes of a space: that on the sphere on those of Z and Z+."""
+        return self if self.on_sphere is None or space.is_mapped else self.on_sphere
 
     def by(self, shares: Tensor) -> Move:
         """Returns the move by a share of the strength for each code [N]."""
@@ -133,7 +139,7 @@ class MethodObserver:
         images: Tensor,
     ) -> dict[str, Pair]:
         """Observes one edit."""
-        edit, streams = self.edits[name], dict[str, Pair]()
+        edit, streams = self.edits[name].of(made.inversion.space), dict[str, Pair]()
         of_codes = self.streams & {codes_of(name), beside_drift_of(name)}
         if not of_codes and not self.streams & {name, unedited_of(name)}:
             return streams
@@ -174,7 +180,8 @@ class GeneratedObserver(MethodObserver):
         asked = {n: edit for n, edit in self.edits.items() if response_of(n) in self.streams}
         for space, method in self.asked.items() if asked else ():
             inversion = method.invert(pictures)
-            for name, edit in asked.items():
+            for name, moves in asked.items():
+                edit = moves.of(inversion.space)
                 before = method.mapped_for(inversion, edit.space).codes
                 codes = w if edit.space.is_mapped else z
                 moved = edit.move(codes)

@@ -187,8 +187,9 @@ class TrueEditObserver:
         self, method: InversionMethod, case: _Case
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Makes all pictures of a case, and their judged changes; "reached" is among these."""
-        edit, name = self.edits[case.name], case.name
-        inversion = method.mapped_for(self._inverted(method, case.image), edit.space)
+        name, inversion = case.name, self._inverted(method, case.image)
+        edit = self.edits[name].of(inversion.space)
+        inversion = method.mapped_for(inversion, edit.space)
         pictures = {"unedited": self._picture(method, inversion), "true": case.truth}
         if self.with_ceiling:
             pictures["ceiling"] = self._picture(method, self._inverted(method, case.truth))

@@ -16,9 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clcae.pretrained.loading import load_generator
 from clcae.serialization import save
 from clcae.stylegan2 import Generator, LatentSpace
-from editing import Direction, load_directions, save_directions
+from editing import Direction, directions_named, load_directions, save_directions
 from editing.ganspace import FACE_EDITS
 
 ROW = torch.randn(1, 512, generator=torch.Generator().manual_seed(0))
@@ -370,6 +371,32 @@ def test_an_array_under_many_names_is_not_copied(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 << 20
+
+
+def test_a_name_found_in_w_and_in_z_gives_both(tmp_path: Path) -> None:
+    files = []
+    for number, space in enumerate(["W", "W", "Z"]):
+        vector = torch.eye(8)[number : number + 1]
+        direction = Direction(name="smile", vector=vector, space=LatentSpace(space))
+        files.append(str(tmp_path / f"{number}.safetensors"))
+        save_directions({"smile": direction}, files[-1], provenance={"command": "a test"})
+    first, w, z = files
+    assert [d.space for d in directions_named("smile", [z])] == [LatentSpace.Z]
+    found = {d.space: d.vector for d in directions_named("smile", [first, z, w])}
+    assert {*found} == {LatentSpace.W, LatentSpace.Z}
+    assert found[LatentSpace.W][0, 1] == 1 and found[LatentSpace.Z][0, 2] == 1  # the last of each
+    with pytest.raises(ValueError, match="no direction is called 'age': smile"):
+        directions_named("age", files)
+
+
+def test_the_shipped_directions_of_z_are_of_the_shipped_generator() -> None:
+    shipped = load_directions("portraits/directions_z")
+    assert {*shipped} == {*load_directions("portraits")}
+    for direction in shipped.values():
+        assert direction.space is LatentSpace.Z and direction.semantics == "increment"
+        direction.check(load_generator("portraits"))
+    with pytest.raises(FileNotFoundError, match="no shipped file is called 'nothing'"):
+        load_directions("portraits/nothing")
 
 
 def test_a_folder_called_portraits_is_not_taken_for_the_shipped_directions(

@@ -42,7 +42,8 @@ def test_every_method_takes_part() -> None:
     variants = ["gate", "no_cycle", "no_e1", "no_e2", "small_edits"]
     of_styleres = [f"styleres_{name}" for name in variants]
     compared = ["average", "clcae", "e4e", "optimization", "psp", "styleres", "w"]
-    further = ["e4e_zplus", "in_domain", "in_domain_zplus", "optimization_spaces", "pivotal_tuning"]
+    in_domain = ["in_domain", "in_domain_search", "in_domain_search_zplus", "in_domain_zplus"]
+    further = [*in_domain, "e4e_zplus", "optimization_spaces", "pivotal_tuning"]
     assert sorted([*compared, *ablations, *of_styleres, *further]) == METHODS
     defaults = OmegaConf.load(CONFIGS / "compare.yaml").defaults
     assert {*defaults[3].contestant} == {*compared}
@@ -103,6 +104,40 @@ def test_a_base_is_trained_once_before_what_stands_on_it() -> None:
     # The very training that the contestant e4e makes.
     (own,) = comparison("contestant=[e4e]", "seeds=[0]", "trainer=debug").trainings()
     assert own.arguments == commands[0].arguments and own.leaves == commands[0].leaves
+
+
+@pytest.mark.parametrize("name", ["spaces", "styleres", "tradeoff"])
+def test_named_comparisons_measure_what_their_tables_show(name: str) -> None:
+    given = [f"+comparison={name}", "seeds=[0]"]
+    made, config = comparison(*given), composed(CONFIGS, "compare", given)
+    table = OmegaConf.load(CONFIGS / "table" / f"portraits_{name}.yaml")
+    assert table.results == f"{config.run}/results.jsonl"
+    assert not any("comparison" in a for command in made.trainings() for a in command.arguments)
+    measured: dict[str, set[str]] = {}
+    for command in made.evaluations():
+        ours = composed(CONFIGS, "evaluate", command.arguments)
+        words_of_images = ours.images or words(command)["data"].replace("_", " ")
+        measured.setdefault(words_of_images, set()).update(ours.protocol.measures)
+    shown = [(c.protocol.images, c.metrics[0]) for c in table.columns.values()]
+    lacking = [
+        pair
+        for pair in shown
+        if not any(pair[1].startswith(known) for known in measured.get(pair[0], ()))
+    ]
+    assert not lacking
+
+
+def test_lists_of_pictures_may_share_their_data_or_be_left_out() -> None:
+    made = comparison("+comparison=spaces", "contestant=[in_domain_search]", "seeds=[4]")
+    test, far = made.evaluations()
+    assert words(test)["data"] == "portraits_test" and "data.num_people=32" in test.arguments
+    config = composed(CONFIGS, "evaluate", far.arguments)
+    assert config.images == "far edits" and config.data.num_people == 24
+    assert config.protocol.directions == ["portraits", "portraits/directions_z"]
+    (training,) = made.trainings()
+    assert config.method.encoder.source == str(training.leaves)
+    with pytest.raises(UsageError, match="nothing to compare on"):
+        comparison(*(f"lists.{name}=null" for name in LISTS))
 
 
 def test_evaluations_compose_and_differ_in_nothing_but_who_is_judged() -> None:

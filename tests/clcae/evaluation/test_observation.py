@@ -1,5 +1,7 @@
 """A method of any space is observed, edits included."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_methods import SIDE, small_clcae, small_optimization
@@ -39,6 +41,36 @@ def test_moves_of_w_act_on_codes_of_every_space() -> None:
         torch.testing.assert_close(streams[codes_of("more")][1], inversion.codes)
         edited = method.synthesize(method.edit(inversion, edit.move))
         torch.testing.assert_close(streams["more"][0], edited)
+
+
+@torch.no_grad()
+def test_codes_of_z_take_the_move_of_the_sphere_and_codes_of_w_that_of_w() -> None:
+    method = small_optimization()
+    shift = torch.linspace(-1, 1, method.generator.z_dim)
+    walking = EditMoves(lambda z: walk(z, shift), lambda z: walk(z, -shift), LatentSpace.Z)
+    added = EditMoves(lambda w: w + 0.3, lambda w: w - 0.3, LatentSpace.W, on_sphere=walking)
+    streams = {"more", codes_of("more")}
+    observed = {
+        edit: MethodObserver(
+            method=method,
+            outputs=["Z+", "W+", "F/Z+"],
+            shape=(SIDE, SIDE),
+            edits={"more": moves},
+            streams=streams,
+        )
+        for edit, moves in {"of its space": added, "of W": replace(added, on_sphere=None)}.items()
+    }
+    both, of_w = (observer(IMAGES) for observer in observed.values())
+    assert torch.equal(both["W+"]["more"][0], of_w["W+"]["more"][0])
+    for space in ("Z+", "F/Z+"):
+        inversion = method.with_output(space).invert(IMAGES)
+        edited = method.synthesize(method.edit(inversion, walking.move))
+        torch.testing.assert_close(both[space]["more"][0], edited)
+        assert (both[space]["more"][0] - of_w[space]["more"][0]).abs().max() > 1e-3
+        undone, codes = both[space][codes_of("more")]
+        torch.testing.assert_close(codes, inversion.codes)  # in Z, not mapped
+        rows = undone.square().mean(dim=-1)
+        torch.testing.assert_close(rows, torch.ones_like(rows))
 
 
 def test_moves_of_z_cannot_act_on_codes_of_w() -> None:

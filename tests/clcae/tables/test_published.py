@@ -39,6 +39,7 @@ def test_every_table_is_counted() -> None:
     names = {path.stem for path in TABLES.glob("*.yaml")}
     names -= {
         "portraits_comparison",
+        "portraits_spaces",
         "portraits_styleres",
         "portraits_tradeoff",
     }  # of lists of images
