@@ -1,4 +1,4 @@
-"""Draws true edits: a sheet of them, methods beside them, curves over the strength; see --help."""
+"""Draws true edits: a sheet, methods beside them, curves over the strength, far edits; --help."""
 
 from clcae.command import begin
 
@@ -12,11 +12,15 @@ from pathlib import Path
 
 import torch
 
-from clcae.command import make_parser, run_command
+from clcae.command import make_parser, positive, run_command
+from clcae.command import names as names_of
 from clcae.evaluation.rows import read_rows
 from clcae.images import labelled_grid, read_image, write_png
+from clcae.methods.optimization import Optimization
 from clcae.portraits import TRUE_EDITS, TrueEditImages
+from clcae.pretrained.assets import SHIPPED, portraits_generator
 from clcae.tables.figures import true_edit_curves, write_figure
+from editing import edit_inversion, load_directions
 
 NAME = "draw_true_edits.py"
 EXAMPLES = """examples:
@@ -28,8 +32,12 @@ EXAMPLES = """examples:
   python scripts/evaluate.py data=portraits_true_edits protocol=true_edits_curve results=curve.jsonl
   python scripts/draw_true_edits.py --curves curve.jsonl --out curves.png
       distance to the true edit while edits grow, a curve for each row of the file
+  python scripts/draw_true_edits.py --far yaw+,smile+,glasses+ --person 9 --out far.png
+      edits up to three times the range of their directions, in W+, Z+, F/W+ and F/Z+ by a search of
+      codes; codes of Z walk on their sphere
 """
 SHEET = Path("docs/true_edits.png")
+FAR_SPACES, FARTHEST = ("W+", "Z+", "F/W+", "F/Z+"), 3  # times the range of a direction
 COLUMNS = ("input", "unedited", "edited", "ceiling", "true edit")  # of a sheet of evaluate.py
 
 
@@ -84,13 +92,52 @@ def draw_beside(folders: dict[str, Path], person: int) -> torch.Tensor:
     return labelled_grid(columns, scale=2, row_labels=labels)
 
 
+def draw_far(names: Sequence[str], person: int, *, steps: int) -> torch.Tensor:
+    """Draws edits far beyond the range of their directions, a row for each edit and space.
+
+    Raises:
+        ValueError: if no true edit is called so.
+    """
+    shares = range(-FARTHEST, FARTHEST + 1)
+    source = TrueEditImages(num_people=person + 1)
+    method = Optimization(
+        generator=portraits_generator(), output="W+", outputs=FAR_SPACES, steps=steps, lr=0.1
+    )
+    if wrong := [name for name in names if name not in source.edits]:
+        raise ValueError(f"--far is {wrong[0]!r}: expected some of {', '.join(source.edits)}")
+    columns: dict[str, list[torch.Tensor]] = {"input": [], "true edit": []}
+    columns |= {f"{share:+d} x range" if share else "inversion": [] for share in shares}
+    labels = []
+    for name in names:
+        edit = source.edits[name]
+        pair = source.pairs([source.rows(name, edit.steps[-1])[person]])
+        for space in FAR_SPACES:
+            own = method.with_output(space)
+            inversion = own.invert(pair.images)
+            file = SHIPPED if inversion.space.is_mapped else f"{SHIPPED}/directions_z"
+            direction = load_directions(file)[edit.attribute]
+            least, most = direction.strengths
+            moved = [
+                edit_inversion(own, inversion, [(direction, s * (most if s > 0 else -least))])
+                for s in shares
+            ]
+            row = [pair.images, pair.edited, *(own.synthesize(one).clamp(-1, 1) for one in moved)]
+            for column, picture in zip(columns.values(), row, strict=True):
+                column.append(picture[0])
+            labels.append(f"{name} {space}")
+    return labelled_grid(
+        {key: torch.stack(column) for key, column in columns.items()}, scale=2, row_labels=labels
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0, or 1 where it failed with one line on stderr. SystemExit 2: usage."""
     parser = make_parser(
         NAME,
         description="Draws a sheet of true edits of the embedded portraits: the input, the same "
         "portrait with one attribute moved by every step, where the largest step changes pixels, "
-        "and where details show after it. Or edits of methods beside the true ones, or curves.",
+        "and where details show after it. Or edits of methods beside the true ones, curves, or "
+        "edits that go far.",
         examples=EXAMPLES,
     )
     add = parser.add_argument
@@ -103,12 +150,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="heading of a method, and its folder below save=, as sheets/W+; may be repeated",
     )
     add("--curves", type=Path, metavar="ROWS", help="rows of protocol=true_edits_curve")
-    add("--out", type=Path, help=f"PNG file; without --beside and --curves {SHEET} if not given")
+    add("--far", type=names_of, metavar="EDITS", help="true edits, each to be made far")
+    add("--steps", type=positive, default=200, help="of the search of codes, with --far")
+    add("--out", type=Path, help=f"PNG file; {SHEET} if neither of the other pictures is asked for")
     options = parser.parse_args(arguments)
-    if options.beside and options.curves:
-        parser.error("--beside and --curves are two pictures: give one of them")
-    if not options.out and (options.beside or options.curves):
-        parser.error("--beside and --curves need --out FILE")
+    asked = [one for one in ("beside", "curves", "far") if getattr(options, one)]
+    if len(asked) > 1:
+        parser.error(f"--{asked[0]} and --{asked[1]} are two pictures: give one of them")
+    if asked and not options.out:
+        parser.error(f"--{asked[0]} needs --out FILE")
     out = options.out or SHEET
 
     def work() -> None:
@@ -122,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_figure(figure, out)
         elif options.beside:
             write_png(draw_beside(dict(options.beside), options.person), out)
+        elif options.far:
+            write_png(draw_far(options.far, options.person, steps=options.steps), out)
         else:
             write_png(draw(options.person, num_people=options.person + 1), out)
         print(out)

@@ -19,6 +19,15 @@ def test_the_sheet_shows_every_edit(tmp_path: Path) -> None:
     assert (tmp_path / "sheet.png").stat().st_size < 500_000
 
 
+def test_far_edits_of_four_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--person", "0", "--steps", "1", "--out", str(tmp_path / "far.png")]
+    assert main(["--far", "smile-", *given]) == 0
+    drawn = read_image(tmp_path / "far.png")
+    assert drawn.shape[1] > 4 * 128 and drawn.shape[2] > 9 * 128
+    assert main(["--far", "smile", *given]) == 1
+    assert "--far is 'smile': expected some of smile+, smile-" in capsys.readouterr().err
+
+
 def test_a_person_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["--person", "-1", "--out", str(tmp_path / "sheet.png")]) == 1
     assert "--person is -1: expected 0 or more" in capsys.readouterr().err
@@ -55,13 +64,13 @@ def test_methods_beside_the_true_edits_and_curves(
         main(["--beside", "folder"])
 
 
-@pytest.mark.parametrize("given", [["--curves", "a.jsonl"], ["--beside", "x=a"]])
+@pytest.mark.parametrize("given", [["--curves", "a.jsonl"], ["--beside", "x=a"], ["--far", "yaw+"]])
 def test_the_sheet_of_the_documentation_is_not_overwritten(
     given: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         main(given)
-    assert "--beside and --curves need --out FILE" in capsys.readouterr().err
+    assert f"{given[0]} needs --out FILE" in capsys.readouterr().err
 
 
 def test_curves_of_fewer_edits_and_of_nobody_who_changes() -> None:
