@@ -134,10 +134,10 @@ def _output(command: list[str], pattern: str = r"\A(.*)") -> str | None:
 
 
 def devices() -> Section:
-    """Describes processor and GPUs: cores, memory, bfloat16, what becomes of freed memory."""
+    """Describes processor and GPUs: cores, threads, memory, bfloat16, fate of freed memory."""
     import torch
 
-    from clcae.openmp import waiting
+    from clcae.openmp import sharing
     from clcae.ops.memory import can_keep
     from clcae.precision import bfloat16_lacking
 
@@ -146,7 +146,7 @@ def devices() -> Section:
 
     cores = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     kept = "kept by the commands" if can_keep() else "returned, which is slower (no glibc)"
-    found = {"cpu": f"{described(torch.device('cpu'), cores)}; freed memory is {kept}; {waiting()}"}
+    found = {"cpu": f"{described(torch.device('cpu'), cores)}; freed memory is {kept}; {sharing()}"}
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         device, properties = torch.device("cuda", index), torch.cuda.get_device_properties(index)
         kind = f"{properties.total_memory / 2**30:.0f} GiB, sm_{properties.major}{properties.minor}"

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from clcae.data.sources import FileSource
+from clcae.openmp import LoadFollower
 from training import distributed
 from training.errors import UsageError, UserError
 from training.iteration import Precision
@@ -58,11 +59,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     folder = _run_folder(config)
     with distributed.session(config["device"]) as device, ExitStack() as stack:
         _configure_torch(threads=process["threads"], tf32=process["tf32"])
+        follower = None
+        if process["threads"] is None and device.type == "cpu":
+            follower = stack.enter_context(_followed_load())
+        follows = follower is not None and follower.follows
+        environment = {**describe(device), "threads_follow_load": follows}
         run_state = RunState(folder=folder)
 
         def prepare() -> None:
             stack.enter_context(run_state.locked())
-            run_state.prepare(cfg, describe(device))
+            run_state.prepare(cfg, environment)
 
         distributed.on_main(prepare)
         logger = Logger(folder=folder, enabled=distributed.is_main(), progress=process["progress"])
@@ -71,7 +77,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             device=device,
             seed=config["seed"],
         )
-        run = _Run(config=config, run_state=run_state, parts=parts, logger=logger, device=device)
+        run = _Run(
+            config=config,
+            run_state=run_state,
+            parts=parts,
+            logger=logger,
+            device=device,
+            follower=follower,
+        )
         distributed.on_main(lambda: run.check_pictures(loops))
         reports = {name: run.stage(name, stage, loops[name]) for name, stage in stages.items()}
         return {"run": str(folder), "stages": reports, "report": run.report()}
@@ -86,6 +99,7 @@ class _Run:
     parts: Parts
     logger: Logger
     device: torch.device
+    follower: LoadFollower | None
 
     def check_pictures(self, loops: Mapping[str, StageSettings]) -> None:
         """Looks over the picture files before the first stage: the last one would wait for it.
@@ -133,6 +147,7 @@ class _Run:
                 device=self.device,
                 seed=derive_seed(self.config["seed"], name),
                 settings=settings,
+                follower=self.follower,
             )
         except ValueError as error:
             raise UsageError(f"stages.{name}: {error}") from error
@@ -263,6 +278,16 @@ def _configure_torch(*, threads: int | None, tf32: bool) -> None:
         torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
+
+
+@contextmanager
+def _followed_load() -> Iterator[LoadFollower]:
+    """Yields a follower of the load, of this thread; its number of threads is restored."""
+    most = torch.get_num_threads()
+    try:
+        yield LoadFollower(most=most, set_threads=torch.set_num_threads)
+    finally:
+        torch.set_num_threads(most)
 
 
 def stage_settings(

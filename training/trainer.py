@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 
+from clcae.openmp import LoadFollower
 from clcae.ops.memory import release_freed_memory
 from clcae.precision import Precision, bfloat16_lacking
 from training import distributed
@@ -64,6 +65,7 @@ class Trainer:
         device: where the task computes.
         seed: seed of the stage.
         settings: counts and intervals, the limits of trials applied.
+        follower: sets the number of threads before each step; None: it stays as it is.
 
     Raises:
         ValueError: if the batch cannot be divided, or the optimizers are not those of the task.
@@ -81,6 +83,7 @@ class Trainer:
         device: torch.device,
         seed: int,
         settings: StageSettings,
+        follower: LoadFollower | None = None,
     ) -> None:
         self.task = task
         self.ema = ema
@@ -89,6 +92,7 @@ class Trainer:
         self.device = device
         self.seed = seed
         self.settings = settings
+        self.follower = follower
         self.steps = settings.steps
         self.modules = dict(task.modules())
         self.state = TrainingState(
@@ -200,6 +204,9 @@ class Trainer:
     def _iterate(self) -> dict[str, float]:
         """Runs one iteration and what follows from it; returns its terms."""
         state, count = self.state, self.settings.batch_size
+        told = self.follower.follow() if self.follower is not None else None
+        if told is not None:
+            self.logger.line(told)
         for schedule in state.schedules.values():
             schedule.apply(state.step)
         terms = self.iteration.run(state.step)

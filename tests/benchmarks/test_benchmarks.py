@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks import generator, network_cache
+from benchmarks import generator, neighbours, network_cache
 from benchmarks.ceilings import describe_machine
 from benchmarks.measurement import Group, Ratio, Variant, measure
 from benchmarks.memory import MIB, Peak
@@ -257,6 +257,22 @@ def test_a_report_names_the_machine_and_begins_with_ratios(tmp_path: Path) -> No
     write(report, path)
     assert json.loads(path.read_text()) == report
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_steps_have_the_threads_that_their_name_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    for step in ("aligner_step", "encoder_step"):
+        stub = lambda *_: lambda: used.append(torch.get_num_threads())  # noqa: E731
+        monkeypatch.setattr(neighbours, step, stub)
+    torch.set_num_threads(2)
+    groups = list(neighbours.neighbour_groups(NetworkCache(device=CPU), quick=True))
+    assert len(groups) == 1 + 2 * 2  # a synthesis; both stages, alone and beside
+    for group in groups[1:]:
+        assert list(group.variants) == ["one thread", "2 threads", "threads by load"]
+        for variant in group.variants.values():
+            variant.prepare()()
+            assert torch.get_num_threads() == 2
+    assert used == [1, 1, 2, 2, 2, 2] * 4  # no second has passed that the load is that of
 
 
 def test_importing_the_cases_starts_no_compiler() -> None:

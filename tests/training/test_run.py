@@ -1,6 +1,8 @@
 """Whole runs in this process: folders, stages, exports and reports."""
 
+import itertools
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import torch
 from PIL import Image
 from toy_runs import checkpoint, configure, identical, metrics
 
+from clcae.openmp import LoadFollower, Reading
 from training.errors import NonFiniteError, UsageError, UserError
 from training.run import train
+from training.trainer import Trainer
 
 NETWORK = "network: {_part_: network}"
 REPORT = f"report={{_target_: toy_tasks.Report, {NETWORK}}}"
@@ -37,6 +41,39 @@ def test_a_run_folder_holds_what_it_should(tmp_path: Path) -> None:
     with Image.open(folder / "samples" / "fit" / pictures[0]) as picture:
         assert (picture.size, picture.mode) == ((8, 8), "RGB")
     assert list((folder / "tensorboard" / "fit").iterdir())
+
+
+@pytest.mark.parametrize("threads", ["null", "2"])
+def test_a_run_without_a_number_of_threads_follows_the_load(
+    threads: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seconds = itertools.count(step=10.0)
+    used: list[int] = []
+
+    def busy() -> Reading:  # another program has one of two cores
+        now = next(seconds)
+        return Reading(seconds=now, own=now, idle=0, ticks=200 * now, cores=2)
+
+    def step(self: Trainer) -> dict[str, float]:
+        used.append(torch.get_num_threads())
+        return iterate(self)
+
+    iterate = Trainer._iterate
+    monkeypatch.setattr(Trainer, "_iterate", step)
+    follower = partial(LoadFollower, read=busy, clock=lambda: next(seconds))
+    monkeypatch.setattr("training.run.LoadFollower", follower)
+    torch.set_num_threads(2)
+    steps = "stages.fit.trainer.steps=3"
+    train(configure(tmp_path, f"trainer.threads={threads}", steps))
+    followed = threads == "null"
+    assert used == ([2, 1, 1] if followed else [2, 2, 2])
+    assert torch.get_num_threads() == 2
+    assert capsys.readouterr().out.count("threads: 1 of 2") == followed
+    facts = json.loads((tmp_path / "toy" / "environment.json").read_text())
+    assert (facts["threads"], facts["threads_follow_load"]) == (2, followed)
 
 
 def test_a_finished_stage_is_skipped_and_its_weights_serve_the_next(tmp_path: Path) -> None:
