@@ -9,20 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_methods import noisy_generator
 
 from clcae.stylegan2 import Generator
 from clcae.stylegan2.compilation import compiled
 
 
 def small(channels: tuple[int, ...] = (9, 8, 7, 5)) -> Generator:
-    torch.manual_seed(0)
-    generator = Generator(
-        resolution=4 << (len(channels) - 1), z_dim=6, w_dim=10, mapping_layers=1, channels=channels
-    )
-    for layer in generator.synthesis.layers:
-        torch.nn.init.constant_(layer.noise_strength, 0.3)
-        torch.nn.init.normal_(layer.bias)
-    return generator
+    return noisy_generator(channels)
 
 
 @pytest.mark.parametrize("channels", [(9, 8, 7, 5), (8, 256, 256, 256)], ids=str)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_methods import noisy_generator
 from torch import Tensor
 
 from clcae import load_generator
@@ -15,14 +16,7 @@ from clcae.stylegan2 import Generator, Layer, Prefix
 
 
 def small(channels: tuple[int, ...] = (24, 20, 16, 12)) -> Generator:
-    torch.manual_seed(0)
-    generator = Generator(
-        resolution=4 << (len(channels) - 1), z_dim=6, w_dim=10, mapping_layers=1, channels=channels
-    )
-    for layer in generator.synthesis.layers:
-        torch.nn.init.constant_(layer.noise_strength, 0.3)
-        torch.nn.init.normal_(layer.bias)
-    return generator.requires_grad_(False)
+    return noisy_generator(channels).requires_grad_(False)
 
 
 def decibels(value: Tensor, exact: Tensor) -> float:
