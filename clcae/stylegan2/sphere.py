@@ -46,9 +46,12 @@ def walk(
     radius = math.sqrt(z.shape[-1])
     exact = torch.promote_types(z.dtype, torch.float32)
     start = normalize_z(z.to(exact)) / radius
-    length = torch.linalg.vector_norm(shift.to(exact), dim=-1, keepdim=True)
-    pole = shift.to(exact) / torch.where(length > 0, length, 1.0)
-    distance = (length / radius).clamp_max(FARTHEST)
+    # Measured in parts of its largest entry, whose square neither overflows nor vanishes.
+    largest = shift.to(exact).abs().amax(dim=-1, keepdim=True)
+    parts = shift.to(exact) / torch.where(largest > 0, largest, 1.0)
+    norm = torch.linalg.vector_norm(parts, dim=-1, keepdim=True)
+    pole = parts / torch.where(norm > 0, norm, 1.0)
+    distance = (largest / radius * norm).clamp_max(FARTHEST)
     # 1 + cos and 1 - cos of the angle at the start, without cancellation near the poles.
     near = (start + pole).square().sum(dim=-1, keepdim=True) / 2
     far = (start - pole).square().sum(dim=-1, keepdim=True) / 2
@@ -57,7 +60,7 @@ def walk(
     total = near + far
     across = start - pole * (start * pole).sum(dim=-1, keepdim=True)
     moved = pole * ((near - far) / total) + across * (2 * torch.exp(-distance) / total)
-    return torch.where(length > 0, normalize_z(moved * radius), z.to(exact)).to(z.dtype)
+    return torch.where(largest > 0, normalize_z(moved * radius), z.to(exact)).to(z.dtype)
 
 
 def walk_in_steps(
