@@ -9,6 +9,10 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+from clcae.quoting import shown
+
+LAST = 40  # pictures of four million pixels a side; a stranger's file may ask for any
+
 
 @dataclass(frozen=True, order=True)
 class Layer:
@@ -17,8 +21,8 @@ class Layer:
     index: int
 
     def __post_init__(self) -> None:
-        if self.index < 0:
-            raise ValueError(f"layer index is {self.index}, expected 0 or more")
+        if not 0 <= self.index <= LAST:
+            raise ValueError(f"layer index is {shown(self.index)}, expected 0 to {LAST}")
 
     @classmethod
     def parse(cls, name: "str | int | Layer") -> Self:

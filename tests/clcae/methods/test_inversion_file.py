@@ -216,6 +216,8 @@ def test_hostile_tensors(tensors: dict[str, Tensor], words: str, tmp_path: Path)
         lambda d: d.update(layer="16x16/1"),  # without a feature
         lambda d: d.update(layer="../etc"),
         lambda d: d.update(layer=7.5),
+        lambda d: d.update(layer=10**9),  # the side of its feature has so many digits
+        lambda d: d.update(layer=10**30),
         lambda d: d.update(format_version=2),
         lambda d: d.update(origin="x"),
         lambda d: d.update(more=1),
