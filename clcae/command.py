@@ -15,7 +15,7 @@ from typing import Any
 
 from clcae.files import write_text
 from clcae.openmp import bound_spinning
-from clcae.quoting import one_line, parse_json
+from clcae.quoting import listing, one_line, parse_json
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it
 
@@ -167,10 +167,11 @@ def claim(path: Path, settings: Mapping[str, Any], *, again: bool | None = None)
         found = found if isinstance(found, dict) else {}
         if found == wanted:
             return
-        other = [key for key in wanted if found.get(key) != wanted[key]]
+        agreeing = [key for key in wanted if key in found and found[key] == wanted[key]]
+        other = [key for key in {**wanted, **found} if key not in agreeing]
         redo = "the same settings" if again is None else "--overwrite to make them again"
         raise ValueError(
-            f"{path.parent} holds results of other settings ({', '.join(other)}): give another "
+            f"{path.parent} holds results of other settings ({listing(other, 6)}): give another "
             f"--out, or {redo}"
         )
     write_text(path, json.dumps(wanted, indent=2) + "\n")

@@ -205,6 +205,11 @@ def test_a_folder_of_other_settings_is_not_mixed(
     assert "other settings (output)" in error and error.count("\n") == 1
     assert invert(method_file, photos, "--out", out, "--output", "W", "--overwrite") == 0
     assert load_inversion(out / "000.safetensors")[0].feature is None
+    claimed = out / ".invert.json"
+    claimed.write_text(json.dumps({**json.loads(claimed.read_text()), "precision": "bfloat16"}))
+    capsys.readouterr()
+    assert invert(method_file, photos, "--out", out, "--output", "W") == 1
+    assert "other settings (precision)" in capsys.readouterr().err  # which these do not have
 
 
 def test_stopped_and_run_again(method_file: Path, tmp_path: Path) -> None:
