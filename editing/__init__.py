@@ -10,7 +10,12 @@ from editing.editor import (
     shares_of,
     towards,
 )
-from editing.files import directions_for, directions_named, load_directions
+from editing.files import (
+    directions_for,
+    directions_named,
+    load_directions,
+    official_directions,
+)
 from editing.statistics import LatentStatistics, Watch
 
 __all__ = [
@@ -23,6 +28,7 @@ __all__ = [
     "edit_inversion",
     "load_directions",
     "move_of",
+    "official_directions",
     "parse_edit",
     "save_directions",
     "shares_of",

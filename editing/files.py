@@ -87,6 +87,15 @@ def load_directions(
         raise ValueError(line if line.startswith(str(path)) else f"{path}: {line}") from error
 
 
+def official_directions(
+    source: str | Path, *, space: LatentSpace | None = None
+) -> dict[str, Direction]:
+    """Loads an official file as `load_directions`; ValueError if it is a native one already."""
+    if is_native(source):
+        raise ValueError(f"{source} is a native file already, which says its latent space itself")
+    return load_directions(source, space=space)
+
+
 def directions_for(
     generator: Generator, sources: Sequence[str] | None, *, space: LatentSpace | None = None
 ) -> dict[str, Direction]:

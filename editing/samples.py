@@ -1,5 +1,6 @@
 """Codes with the scores of their pictures: drawn and judged here, or read from arrays."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,15 @@ def sample_codes(
         count: N.
         rng: source of all draws, on the CPU.
         truncation: psi, of W and W+; 1 changes nothing.
+
+    Raises:
+        ValueError: if truncation is no number, or codes of Z are to be truncated.
     """
+    if not math.isfinite(truncation) or (truncation != 1 and not space.is_mapped):
+        raise ValueError(
+            f"truncation is {truncation} for codes of {space}: expected a number, and 1 for codes "
+            "of Z and Z+, which have no mean to be drawn to"
+        )
     shape = (count, generator.num_codes) if space.has_rows else (count,)
     z = torch.randn(*shape, generator.z_dim, generator=rng).to(generator.w_average)
     if not space.is_mapped:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import clcae
 from clcae.command import HelpFormatter, make_parser, names, numbers, positive, run_command, span
+from clcae.device import pick_device
 from clcae.ops.memory import keep_freed_memory
 from clcae.stylegan2 import Generator, LatentSpace
-from editing import Direction, ganspace, load_directions, save_directions, sefa
+from editing import Direction, ganspace, load_directions, official_directions, save_directions, sefa
 from editing.interfacegan import SHARE, Search, find_directions, find_judged, linear_svm
 from editing.report import listing, summary, write_found, write_strips
 from editing.samples import parse_scores, read_samples, write_samples
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _generator(options: argparse.Namespace) -> Generator:
-    return clcae.load_generator(options.generator).to(options.device)
+    return clcae.load_generator(options.generator).to(pick_device(options.device))
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -100,8 +101,7 @@ def _ganspace(options: argparse.Namespace) -> None:
     generator = _generator(options)
     sampled = {"num_samples": options.num_samples, "seed": options.seed, "space": options.space}
     pca = ganspace.components_of_generator(generator, count=options.components, **sampled)
-    found = pca.directions(layers=options.layers, semantics=options.semantics)
-    _write(found, generator, options)
+    _write(pca.directions(layers=options.layers, semantics=options.semantics), generator, options)
 
 
 def _sefa(options: argparse.Namespace) -> None:
@@ -118,7 +118,7 @@ def _write(found: dict[str, Direction], generator: Generator, options: argparse.
 
 
 def _import(options: argparse.Namespace) -> None:
-    found = load_directions(options.file, space=options.space)
+    found = official_directions(options.file, space=options.space)
     save_directions(found, options.out, provenance={"file": Path(options.file).name})
     print(f"{listing(found)}\nwritten: {options.out}")
 
@@ -232,7 +232,7 @@ def _add_common(
     add = parser.add_argument
     add("--generator", default="portraits", help="portraits, or a native or official file")
     add("--seed", type=int, default=0, help="of all random draws")
-    add("--device", default="cpu", help="cpu, cuda, mps")
+    add("--device", default="cpu", help="auto (a GPU if there is one), cpu, cuda, mps")
     if samples is not None:
         add("--num-samples", type=positive, default=samples, help="codes to draw")
     if spaces:

@@ -16,6 +16,7 @@ from editing import load_directions
 from scripts.directions import main
 
 ROOT = Path(__file__).resolve().parents[2]
+NATIVE = ROOT / "clcae/portraits/assets/directions.safetensors"
 
 
 @pytest.fixture
@@ -143,6 +144,11 @@ def test_failures_are_one_line(
         (["sefa", "--generator", generator, "--layers", "2-9", "--out", out], "layers 2 to 9"),
         (["ganspace", "--num-samples", "1", "--out", out], "1 codes, expected at least two"),
         (["ganspace", "--num-samples", "50", "--layers", "2-99", "--out", out], "layers 2-99"),
+        (["sefa", "--device", "cuda:99", "--out", out], "device is"),
+        (["sefa", "--device", "gpu", "--out", out], "device is 'gpu', expected auto, cpu"),
+        (["sample", "--space", "Z", "--truncation", "0.5", "--out", out], "truncation is 0.5 for"),
+        (["sample", "--truncation", "nan", "--out", out], "truncation is nan"),
+        (["import", NATIVE, "--space", "Z", "--out", out], "a native file already, which says its"),
     ):
         assert main(list(map(str, arguments))) == 1, arguments
         printed = capsys.readouterr()
