@@ -115,8 +115,9 @@ class KeyMap:
     def _check_constants(self, state: Mapping[str, Tensor]) -> None:
         for key, value in self.constants.items():
             given = state.get(key)
-            if given is not None and not torch.allclose(
-                given.float().reshape(-1), value.reshape(-1), atol=1e-5
+            if given is not None and not (
+                given.numel() == value.numel()
+                and torch.allclose(given.float().reshape(-1), value.reshape(-1), atol=1e-5)
             ):
                 raise ValueError(
                     f"{self.layout}: {key} is not the [1, 3, 3, 1] filter, the only one supported"

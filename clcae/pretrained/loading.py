@@ -40,7 +40,7 @@ _KNOWN = (
     *(CLCAE, E4E, E4EZPlus, InDomain, PSP, OfficialCLCAE, Optimization, PivotalTuning, StyleRes),
     *(BaseCodeEncoder, FaceEmbedder, LPIPS, MoCo),
 )
-_FAULTS = (ValueError, RuntimeError, MemoryError, OverflowError, LookupError, TypeError)
+_FAULTS = (ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError)
 _VERBS = ("is ", "has ", "holds ", "does ", "its ")
 
 

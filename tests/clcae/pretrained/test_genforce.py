@@ -134,3 +134,13 @@ def test_what_does_not_fit_is_listed() -> None:
         base_code.base_code_from_state(encoder)
     with pytest.raises(ValueError, match=r"missing \(model\.0\.weight\)"):
         base_code.base_code_from_state({"a": torch.zeros(1)})
+
+
+def test_files_without_channels_and_of_another_filter(tmp_path: Path) -> None:
+    small = Generator(resolution=8, z_dim=4, w_dim=4, mapping_layers=1, channels=[3, 2])
+    state = genforce.generator_keymap(num_layers=3, mapping_layers=1).to_theirs(small)
+    path = tmp_path / "a.pth"
+    for key, words in (("layer0.weight", "does not fit"), ("upsample.kernel", "is not the .* fil")):
+        torch.save({"generator_smooth": state | {f"synthesis.{key}": torch.zeros(0)}}, path)
+        with pytest.raises(ValueError, match=rf"a\.pth.*{words}"):
+            clcae.load_generator(path)
