@@ -22,7 +22,7 @@ from clcae.construction import is_finite
 from clcae.methods.interface import Inversion
 from clcae.pretrained.contents import check_memory, tensor_of, tensors_of
 from clcae.quoting import listing, one_line
-from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows
+from clcae.stylegan2 import Generator, LatentSpace, broadcast_rows, normalize_z
 from clcae.unpickling.torch_file import read_torch_file
 from clcae.weight_file import is_plain, read_plain
 
@@ -30,6 +30,7 @@ SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".safetensors")
 NAMES = ("codes", "latents", "latent", "w_plus", "wplus", "w", "ws", "z", "arr_0")
 LARGEST_FILE = 1 << 30  # bytes
 MOST_CODES = 100_000
+LEAST_LENGTH = 0.9  # mean square of a row of Z once it is normalised: of all but the least, 1
 
 
 def is_codes_file(path: Path) -> bool:
@@ -118,4 +119,11 @@ def _shaped(codes: Tensor, generator: Generator, space: LatentSpace | None) -> T
     codes = codes.float()
     if not is_finite(codes):
         raise ValueError("holds codes that are NaN or infinite")
+    if space is not None and not space.is_mapped:
+        lengths = normalize_z(codes).square().mean(dim=-1)
+        if not bool((lengths > LEAST_LENGTH).all()):
+            raise ValueError(
+                f"holds rows of {space} that are zero, or of a size at which the mapping network "
+                "takes them for zero: expected about Gaussian numbers"
+            )
     return codes

@@ -169,6 +169,11 @@ def test_mistakes_are_one_line(
         assert edit(folder, tmp_path / f"{name}.npy", "--out", tmp_path / "out") == 1
         said = capsys.readouterr().err
         assert words in said and "Traceback" not in said, (name, said)
+    for name, value in {"zero": 0.0, "far": 1e20}.items():  # what the mapping network reads as zero
+        np.save(tmp_path / f"{name}.npy", np.full((2, generator.z_dim), value, np.float32))
+        given = [tmp_path / f"{name}.npy", "--space", "Z", "--out", tmp_path / "z"]
+        assert edit(folder, *given) == 1
+        assert "holds rows of Z that are zero" in capsys.readouterr().err
     np.savez(tmp_path / "two.npz", a=np.zeros((1, width)), b=np.zeros((1, width)))
     torch.save({"state": {"a": torch.ones(2)}}, tmp_path / "state.pt")
     (tmp_path / "text.npy").write_text("hello")
