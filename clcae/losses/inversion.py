@@ -79,11 +79,11 @@ def feature_term(feature: Tensor, own: Tensor) -> Tensor:
     return (feature - own.detach()).square().mean()
 
 
-def checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
+def checked_weights(weights: Mapping[str, float], *, of: str = "weights") -> dict[str, float]:
     """Copies the weights of losses. Raises ValueError unless each is finite, and 0 or more."""
     for name, weight in weights.items():
         if not 0 <= weight < math.inf:
-            raise ValueError(f"weights.{name} is {weight}: expected a number of 0 or more")
+            raise ValueError(f"{of}.{name} is {weight}: expected a number of 0 or more")
     return dict(weights)
 
 

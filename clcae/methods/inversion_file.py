@@ -197,6 +197,11 @@ def join(inversions: Sequence[Inversion]) -> Inversion:
     return _with_tensors(inversions[0], joined)
 
 
+def holds_numbers(inversion: Inversion) -> bool:
+    """Tests whether no tensor of an inversion holds NaN or infinity."""
+    return all(map(is_finite, _tensors(inversion).values()))
+
+
 def moved_to(inversion: Inversion, device: torch.device | str) -> Inversion:
     """Moves the tensors of an inversion to a device."""
     return _mapped(inversion, lambda tensor: tensor.to(device))

@@ -27,6 +27,7 @@ badly, since nothing keeps it where the generator was trained (Tov et al. 2021).
 """
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self, cast, get_args
@@ -37,8 +38,9 @@ from tqdm import tqdm
 
 from clcae.encoders.base_code import BaseCodeEncoder
 from clcae.frozen.judges import PerceptualNetwork
+from clcae.losses.inversion import checked_weights
 from clcae.methods.interface import Inversion, InversionMethod, parse_output
-from clcae.methods.inversion_file import join
+from clcae.methods.inversion_file import holds_numbers, join
 from clcae.methods.optimizer.descent import Schedule
 from clcae.methods.optimizer.search import (
     NOISE,
@@ -128,10 +130,11 @@ class Optimization(InversionMethod):
         at_once: int | None = None,
     ) -> None:
         super().__init__()
-        if steps < 0 or lr <= 0 or (feature_lr is not None and feature_lr <= 0):
-            rates = f"{lr}" if feature_lr is None else f"{lr} and {feature_lr}"
+        rates = [lr] if feature_lr is None else [lr, feature_lr]
+        if steps < 0 or not all(0 < rate < math.inf for rate in rates):
             raise ValueError(
-                f"{steps} steps with a learning rate of {rates}: expected 0 up, above 0"
+                f"{steps} steps with a learning rate of {' and '.join(map(str, rates))}: expected "
+                "0 up, above 0"
             )
         for name, given, known in (
             ("schedule", schedule, get_args(Schedule)),
@@ -143,11 +146,13 @@ class Optimization(InversionMethod):
         for name, number, least in (
             ("patience", patience, 1),
             ("at_once", at_once, 1),
+            ("perceptual_size", perceptual_size, 1),
+            ("truncation", truncation, 0),
             ("truncated_rows", truncated_rows, 0),
             ("code_noise", code_noise, 0),
             ("least_gain", least_gain, 0),
         ):
-            if number is not None and number < least:
+            if number is not None and not least <= number < math.inf:
                 raise ValueError(f"{name} is {number}, expected {least} or more")
         self.generator = generator
         self.layer = _layer_of(generator, layer)
@@ -161,7 +166,7 @@ class Optimization(InversionMethod):
                 f"output is {output!r}, {type(self).__name__} has {', '.join(self.outputs)}"
             )
         self.output = output
-        self.weights = {"pixel": 1.0} if weights is None else dict(weights)
+        self.weights = checked_weights({"pixel": 1.0} if weights is None else weights)
         if not {*self.weights} <= {*TERMS}:
             given_terms = ", ".join(map(str, self.weights))
             raise ValueError(f"weights are of {given_terms}: expected some of {', '.join(TERMS)}")
@@ -204,6 +209,23 @@ class Optimization(InversionMethod):
                 raise ValueError(
                     f"encoder is of a generator with rows, z and w of {given}, expected {own}"
                 )
+
+    def _check_encoder(self) -> None:
+        """Raises ValueError if the encoder's codes say nothing to this generator.
+
+        That of another one maps the same z farther away than codes of W are from their mean; that
+        of a generator which was trained on from this one, or tuned, does not.
+        """
+        if self.encoder is None:
+            return
+        rng = torch.Generator().manual_seed(0)
+        z = torch.randn(64, self.generator.z_dim, generator=rng).to(self.generator.w_average)
+        own, other = self.generator.map(z), self.encoder.generator.map(z)
+        if (other - own).square().mean() > (own - own.mean(dim=0)).square().mean():
+            raise ValueError(
+                "encoder is of another generator, whose mapping network has nothing in common with "
+                "this one's: give an encoder that was trained with this generator"
+            )
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -257,6 +279,11 @@ class Optimization(InversionMethod):
             other.add_module("generator", self.generator.for_inference(precision))
         return other
 
+    def with_generator(self, generator: Generator) -> Self:
+        other = super().with_generator(generator)
+        other._normal_spaces = {}  # another generator's
+        return other
+
     def form(self) -> Inversion:
         """Returns an inversion of the form that this method's have, without a step."""
         other = copy.copy(self)
@@ -267,12 +294,14 @@ class Optimization(InversionMethod):
         """Searches codes, chunk by chunk.
 
         Raises:
-            ValueError: if images have another size than the generator's pictures.
+            ValueError: if images have another size than the generator's pictures, the encoder is
+                of another generator, or a search diverges.
         """
-        if images.shape[1:] != (3, *self.image_shape):
+        side = self.generator.resolution
+        if images.shape[1:] != (3, side, side):
             raise ValueError(
-                f"images are {tuple(images.shape[-2:])}, this generator makes "
-                f"{self.generator.resolution}x{self.generator.resolution}"
+                f"images have shape {tuple(images.shape)}, expected [N, 3, {side}, {side}]: this "
+                f"generator makes {side}x{side}"
             )
         chunks = images.split(self.at_once)
         with (
@@ -286,9 +315,15 @@ class Optimization(InversionMethod):
                 disable=None,
             ) as bar,
         ):
+            self._check_encoder()
             settings = self.search_settings()
-            found = [Search(settings, chunk.clone()).run(bar.update) for chunk in chunks]
-        return join(found)
+            found = join([Search(settings, chunk.clone()).run(bar.update) for chunk in chunks])
+        if not holds_numbers(found):
+            raise ValueError(
+                f"the search in {self.output} diverged to NaN or infinity at a learning rate of "
+                f"{self.lr}: give a smaller one, and pictures in [-1, 1]"
+            )
+        return found
 
     def mapped(self, inversion: Inversion) -> Inversion:
         """Maps codes of Z and Z+ as the search did, truncated where it truncated.

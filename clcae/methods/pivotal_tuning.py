@@ -23,6 +23,7 @@ picture (`perceptual_size`), which the official one does not.
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, Self, TypeVar, cast, get_args
@@ -31,8 +32,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from clcae.construction import is_finite
 from clcae.data.transforms import at_input_size
 from clcae.frozen.judges import PerceptualNetwork
+from clcae.losses.inversion import checked_weights
 from clcae.losses.tuning import TERMS
 from clcae.methods.interface import Inversion, InversionMethod, Move
 from clcae.methods.inversion_file import join, split
@@ -95,9 +98,14 @@ class PivotalTuning(InversionMethod):
         noise: PivotNoise = "discarded",
     ) -> None:
         super().__init__()
-        if steps < 0 or lr <= 0:
+        if isinstance(pivot, PivotalTuning):
+            raise ValueError(
+                "pivot is a PivotalTuning, expected a method that leaves the generator as it is: "
+                "tune once, with more steps"
+            )
+        if steps < 0 or not 0 < lr < math.inf:
             raise ValueError(f"{steps} steps with a learning rate of {lr}: expected 0 up, above 0")
-        if locality_distance <= 0 or locality_samples < 1:
+        if not 0 < locality_distance < math.inf or locality_samples < 1:
             raise ValueError(
                 f"locality_samples is {locality_samples} at locality_distance "
                 f"{locality_distance}: expected 1 or more, above 0"
@@ -106,7 +114,8 @@ class PivotalTuning(InversionMethod):
             raise ValueError(f"noise is {noise!r}, expected 'discarded' or 'kept'")
         if weights is None:
             weights = dict.fromkeys(TERMS if perceptual is not None else ["pixel"], 1.0)
-        self.weights, self.locality_weights = dict(weights), dict(locality_weights or {})
+        self.weights = checked_weights(weights)
+        self.locality_weights = checked_weights(locality_weights or {}, of="locality_weights")
         for name, given in (("weights", self.weights), ("locality_weights", self.locality_weights)):
             if not {*given} <= {*TERMS}:
                 listed = ", ".join(map(str, given))
@@ -117,6 +126,9 @@ class PivotalTuning(InversionMethod):
             raise ValueError(f"weights are {self.weights}: expected one of {', '.join(TERMS)}")
         if stop is not None and perceptual is None:
             raise ValueError(f"stop is {stop}, a perceptual distance, which needs perceptual")
+        for name, number, least in (("stop", stop, 0), ("perceptual_size", perceptual_size, 1)):
+            if number is not None and not least <= number < math.inf:
+                raise ValueError(f"{name} is {number}, expected {least} or more")
         self.pivot = pivot
         self.outputs, self.output = tuple(pivot.outputs), pivot.output
         self.derived = tuple(pivot.derived)
@@ -169,7 +181,7 @@ class PivotalTuning(InversionMethod):
         """Finds the pivots, then tunes on picture after picture, or on all together.
 
         Raises:
-            ValueError: if images have another size.
+            ValueError: if images have another size, or the tuning diverges.
         """
         if images.shape[1:] != (3, *self.image_shape):
             height, width = self.image_shape
@@ -179,7 +191,10 @@ class PivotalTuning(InversionMethod):
         with torch.inference_mode(False), torch.no_grad():  # gradients, whoever asks
             images = images.clone()
             small = at_input_size(images, self.pivot.image_shape)
-            pivots = split(self._bare(self.pivot.invert(small)))
+            whole = self._bare(self.pivot.invert(small))
+            if not len(images):
+                return self._with_changes(whole, unchanged(self.generator, self.names))
+            pivots = split(whole)
             size = len(pivots) if self.together else 1
             groups = [range(first, first + size) for first in range(0, len(pivots), size)]
             settings, found = self.settings_of_tuning(), list[Inversion]()
@@ -194,6 +209,11 @@ class PivotalTuning(InversionMethod):
                     of_group = [pivots[index] for index in group]
                     tuner = Tuner(settings, of_group, images[group.start : group.stop])
                     changes = tuner.run(bar.update)
+                    if not all(map(is_finite, changes.values())):
+                        raise ValueError(
+                            "the tuning diverged to NaN or infinity at a learning rate of "
+                            f"{self.lr}: give a smaller one, and pictures in [-1, 1]"
+                        )
                     found.append(self._with_changes(join(of_group), changes))
         return found[0] if len(found) == 1 else join(found)
 
@@ -261,7 +281,7 @@ class PivotalTuning(InversionMethod):
         """
         rest = {key: v for key, v in inversion.context.items() if not key.startswith(TUNED)}
         bare, whole = replace(inversion, context=rest), slice(0, len(inversion.codes))
-        changes = changes_of(inversion, 0)
+        changes = changes_of(inversion, 0) if len(inversion.codes) else {}
         if not changes:
             return [function(self.pivot, bare, whole)]
         rows = (

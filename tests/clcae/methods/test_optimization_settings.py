@@ -1,5 +1,6 @@
 """Optimization's native file, and the settings that it refuses."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,58 @@ def test_a_judge_without_a_registered_class_is_named(generator: Generator, tmp_p
         ({"weights": {"feature": 1.0}}, "expected one of pixel or perceptual"),
         ({"patience": 0}, "patience is 0, expected 1 or more"),
         ({"at_once": 0}, "at_once is 0, expected 1 or more"),
+        ({"lr": math.nan}, "learning rate of nan"),
+        ({"lr": math.inf}, "learning rate of inf"),
+        ({"feature_lr": math.nan}, "learning rate of 0.1 and nan"),
+        ({"weights": {"pixel": -1.0}}, "weights.pixel is -1.0: expected a number of 0 or more"),
+        ({"weights": {"pixel": math.nan}}, "weights.pixel is nan"),
+        ({"truncation": math.nan}, "truncation is nan"),
+        ({"code_noise": math.inf}, "code_noise is inf"),
+        ({"least_gain": math.nan}, "least_gain is nan"),
+        ({"perceptual_size": 0}, "perceptual_size is 0, expected 1 or more"),
         ({"encoder": small_optimization()}, "encoder is of a generator with rows, z and w of"),
     ],
 )
 def test_bad_settings(generator: Generator, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Optimization(generator=generator, **settings)
+
+
+def test_pictures_of_another_shape_and_none(generator: Generator, images: Tensor) -> None:
+    method = Optimization(generator=generator, steps=1)
+    with pytest.raises(ValueError, match=r"shape \(3, 1, 16, 16\), expected \[N, 3, 16"):
+        method.invert(images[:, :1])
+    assert method.invert(images[:0]).codes.shape == (0, 6, 10)
+
+
+def test_a_search_that_diverges_says_so(generator: Generator, images: Tensor) -> None:
+    method = Optimization(generator=generator, steps=2, lr=1e30, schedule="constant")
+    with pytest.raises(ValueError, match=r"the search in W\+ diverged .* a smaller one"):
+        method.invert(images)
+
+
+def test_an_encoder_of_another_generator_is_refused(generator: Generator, images: Tensor) -> None:
+    tuned, other = tiny_generator(), tiny_generator()
+    tuned.synthesis.const.data.add_(1.0)
+    for layer in other.mapping.layers:
+        torch.nn.init.normal_(layer.weight, std=100.0)  # learning rates are a hundredth
+    for network, is_same in ((tuned, True), (other, False)):
+        encoder = Optimization(generator=network, steps=0, output="W")
+        method = Optimization(generator=generator, steps=0, start="encoder", encoder=encoder)
+        if is_same:
+            method.invert(images)
+            continue
+        with pytest.raises(ValueError, match="encoder is of another generator"):
+            method.invert(images)
+
+
+def test_the_normal_space_is_the_generators_own(generator: Generator) -> None:
+    method = Optimization(generator=generator, normal_samples=100)
+    other = tiny_generator()
+    other.mapping.layers[0].weight.data.mul_(2.0)
+    mean = method.normal_space().mean
+    assert not torch.equal(method.with_generator(other).normal_space().mean, mean)
+    assert torch.equal(method.normal_space().mean, mean)
 
 
 def test_a_generator_without_the_layer_has_no_feature(images: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Pivotal tuning: what changes and what stays, when it ends, and the files of its inversions."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,13 @@ def test_a_portrait_with_details_gains_several_decibels() -> None:
         ({"stop": 0.06}, "stop is 0.06, a perceptual distance"),
         ({"locality_distance": 0.0}, "locality_distance 0.0"),
         ({"noise": "free"}, "noise is 'free'"),
+        ({"lr": math.inf}, "learning rate of inf"),
+        ({"weights": {"pixel": -1.0}}, "weights.pixel is -1.0: expected a number of 0 or more"),
+        ({"locality_weights": {"pixel": math.nan}}, "locality_weights.pixel is nan"),
+        ({"locality_distance": math.nan}, "locality_distance nan"),
+        ({"stop": math.nan, "perceptual": Halves()}, "stop is nan"),
+        ({"perceptual_size": 0}, "perceptual_size is 0"),
+        ({"pivot": tuning()}, "pivot is a PivotalTuning"),
     ],
 )
 def test_mistakes(settings: dict[str, Any], words: str) -> None:
@@ -252,6 +260,20 @@ def test_mistakes(settings: dict[str, Any], words: str) -> None:
 def test_pictures_of_another_size() -> None:
     with pytest.raises(ValueError, match=r"expected \[N, 3, 16, 16\]"):
         tuning().invert(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_no_pictures(together: bool) -> None:
+    method = tuning(together=together)
+    nothing = method.invert(IMAGES[:0])
+    assert {*nothing.context} == {*method.form().context}
+    edited = method.edit(nothing, lambda codes: codes + 1.0)
+    assert method.synthesize(edited).shape == (0, 3, 16, 16)
+
+
+def test_a_tuning_that_diverges_says_so() -> None:
+    with pytest.raises(ValueError, match=r"the tuning diverged to NaN .* rate of 1e"):
+        tuning(lr=1e30).invert(IMAGES[:1])
 
 
 def test_the_size_of_pictures_is_that_of_the_generator() -> None:
