@@ -156,10 +156,12 @@ def find_judged(
     check_attributes([*wanted, *(search.conditions or [])], ATTRIBUTES)
     codes, scores = [], []
     drawn = draw(generator, space=space, count=num_samples, seed=seed, truncation=truncation)
-    for some, pictures in drawn:
-        codes.append(some)
-        with torch.no_grad():
-            scores.append(judge(pictures.clamp(-1, 1)).cpu())
+    with tqdm(total=num_samples, unit="picture", disable=None) as bar:
+        for some, pictures in drawn:
+            codes.append(some)
+            with torch.no_grad():
+                scores.append(judge(pictures.clamp(-1, 1)).cpu())
+            bar.update(len(some))
     samples = Samples(torch.cat(codes), torch.cat(scores), ATTRIBUTES, binary=["glasses"])
     found = find_directions(samples, wanted, search)
     ways = {}

@@ -51,8 +51,10 @@ def listing(directions: Mapping[str, Direction]) -> str:
 
 
 def summary(directions: Mapping[str, Direction]) -> str:
-    """Tabulates what was measured when the directions were found."""
-    return _columns(_measured_rows(directions))
+    """Tabulates what was measured when the directions were found; leaves out what was of none."""
+    columns = zip(*_measured_rows(directions), strict=True)
+    kept = [column for column in columns if {*column[1:]} != {"-"}]
+    return _columns(list(zip(*kept, strict=True)))
 
 
 def card(directions: Mapping[str, Direction], *, name: str, command: str) -> str:

@@ -177,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--compare", action="store_true", help="measure the leaks of all ways to project off")
     add("--share", type=float, default=SHARE, help="extremes on either side, share or number")
     add("--invalid", type=float, help="score that marks unscored pictures")
-    add("--calibrate-on", type=positive, default=256, help="codes for units, as many for leaks")
+    add("--calibrate-on", type=positive, default=256, help="for units and leaks; 32 is quick")
 
     command = commands.add_parser("sample", help="codes and pictures, for you to score")
     add = _add_common(command, _sample, samples=20_000, spaces=True)

@@ -37,7 +37,7 @@ examples:
   python scripts/edit.py crops --method portraits/clcae --edit smile=2 --edit age=-1 --out edited
       several edits add up; a name alone takes the direction's own strength
   python scripts/edit.py inverted --method portraits/clcae --edit smile=2 --out edited
-      inversion files of scripts/invert.py, without inverting again
+      inversion files of scripts/invert.py, without inverting again; --set as when they were made
   python scripts/edit.py codes.npy --method clcae_ffhq.safetensors --edit smile=2 --out edited
       codes of other code: [N, 512] or [N, layers, 512] in .npy, .npz, .pt or .safetensors; the
       pictures are codes-0.png, codes-1.png, ... (--space W+ where [18, 512] is one code)
@@ -91,7 +91,7 @@ def _edit(options: argparse.Namespace) -> int:
         device=pick_device(options.device),
         precision=options.precision,
         compile=options.compile,
-        load=partial(load_or_build, generator=options.generator),
+        load=partial(load_or_build, generator=options.generator, settings=options.set),
     )
     method = _with_rule(method, options.rule)
     of_files = LatentSpace(options.directions_space) if options.directions_space else None

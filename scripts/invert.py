@@ -42,6 +42,8 @@ examples:
       without the feature F
   python scripts/invert.py crops --method optimization/z_plus_f --generator ffhq.pkl --out inverted
       without an encoder: searches each picture's code and feature, minutes to hours on a CPU
+  python scripts/invert.py crops --method optimization/w_plus --set steps=100 --out inverted
+      fewer steps than its file says; --set lr=0.05 --set noise=free, ...: docs/searching.md
   python scripts/invert.py crops --method pivotal_tuning/w_paper --generator ffhq.pkl --out tuned
       a code of W, then a generator of its own for each picture; NAME.safetensors holds what changed
   python scripts/invert.py crops --method clcae_ffhq.safetensors --precision auto --out inverted
@@ -74,7 +76,7 @@ def _invert(options: argparse.Namespace) -> int:
         device=pick_device(options.device),
         precision=options.precision,
         compile=options.compile,
-        load=partial(load_or_build, generator=options.generator),
+        load=partial(load_or_build, generator=options.generator, settings=options.set),
     )
     faces = faces_to_align(options)
     reader = Reader(method, faces=faces)

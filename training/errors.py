@@ -138,14 +138,20 @@ def _explain_key(key: str, *, configs: Path, primary: str, arguments: Sequence[s
     if (configs / key).is_dir():
         choices = ", ".join(choices_of(configs, key))
         return f"{key} is added with a plus: +{key}=NAME, one of {choices}"
-    added = [argument for argument in arguments if argument.startswith("+experiment=")]
-    keys = _known_keys(configs, primary, added)
+    chosen = [argument for argument in arguments if _is_choice(argument, configs)]
+    keys = _known_keys(configs, primary, chosen)
     close = difflib.get_close_matches(key, keys, n=3)
     siblings = [known for known in keys if known.rpartition(".")[0] == key.rpartition(".")[0]]
     if not siblings:
         siblings = [known for known in keys if "." not in known]
     meant = f"did you mean {' or '.join(close)}? " if close else ""
     return f"there is no key {key!r}; {meant}There are {', '.join(siblings)} (--help)"
+
+
+def _is_choice(argument: str, configs: Path) -> bool:
+    """Whether an argument chooses a file of a group: its keys are those that may be set."""
+    group, equals, _ = argument.lstrip("+").partition("=")
+    return bool(equals) and (configs / group.partition("@")[0]).is_dir()
 
 
 def _known_keys(configs: Path, primary: str, overrides: list[str]) -> list[str]:

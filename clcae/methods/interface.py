@@ -85,6 +85,15 @@ class InversionMethod(nn.Module, ABC):
         """Device of the weights, and of the images that `invert` takes."""
         return self.generator.w_average.device
 
+    @property
+    def at_once(self) -> int:
+        """Number of images to give to `invert` at a time: by default as many as to the generator.
+
+        Less where an image takes long and nothing is won by more, so that one after the other is
+        finished.
+        """
+        return self.generator.at_once
+
     def with_output(self, output: str) -> Self:
         """Returns a copy that computes another output with the same weights. Raises ValueError."""
         if output not in self.outputs:

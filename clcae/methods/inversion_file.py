@@ -178,7 +178,8 @@ def check_fit(
     if given != expected:
         key = min({*given.items()} ^ {*expected.items()}, key=lambda entry: entry[0])[0]
         raise ValueError(
-            f"{key} is {_form(given.get(key))}, expected {_form(expected.get(key))} by this method"
+            f"{key} is {_form(given.get(key))}, expected {_form(expected.get(key))} by this "
+            "method: was it inverted with other settings?"
         )
 
 

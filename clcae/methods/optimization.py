@@ -189,7 +189,7 @@ class Optimization(InversionMethod):
         self.truncation, self.truncated_rows = truncation, truncated_rows
         self.code_noise, self.patience, self.least_gain = code_noise, patience, least_gain
         self.normal_samples = normal_samples
-        self.at_once = at_once or max(PIXELS_AT_ONCE // generator.resolution**2, 1)
+        self.searched_at_once = at_once or max(PIXELS_AT_ONCE // generator.resolution**2, 1)
         self._normal_spaces: dict[torch.device, NormalSpace] = {}
 
     def _check_parts(self) -> None:
@@ -231,6 +231,11 @@ class Optimization(InversionMethod):
     def image_shape(self) -> tuple[int, int]:
         """The size of the generator's pictures."""
         return self.generator.resolution, self.generator.resolution
+
+    @property
+    def at_once(self) -> int:
+        """Number of images that are searched together."""
+        return self.searched_at_once
 
     @property
     def inert_rows(self) -> int:

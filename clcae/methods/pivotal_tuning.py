@@ -47,6 +47,7 @@ from clcae.serialization import register
 from clcae.stylegan2 import Generator
 from clcae.stylegan2.tuned import chosen_names, unchanged, with_changes
 
+FEW = 4  # at once: their pivots are found faster together
 TUNED = "tuned."  # prefix of changes in the context of an inversion
 PivotNoise = Literal["discarded", "kept"]
 
@@ -153,6 +154,11 @@ class PivotalTuning(InversionMethod):
         height, width = self.pivot.image_shape
         longer, side = max(height, width), self.generator.resolution
         return height * side // longer, width * side // longer
+
+    @property
+    def at_once(self) -> int:
+        """All that one generator is tuned on; else few, since it is tuned on one at a time."""
+        return self.generator.at_once if self.together else min(self.pivot.at_once, FEW)
 
     def with_output(self, output: str) -> Self:
         other = super().with_output(output)

@@ -35,10 +35,19 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="native or official file, or a name: portraits/clcae; optimization/NAME searches and "
         "pivotal_tuning/NAME tunes the generator without training, NAME a file of these folders in "
-        "configs/method",
+        "configs/method; in_domain_search_portraits searches from a trained encoder's codes",
     )
-    generator_help = "of optimization/NAME and pivotal_tuning/NAME (default: the portraits')"
+    untrained = "of methods that search or tune"
+    generator_help = f"{untrained} (default: the portraits')"
     add("--generator", metavar="FILE", help=generator_help)
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"{untrained}: a value of its file in configs/method, or another argument of its "
+        "class, as steps=100, lr=0.05, noise=free, encoder.source=FILE; may be given several times",
+    )
     add("--output", choices=OUTPUTS, help="output of the method (default: its best)")
     add(
         "--align",
@@ -50,7 +59,8 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         type=positive,
         metavar="N",
-        help="pictures at once (default: 16, fewer where the generator's pictures are large)",
+        help="pictures at once, of which none is written before all are finished (default: 16, "
+        "fewer where they are large or take long)",
     )
     add(
         "--precision",

@@ -146,7 +146,7 @@ def pass_over(
         files: names the files of an input after the names of its parts (`part_names`).
         write: called in a thread with a file, the names of its parts, what was read of it, the
             results of its parts, and the paths to write `files` to.
-        batch_size: parts at once; None takes 16, fewer where the generator's pictures are large.
+        batch_size: parts at once; None takes 16, fewer where the method or its generator is slow.
         ahead: files read beyond the batch, and files not yet written; bounds the memory.
 
     Returns:
@@ -183,7 +183,7 @@ def pass_over(
         parts = ((item, given, part) for item, given in read_files for part in given.parts)
         batches = batched(
             parts,
-            batch_size or min(16, method.generator.at_once),
+            batch_size or min(16, method.at_once),
             weight=lambda entry: _kept(entry[1]) if entry[2] is entry[1].parts[0] else 0,
             heaviest=largest_pixels(),
         )
@@ -210,7 +210,9 @@ def pass_over(
                 of_file = []
     count, seconds = len(account.done), time.perf_counter() - start
     if count:
-        print(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s)")
+        rate = count / seconds
+        each = f"{rate:.1f} images/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+        print(f"{count} images in {seconds:.1f} s ({each})")
     return account.report()
 
 

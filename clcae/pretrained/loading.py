@@ -41,6 +41,7 @@ _KNOWN = (
     *(BaseCodeEncoder, FaceEmbedder, LPIPS, MoCo),
 )
 _FAULTS = (ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError)
+_SHIPPED_AS = {"a generator": "portraits", "a method": "portraits/clcae"}
 _VERBS = ("is ", "has ", "holds ", "does ", "its ")
 
 
@@ -276,8 +277,7 @@ def _report(layout: Layout, contents: Contents, request: Request) -> Report:
 def _existing(source: str | Path, what: str) -> Path:
     path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(
-            f"there is no file {source}, expected {what}: a path, or a shipped name "
-            "(portraits for the generator)"
-        )
+        shipped = _SHIPPED_AS.get(what)
+        also = "" if shipped is None else f", or {shipped}, which is shipped"
+        raise FileNotFoundError(f"there is no file {source}, expected that of {what}{also}")
     return path

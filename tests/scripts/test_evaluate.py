@@ -357,6 +357,7 @@ def test_one_image_has_no_distance_of_sets(here: Path, capsys: pytest.CaptureFix
     ("arguments", "words", "status"),
     [
         (["protocl=clcae"], ["no key 'protocl'", "did you mean protocol"], 2),
+        (["method=optimization/z", "method.stpes=3"], ["did you mean method.steps"], 2),
         (
             ["protocol=fid"],
             ["no protocol 'fid'", "portraits, response, sfe, styleres"],

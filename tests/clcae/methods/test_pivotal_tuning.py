@@ -33,6 +33,12 @@ def tuning(**settings: Any) -> PivotalTuning:
     return PivotalTuning(**{**given, **settings}).eval()
 
 
+def test_few_pictures_are_given_at_a_time() -> None:
+    assert tuning().at_once == 4 and tuning(together=True).at_once == GENERATOR.at_once
+    slow = Optimization(generator=GENERATOR, at_once=1, output="W", outputs=["W"])
+    assert slow.at_once == 1 and tuning(pivot=slow).at_once == 1
+
+
 def test_only_chosen_parameters_change_and_never_the_given_generator() -> None:
     before = {key: value.clone() for key, value in GENERATOR.state_dict().items()}
     for choice in ("to_rgb", "all", "gains", ["from 16x16/1"]):

@@ -38,7 +38,10 @@ def write_pictures(folder: Path, count: int) -> None:
 
 def test_every_name_builds_around_a_generator(generator_file: Path) -> None:
     searched = [f"optimization/{name}" for name in sorted([*PLAIN, *PAPERS])]
-    assert names() == [*searched, *(f"pivotal_tuning/{name}" for name in TUNED)]
+    assert names() == [
+        *("in_domain_search_ffhq", "in_domain_search_portraits", "optimization"),
+        *(*searched, "pivotal_tuning", *(f"pivotal_tuning/{name}" for name in TUNED)),
+    ]
     for name in PLAIN:
         method = load_or_build(f"optimization/{name}", generator=str(generator_file))
         space = name.removesuffix("_f").replace("_plus", "+").upper()
@@ -51,11 +54,37 @@ def test_every_name_builds_around_a_generator(generator_file: Path) -> None:
     assert load_or_build("optimization/w").generator.resolution == 64  # the portraits'
 
 
+def test_settings_are_those_of_the_class(generator_file: Path) -> None:
+    settings = ["steps=7", "lr=0.02", "noise=free", "weights.pixel=2"]
+    method = load_or_build("optimization/z", generator=str(generator_file), settings=settings)
+    assert isinstance(method, Optimization) and (method.steps, method.lr) == (7, 0.02)
+    assert method.noise == "free" and method.weights == {"pixel": 2}
+    settings = ["steps=3", "pivot.steps=4", "tuned=to_rgb"]
+    tuning = load_or_build("pivotal_tuning/w", generator=str(generator_file), settings=settings)
+    assert isinstance(tuning, PivotalTuning) and isinstance(tuning.pivot, Optimization)
+    assert (tuning.steps, tuning.pivot.steps) == (3, 4)
+    assert tuning.names and all("to_rgb" in name for name in tuning.names)
+
+
+def test_an_encoder_of_ones_own_begins_the_search(tmp_path: Path) -> None:
+    file = write_method(small_e4e(), tmp_path / "e4e.safetensors")
+    save(small_e4e().generator, tmp_path / "its.safetensors", provenance={})
+    settings = [f"encoder.source={file}", "steps=2"]
+    method = load_or_build(
+        "in_domain_search_portraits",
+        generator=str(tmp_path / "its.safetensors"),
+        settings=settings,
+    )
+    assert isinstance(method, Optimization) and method.start == "encoder"
+    assert method.encoder is not None and method.encoder.outputs == small_e4e().outputs
+
+
 def test_a_picture_is_inverted_once_and_edited(
     generator_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
-    method = ["--method", "optimization/z_plus_f", "--generator", str(generator_file)]
+    search = ["--method", "optimization/z_plus_f", "--set", "steps=20"]
+    method = [*search, "--generator", str(generator_file)]
     write_pictures(photos, 1)
     assert invert([str(photos), *method, "--out", str(out)]) == 0
     before = (out / "0.safetensors").stat().st_mtime_ns
@@ -84,8 +113,16 @@ def test_a_picture_is_inverted_once_and_edited(
         (["--method", "optimization/w", "--generator", "none.pkl"], "no file none.pkl, expected"),
         (
             ["--method", "FILE", "--generator", "g.pkl"],
-            "--generator is for optimization/NAME, pivotal_tuning/NAME",
+            "--generator is for optimization, pivotal_tuning and in_domain_search",
         ),
+        (["--method", "FILE", "--set", "steps=3"], "--set is for optimization, pivotal_tuning"),
+        (
+            ["--method", "optimization/w", "--set", "stpes=3"],
+            "unexpected keyword argument 'stpes'; it takes generator, steps, lr",
+        ),
+        (["--method", "optimization/w", "--set", "steps=abc"], "method.steps is 'abc', expected"),
+        (["--method", "optimization/w", "--set", "steps"], "--set steps: expected KEY=VALUE"),
+        (["--method", "optimization/w", "--set", "lr=["], "--set lr=[: cannot be read"),
         (["--method", "optimization/w", "--output", "W+"], "output is 'W+', Optimization has W"),
     ],
 )
