@@ -40,11 +40,12 @@ def save_delta(
     """Writes changes, complete or not at all.
 
     Raises:
-        ValueError: if they do not fit the generator, or are not finite.
+        ValueError: if they do not fit the generator, are not finite, or no float32.
     """
     check_changes(generator, {name: value.shape for name, value in changes.items()})
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in changes.items()}
     check_finite(tensors)
+    _check_types({key: value.dtype for key, value in tensors.items()})
     description = {
         "format_version": FORMAT_VERSION,
         "generator_sha256": weights_digest(generator),
@@ -81,9 +82,7 @@ def load_delta(path: str | Path, *, generator: Generator) -> dict[str, Tensor]:
                 f"of another generator, sha256 {one_line(given, 12)}..., this one has {own[:12]}..."
             )
         check_changes(generator, {key: entry.shape for key, entry in entries.items()})
-        for key, entry in entries.items():
-            if entry.dtype != torch.float32:
-                raise ValueError(f"{key} is of {entry.dtype}, expected torch.float32")
+        _check_types({key: entry.dtype for key, entry in entries.items()})
         changes, digest = read_weights(path, entries, start, dict.fromkeys(entries, torch.float32))
         if digest != description["sha256"]:
             raise ValueError("weights do not match their sha256; the file is damaged")
@@ -92,3 +91,9 @@ def load_delta(path: str | Path, *, generator: Generator) -> dict[str, Tensor]:
         reason = one_line(error, 300) if type(error) is ValueError else type(error).__name__
         raise ValueError(f"{path}: no changed weights for this generator ({reason})") from error
     return changes
+
+
+def _check_types(types: Mapping[str, torch.dtype]) -> None:
+    for key, dtype in types.items():
+        if dtype != torch.float32:
+            raise ValueError(f"{key} is of {dtype}, expected torch.float32")

@@ -56,6 +56,8 @@ def test_choices_name_parameters_of_the_synthesis_network() -> None:
         ([], "tuned is empty"),
         (["convolutions", "gains"], "weight and its gain: expected one"),
         ("from 32x32/0", "layer 32x32/0 is not in this generator"),
+        ("**" * 30 + "!", "which names no parameter"),  # a regular expression would take hours
+        ("*s" * 30, "which names no parameter"),
     ],
 )
 def test_wrong_choices(choice: str | list[str], words: str) -> None:
@@ -126,6 +128,9 @@ def test_a_file_fits_a_generator_that_was_stored_and_no_other(tmp_path: Path) ->
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="has shape"):
         save_delta({"synthesis.const": torch.zeros(1)}, file, generator=generator)
+    double = {"synthesis.const": generator.synthesis.const.double()}
+    with pytest.raises(ValueError, match=r"const is of torch\.float64, expected torch\.float32"):
+        save_delta(double, file, generator=generator)  # which nothing would read
     with pytest.raises(ValueError, match="NaN"):
         save_delta(
             {"synthesis.const": generator.synthesis.const * torch.nan}, file, generator=generator
