@@ -63,11 +63,12 @@ def load_or_build(
     from training.parts import Parts
 
     try:
-        given = [f"method={source}", *([f"generator={generator}"] if generator else [])]
-        given += [f"++method.{setting}" for setting in settings]
+        given = [f"method={source}", *(f"++method.{setting}" for setting in settings)]
         config = OmegaConf.to_container(composed(CONFIGS, "evaluate", given), resolve=True)
         assert isinstance(config, dict)
-        node = {"method": config["method"], "generator": config.get("generator") or PORTRAITS}
+        # Not by way of Hydra, which reads some names of files as something else.
+        own = PORTRAITS if generator is None else {**PORTRAITS, "source": generator}
+        node = {"method": config["method"], "generator": own}
         method = Parts(config=node, device=torch.device("cpu"), seed=0)["method"]
     except OverrideParseException as error:
         told = str(error.override).removeprefix("++method.")

@@ -41,7 +41,7 @@ from clcae.frozen.judges import PerceptualNetwork
 from clcae.losses.inversion import checked_weights
 from clcae.methods.interface import Inversion, InversionMethod, parse_output
 from clcae.methods.inversion_file import holds_numbers, join
-from clcae.methods.optimizer.descent import Schedule
+from clcae.methods.optimizer.descent import LARGEST_RATE, Schedule
 from clcae.methods.optimizer.search import (
     NOISE,
     TERMS,
@@ -131,10 +131,10 @@ class Optimization(InversionMethod):
     ) -> None:
         super().__init__()
         rates = [lr] if feature_lr is None else [lr, feature_lr]
-        if steps < 0 or not all(0 < rate < math.inf for rate in rates):
+        if steps < 0 or not all(0 < rate <= LARGEST_RATE for rate in rates):
             raise ValueError(
                 f"{steps} steps with a learning rate of {' and '.join(map(str, rates))}: expected "
-                "0 up, above 0"
+                f"0 up, above 0 to {LARGEST_RATE:g}"
             )
         for name, given, known in (
             ("schedule", schedule, get_args(Schedule)),

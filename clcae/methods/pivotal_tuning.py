@@ -39,6 +39,7 @@ from clcae.losses.inversion import checked_weights
 from clcae.losses.tuning import TERMS
 from clcae.methods.interface import Inversion, InversionMethod, Move
 from clcae.methods.inversion_file import join, split
+from clcae.methods.optimizer.descent import LARGEST_RATE
 from clcae.methods.optimizer.search import NOISE
 from clcae.methods.optimizer.tuning import Tuner, TuningSettings
 from clcae.nn.folding import folded
@@ -104,8 +105,11 @@ class PivotalTuning(InversionMethod):
                 "pivot is a PivotalTuning, expected a method that leaves the generator as it is: "
                 "tune once, with more steps"
             )
-        if steps < 0 or not 0 < lr < math.inf:
-            raise ValueError(f"{steps} steps with a learning rate of {lr}: expected 0 up, above 0")
+        if steps < 0 or not 0 < lr <= LARGEST_RATE:
+            raise ValueError(
+                f"{steps} steps with a learning rate of {lr}: expected 0 up, above 0 to "
+                f"{LARGEST_RATE:g}"
+            )
         if not 0 < locality_distance < math.inf or locality_samples < 1:
             raise ValueError(
                 f"locality_samples is {locality_samples} at locality_distance "

@@ -5,6 +5,7 @@ those of task/base_code_paper.yaml. A picture is sampled, encoded as the feature
 synthesized from that feature and the rows of its own code behind the layer.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -41,7 +42,8 @@ class BaseCodeTask(Task):
         held_out: pictures that validation samples.
 
     Raises:
-        ValueError: if the feature has another shape, or weights are others.
+        ValueError: if the feature has another shape, weights are others, or a number
+            is out of range.
     """
 
     monitor = ("l2", "min")
@@ -65,6 +67,11 @@ class BaseCodeTask(Task):
             raise ValueError(
                 f"the encoder gives features {encoder.out_shape}, the generator's layer "
                 f"{self.layer} has {expected}"
+            )
+        if not math.isfinite(truncation) or held_out < 1:
+            raise ValueError(
+                f"truncation is {truncation} and held_out {held_out}: expected a number, and 1 or "
+                "more"
             )
         if {*weights} != {*TERMS}:
             raise ValueError(f"weights are {[*weights]}: expected those of {', '.join(TERMS)}")

@@ -18,6 +18,7 @@ Variables = dict[str, Tensor]  # name -> [N, ...], a row for each picture
 Objective = Callable[[Variables, Tensor, int], Tensor]
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
+LARGEST_RATE = 1e6  # of a search or a tuning: what is larger overflows
 
 
 def rate_factor(schedule: Schedule, done: float) -> float:

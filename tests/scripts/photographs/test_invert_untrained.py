@@ -52,6 +52,13 @@ def test_every_name_builds_around_a_generator(generator_file: Path) -> None:
         method = load_or_build(f"pivotal_tuning/{name}", generator=str(generator_file))
         assert isinstance(method, PivotalTuning) and method.generator.resolution == 16
     assert load_or_build("optimization/w").generator.resolution == 64  # the portraits'
+    for name in ("${g} (1).safetensors", "ffhq", "null"):  # which Hydra takes for something else
+        other = generator_file.rename(generator_file.with_name(name))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(other.parent)
+            built = load_or_build("optimization/w", generator=name)
+        assert built.generator.resolution == 16
+        generator_file = other
 
 
 def test_settings_are_those_of_the_class(generator_file: Path) -> None:

@@ -1,5 +1,6 @@
 """The stage of the base-code encoder: its loss, its parameters, a tiny run of the command."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,9 @@ def test_what_does_not_fit_is_refused() -> None:
         ValueError, match=r"gives features \(8, 8, 8\), the generator's layer 16x16/0"
     ):
         make_task(layer="16x16/0")
+    for settings in ({"truncation": math.nan}, {"held_out": 0}):
+        with pytest.raises(ValueError, match=r"truncation is .* and held_out .*: expected"):
+            make_task(**settings)
     with pytest.raises(ValueError, match=r"weights are \['l2'\]: expected those of l2, perceptual"):
         make_task(weights={"l2": 1.0})
 
