@@ -107,7 +107,12 @@ class Parts:
         if partial:
             return functools.partial(function, **arguments)
         torch.manual_seed(self._seed_of(where))
-        built = function(**arguments)
+        try:
+            built = function(**arguments)
+        except FileNotFoundError as error:
+            if "." in where:  # not of a part, whose name the user has typed beside the file
+                raise FileNotFoundError(f"{where}: {error}") from error
+            raise
         if isinstance(built, nn.Module):
             built = built.to(self.device).eval()
         return built
@@ -207,7 +212,8 @@ def _fits(value: Any, hint: Any) -> bool:
             _fits_any(each, one) for one in given for each in value
         )
     if isinstance(value, dict | list):
-        return origin is not Literal and origin not in (*_WORDS, *_LISTS, *_MAPPINGS)
+        named = origin is Literal or origin in (*_WORDS, *_LISTS, *_MAPPINGS)
+        return not named and not _is_built(origin)  # a node without _target_ is built to nothing
     if value is not None and not isinstance(value, bool | int | float | str):
         return True
     if origin is Literal:
@@ -220,7 +226,18 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if origin in _LISTS or origin in _MAPPINGS or getattr(origin, "_is_protocol", False):
         return False
-    return isinstance(value, origin) or not origin.__module__.startswith(("builtins", *OURS))
+    return isinstance(value, origin) or not (
+        origin.__module__.startswith("builtins") or _is_built(origin)
+    )
+
+
+def _is_built(hint: Any) -> bool:
+    """Returns whether a type is a class of ours, a network or a protocol: no plain value."""
+    return inspect.isclass(hint) and (
+        getattr(hint, "_is_protocol", False)
+        or issubclass(hint, nn.Module)
+        or hint.__module__.startswith(OURS)
+    )
 
 
 def _fits_any(value: Any, hint: Any) -> bool:

@@ -1,5 +1,6 @@
 """Thread pools with ordered results and bounded memory: reading ahead, writing behind; batches."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,22 @@ from clcae.data.sources import ImageSource
 Batch = tuple[list[str], Tensor | None, dict[str, str]]  # names, images, left out: name -> why
 Result = TypeVar("Result")
 Element = TypeVar("Element")
+_worker = threading.local()  # "abandoned": the event of the pool of this thread
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the result of the running work any more."""
+
+
+def check_wanted() -> None:
+    """Raises AbandonedError in a worker of `in_order` once its results are not waited for.
+
+    Work that takes long calls it, so that an interruption ends the work too. In other threads it
+    does nothing.
+    """
+    abandoned: threading.Event | None = getattr(_worker, "abandoned", None)
+    if abandoned is not None and abandoned.is_set():
+        raise AbandonedError
 
 
 def in_order(
@@ -29,7 +46,8 @@ def in_order(
 
     Args:
         elements: consumed in the calling thread.
-        work: called in a worker thread; what it raises is in the future.
+        work: called in a worker thread; what it raises is in the future. Where the iterator is left
+            early, running work is waited for, which `check_wanted` ends.
         threads: size of the pool; each worker starts with one torch thread.
         ahead: elements submitted beyond the one that is yielded; bounds the memory.
         weight: what the result of an element takes of the memory.
@@ -37,7 +55,8 @@ def in_order(
     """
     waiting: deque[tuple[Element, Future[Result]]] = deque()
     weights: deque[int] = deque()
-    pool = _pool(threads)
+    abandoned = threading.Event()
+    pool = _pool(threads, abandoned)
     try:
         for element in elements:
             added = weight(element)
@@ -52,6 +71,7 @@ def in_order(
         while waiting:
             yield waiting.popleft()
     finally:
+        abandoned.set()
         pool.shutdown(cancel_futures=True)
 
 
@@ -161,5 +181,9 @@ def batched(
         yield batch
 
 
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+def _pool(threads: int, abandoned: threading.Event | None = None) -> ThreadPoolExecutor:
+    def begin() -> None:
+        torch.set_num_threads(1)
+        _worker.abandoned = abandoned
+
+    return ThreadPoolExecutor(threads, initializer=begin)

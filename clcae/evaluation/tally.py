@@ -196,7 +196,8 @@ class Tally:
         for name, metric in self.metrics[space].items():
             try:
                 # NaN where no image could be judged, which the row then says image by image.
-                values[name] = metric.compute() if metric.num_counted else math.nan
+                judged = metric.num_counted or not self.skipped[space][name]
+                values[name] = metric.compute() if judged else math.nan
             except ValueError as error:
                 values[name], without[name] = math.nan, " ".join(str(error).split())
             if name not in without and not metric.num_counted:

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from clcae.data.threads import check_wanted
 from clcae.encoders.base_code import BaseCodeEncoder
 from clcae.frozen.judges import PerceptualNetwork
 from clcae.losses.inversion import checked_weights
@@ -130,6 +131,13 @@ class Optimization(InversionMethod):
         at_once: int | None = None,
     ) -> None:
         super().__init__()
+        for name, built, kind in (
+            ("generator", generator, Generator),
+            ("encoder", encoder, InversionMethod),
+            ("base_code", base_code, BaseCodeEncoder),
+        ):
+            if built is not None and not isinstance(built, kind):
+                raise ValueError(f"{name} is a {type(built).__name__}, expected {kind.__name__}")
         rates = [lr] if feature_lr is None else [lr, feature_lr]
         if steps < 0 or not all(0 < rate <= LARGEST_RATE for rate in rates):
             raise ValueError(
@@ -321,8 +329,13 @@ class Optimization(InversionMethod):
             ) as bar,
         ):
             self._check_encoder()
+
+            def on_step() -> None:
+                check_wanted()
+                bar.update()
+
             settings = self.search_settings()
-            found = join([Search(settings, chunk.clone()).run(bar.update) for chunk in chunks])
+            found = join([Search(settings, chunk.clone()).run(on_step) for chunk in chunks])
         if not holds_numbers(found):
             raise ValueError(
                 f"the search in {self.output} diverged to NaN or infinity at a learning rate of "

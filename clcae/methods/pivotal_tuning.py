@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from clcae.construction import is_finite
+from clcae.data.threads import check_wanted
 from clcae.data.transforms import at_input_size
 from clcae.frozen.judges import PerceptualNetwork
 from clcae.losses.inversion import checked_weights
@@ -100,10 +101,10 @@ class PivotalTuning(InversionMethod):
         noise: PivotNoise = "discarded",
     ) -> None:
         super().__init__()
-        if isinstance(pivot, PivotalTuning):
+        if isinstance(pivot, PivotalTuning) or not isinstance(pivot, InversionMethod):
             raise ValueError(
-                "pivot is a PivotalTuning, expected a method that leaves the generator as it is: "
-                "tune once, with more steps"
+                f"pivot is a {type(pivot).__name__}, expected an inversion method that leaves the "
+                "generator as it is"
             )
         if steps < 0 or not 0 < lr <= LARGEST_RATE:
             raise ValueError(
@@ -215,10 +216,15 @@ class PivotalTuning(InversionMethod):
                 leave=False,
                 disable=None,
             ) as bar:
+
+                def on_step() -> None:
+                    check_wanted()
+                    bar.update()
+
                 for group in groups:
                     of_group = [pivots[index] for index in group]
                     tuner = Tuner(settings, of_group, images[group.start : group.stop])
-                    changes = tuner.run(bar.update)
+                    changes = tuner.run(on_step)
                     if not all(map(is_finite, changes.values())):
                         raise ValueError(
                             "the tuning diverged to NaN or infinity at a learning rate of "

@@ -213,7 +213,7 @@ def test_the_benchmark_puts_seeds_and_lists_together(
         ("portraits", "train.py"),
         ("portraits_ablation", "train.py --multirun +ablation=full,"),
         ("portraits_comparison", "scripts/compare.py"),
-        ("portraits_tradeoff", 'scripts/compare.py "contestant=[w,e4e,'),
+        ("portraits_tradeoff", "scripts/compare.py +comparison=tradeoff"),
     ],
 )
 def test_no_runs_is_a_line_with_the_command(

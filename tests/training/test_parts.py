@@ -40,6 +40,14 @@ def test_a_part_reaches_nested_nodes() -> None:
     assert own.trunk.layer.in_features == 5
 
 
+def test_a_missing_file_of_an_inner_node_is_named_with_its_key() -> None:
+    inner = {"_target_": "clcae.load_method", "source": "nothing.safetensors"}
+    with pytest.raises(FileNotFoundError, match=r"^head\.trunk: there is no file nothing"):
+        parts(head=node("Head", trunk=inner))["head"]
+    with pytest.raises(FileNotFoundError, match=r"^there is no file nothing"):
+        parts(head=inner)["head"]
+
+
 def test_an_argument_is_not_filled_because_its_name_matches() -> None:
     assert parts(trunk=node("Trunk"), head=node("optional"))["head"] is None
 

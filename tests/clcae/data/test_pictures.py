@@ -2,6 +2,8 @@
 
 import os
 import threading
+import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,13 @@ import torch
 from PIL import Image
 
 from clcae.data.pictures import Item, find_items
-from clcae.data.threads import BackgroundWriter, batched, in_order
+from clcae.data.threads import (
+    AbandonedError,
+    BackgroundWriter,
+    batched,
+    check_wanted,
+    in_order,
+)
 from clcae.images import read_image
 from clcae.photographs.passes import Account, read_ahead
 from clcae.picture_file import EXPECTED, FORMATS
@@ -153,6 +161,27 @@ def test_writes_settle_in_order_and_an_error_is_raised() -> None:
     assert seen == list(range(9))
     with pytest.raises(OSError, match="full"), BackgroundWriter(threads=1, pending=1) as writer:
         writer.add(lambda: Path("/nowhere/full").read_text())
+
+
+def test_running_work_ends_where_its_result_is_not_waited_for() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(_: int) -> None:
+        begun.set()
+        try:
+            while True:
+                check_wanted()
+                time.sleep(0.001)
+        finally:
+            ended.set()
+
+    results = in_order(range(3), work, threads=1, ahead=0)
+    assert isinstance(results, Generator)
+    _, future = next(results)
+    assert begun.wait(timeout=60) and not ended.is_set()
+    results.close()
+    assert ended.is_set() and isinstance(future.exception(), AbandonedError)
+    check_wanted()  # of no pool
 
 
 def test_heavy_elements_are_few_at_a_time() -> None:

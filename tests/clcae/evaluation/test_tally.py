@@ -10,6 +10,7 @@ from torch import Tensor
 from clcae.data.sources import TensorImages
 from clcae.evaluation.sharded import evaluate
 from clcae.evaluation.tally import Measure
+from clcae.metrics.frechet import EditingFrechetDistance
 from clcae.metrics.identity import IdentitySimilarity
 from clcae.metrics.reconstruction import MeanSquaredError, mean_squared_error
 from clcae.metrics.ssim import StructuralSimilarity
@@ -85,6 +86,20 @@ def test_metric_that_judges_no_image_is_nan(source: TensorImages) -> None:
     row = evaluate(outputs, source, method="m", measures=blind, batch_size=4)["W"]
     assert math.isnan(row.metrics["id"])
     assert len(row.skipped["id"]) == 7
+
+
+def test_where_all_have_the_attribute_nobody_is_said_to_be_unknown(source: TensorImages) -> None:
+    def metric() -> EditingFrechetDistance:
+        return EditingFrechetDistance(
+            features=lambda x: x.flatten(1)[:, :2],
+            features_name="pixels",
+            dimension=2,
+            labels=lambda x: torch.ones(len(x)),
+            attribute="bright",
+        )
+
+    row = evaluate(outputs, source, method="m", measures={"FD": Measure(metric)}, batch_size=4)["W"]
+    assert "has 0 outputs and 7 targets" in row.extra["without_value"]["FD"]
 
 
 def test_nan_output_is_an_error(source: TensorImages) -> None:

@@ -75,6 +75,8 @@ def test_a_judge_without_a_registered_class_is_named(generator: Generator, tmp_p
         ({"weights": {"feature": 1.0}}, "expected one of pixel or perceptual"),
         ({"patience": 0}, "patience is 0, expected 1 or more"),
         ({"at_once": 0}, "at_once is 0, expected 1 or more"),
+        ({"encoder": Halves()}, "encoder is a Halves, expected InversionMethod"),
+        ({"base_code": small_optimization()}, "base_code is a Optimization, expected BaseCodeEnc"),
         ({"lr": math.nan}, "learning rate of nan"),
         ({"lr": 1e300}, "learning rate of 1e.300: expected 0 up, above 0 to 1e.06"),
         ({"feature_lr": math.nan}, "learning rate of 0.1 and nan"),

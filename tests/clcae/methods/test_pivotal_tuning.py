@@ -255,7 +255,8 @@ def test_a_portrait_with_details_gains_several_decibels() -> None:
         ({"locality_distance": math.nan}, "locality_distance nan"),
         ({"stop": math.nan, "perceptual": Halves()}, "stop is nan"),
         ({"perceptual_size": 0}, "perceptual_size is 0"),
-        ({"pivot": tuning()}, "pivot is a PivotalTuning"),
+        ({"pivot": tuning()}, "pivot is a PivotalTuning, expected an inversion method that leaves"),
+        ({"pivot": GENERATOR}, "pivot is a Generator, expected an inversion method"),
     ],
 )
 def test_mistakes(settings: dict[str, Any], words: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 import pytest
 import torch
+from torch import nn
 
 from clcae.nn.latent_discriminator import LatentPool
 from training.errors import UsageError
@@ -29,6 +30,7 @@ class Drawing(Protocol):
         ({"a": 1.5}, Mapping[str, float]),
         ({"a": [0.5]}, Sequence[str] | Mapping[str, Sequence[float]] | None),
         ("const", Literal["const", "none"]),
+        (nn.Linear(1, 1), nn.Module),
         (torch.zeros(1), int),  # what is built is checked by others
         ("x", "unresolved"),
     ],
@@ -57,6 +59,9 @@ def test_values_that_fit(value: Any, hint: Any) -> None:
         ),
         (5, Drawing, "key is 5, expected Drawing"),
         (None, LatentPool, "key is None, expected LatentPool"),
+        ({"size": 2}, LatentPool | None, r"key is \{'size': 2\}, expected LatentPool or null"),
+        ([1], Drawing, r"key is \[1\], expected Drawing"),
+        (5, nn.Module | None, "key is 5, expected Module or null"),
     ],
 )
 def test_values_that_do_not(value: Any, hint: Any, message: str) -> None:
