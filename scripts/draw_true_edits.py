@@ -20,6 +20,7 @@ from clcae.methods.optimization import Optimization
 from clcae.portraits import TRUE_EDITS, TrueEditImages
 from clcae.pretrained.assets import SHIPPED, portraits_generator
 from clcae.tables.figures import true_edit_curves, write_figure
+from clcae.tables.pooled import curves_of
 from editing import edit_inversion, load_directions
 
 NAME = "draw_true_edits.py"
@@ -31,7 +32,8 @@ EXAMPLES = """examples:
       edits of methods beside the true ones, at equal change, from the sheets that evaluate.py saved
   python scripts/evaluate.py data=portraits_true_edits protocol=true_edits_curve results=curve.jsonl
   python scripts/draw_true_edits.py --curves curve.jsonl --out curves.png
-      distance to the true edit while edits grow, a curve for each row of the file
+      distance to the true edit while edits grow, a curve for each row of the file; --images and
+      --only choose among the rows of a comparison, and seeds are drawn as their mean
   python scripts/draw_true_edits.py --far yaw+,smile+,glasses+ --person 9 --out far.png
       edits up to three times the range of their directions, in W+, Z+, F/W+ and F/Z+ by a search of
       codes; codes of Z walk on their sphere
@@ -150,6 +152,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="heading of a method, and its folder below save=, as sheets/W+; may be repeated",
     )
     add("--curves", type=Path, metavar="ROWS", help="rows of protocol=true_edits_curve")
+    add("--images", metavar="LIST", help="with --curves: the rows of this list of images alone")
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="METHOD",
+        help='with --curves: rows alone whose method and space begin so, as "e4e W+"; repeatable',
+    )
     add("--far", type=names_of, metavar="EDITS", help="true edits, each to be made far")
     add("--steps", type=positive, default=200, help="of the search of codes, with --far")
     add("--out", type=Path, help=f"PNG file; {SHEET} if neither of the other pictures is asked for")
@@ -168,7 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if wrong := [n for n in names if n in ("input", "true edit") or names.count(n) > 1]:
             raise ValueError(f"--beside names {wrong[0]!r} twice, or it is a column of every sheet")
         if options.curves:
-            figure = true_edit_curves(read_rows(options.curves), edits=["", *TRUE_EDITS])
+            rows = read_rows(options.curves)
+            rows = curves_of(rows, images=options.images, begin=options.only)
+            figure = true_edit_curves(rows, edits=["", *TRUE_EDITS])
             write_figure(figure, out)
         elif options.beside:
             write_png(draw_beside(dict(options.beside), options.person), out)

@@ -57,9 +57,14 @@ def folded(module: ModuleType, precision: Precision = "float32") -> ModuleType:
     Folds in every `nn.Sequential` and in the residual units of the trunk. The copy computes what
     the module does in eval mode, within rounding, on the module's device. Its parameters do not
     train, its state dict has other keys, and on a CPU wide convolutions also hold their transformed
-    weights. In bfloat16 a tensor that it returns is float32; of several, features are bfloat16.
+    weights. It shares with the module what is neither folded nor converted: of a module that was
+    trained on, another copy is needed. In bfloat16 a tensor that it returns is float32; of several,
+    features are bfloat16.
     """
-    module = copy.deepcopy(module).eval().requires_grad_(False)
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in module.buffers()}
+    for parameter in module.parameters():
+        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    module = copy.deepcopy(module, shared).eval()
     for layer in module.modules():
         if isinstance(layer, nn.Sequential):
             for first, second in pairwise([name for name, _ in layer.named_children()]):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from clcae.evaluation.rows import Row, read_rows
 from clcae.tables.comparison import MeasuredRow, metric_of, protocol_fields, value_of
@@ -74,6 +75,40 @@ def put_together(
         for column in table.columns
     )
     return replace(table, columns=columns, notes=(*table.notes, *dict.fromkeys(notes))), rows
+
+
+def curves_of(
+    rows: Sequence[Row], *, images: str | None = None, begin: Sequence[str] = ()
+) -> list[Row]:
+    """Chooses rows of curves, and takes the mean of those that differ in the seed alone.
+
+    Args:
+        rows: in the order of the curves; a later row replaces an earlier one of the same seed.
+        images: list of images whose rows are taken; None is all.
+        begin: how "METHOD SPACE" of the rows taken may begin; () is anyhow.
+
+    Raises:
+        ValueError: if no row is chosen.
+    """
+    found: dict[tuple[str, str, str | None], dict[str, Row]] = {}
+    for row in rows:
+        named = f"{_method(row)} {row.space}".startswith(tuple(begin) or "")
+        if named and images in (None, _images(row)):
+            found.setdefault((_method(row), row.space, _images(row)), {})[_seed(row)] = row
+    if rows and not found:
+        lists = sorted({str(_images(row)) for row in rows})
+        names = dict.fromkeys(f"{_method(row)} {row.space}" for row in rows)
+        raise ValueError(f"no such row: of {', '.join(lists)} there are {', '.join(names)}")
+    chosen = []
+    for runs in found.values():
+        one, *others = runs.values()
+        metrics = {
+            name: fmean(row.metrics[name] for row in runs.values())
+            for name in one.metrics
+            if all(name in other.metrics for other in others)
+        }
+        chosen.append(replace(one, method=_method(one), metrics=metrics))
+    return chosen
 
 
 def _pooled(

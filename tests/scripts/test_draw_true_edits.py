@@ -42,6 +42,8 @@ def test_methods_beside_the_true_edits_and_curves(
     assert command(*given, "protocol=true_edits_curve", "save=sheets") == 0
     assert main(["--curves", "results.jsonl", "--out", "curves.png"]) == 0
     assert read_image(tmp_path / "curves.png").std() > 0.05
+    assert main(["--curves", "results.jsonl", "--only", "F", "--out", "curves.png"]) == 1
+    assert "no such row: of portraits true edits there are" in capsys.readouterr().err
     beside = ["--beside", "CLCAE W=sheets/W", "--person", "0"]
     assert main([*beside, "--out", "beside.png"]) == 0
     drawn = read_image(tmp_path / "beside.png")

@@ -72,3 +72,13 @@ def test_linear_layers_fold_too_and_others_stay() -> None:
     assert norms(fast) == 1  # after the ReLU
     x = torch.randn(5, 3)
     torch.testing.assert_close(fast(x), network(x))
+
+
+def test_the_form_shares_what_it_does_not_change_and_the_module_stays_what_it_is() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
+    conv, linear = module[0].weight, module[3].weight
+    half = folded(module, "bfloat16")
+    assert half[3].weight.data_ptr() == linear.data_ptr()
+    assert not half[3].weight.requires_grad and linear.requires_grad
+    assert (half[0].weight.dtype, conv.dtype) == (torch.bfloat16, torch.float32)
+    assert module.training and not half.training

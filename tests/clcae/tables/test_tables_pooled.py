@@ -9,7 +9,7 @@ from clcae.evaluation.rows import Row
 from clcae.tables.comparison import MeasuredRow, paper_sheet
 from clcae.tables.formats import comma_separated, latex, markdown
 from clcae.tables.page import page
-from clcae.tables.pooled import put_together
+from clcae.tables.pooled import curves_of, put_together
 from clcae.tables.published import Column, PaperTable
 from clcae.tables.sheet import Sheet
 
@@ -131,3 +131,18 @@ def test_another_precision_is_a_line_of_its_own() -> None:
     assert [line.words[:2] for line in made.lines] == [("m", "F"), ("m, bfloat16", "F")]
     assert [line[1] for line in texts(made)] == ["20.50 ± 0.71", "20.50 ± 0.71†1"]
     assert made.footnotes[0][1].endswith("precision “bfloat16” (the first row's: “float32”)")
+
+
+def test_curves_are_means_over_seeds() -> None:
+    again = row("details", 0, 20.3, ms=10.0)  # replaces the first of its seed
+    half = replace(row("details", 0, 18.0), extra={**again.extra, "precision": "bfloat16"})
+    one, other, halved = curves_of([*ROWS, again, half], images="details")
+    mean = statistics.fmean([20.3, 21.5, 20.6])
+    assert (one.method, one.metrics) == ("m", {"PSNR": mean, "ms": 12.0})
+    assert (other.method, other.metrics["PSNR"]) == ("n", 22.0)
+    assert (halved.method, halved.metrics) == ("m, bfloat16", {"PSNR": 18.0})
+    assert [row.method for row in curves_of(ROWS)] == ["m", "m", "n"]  # a list each
+    assert curves_of(ROWS, begin=["n F", "k"]) == [ROWS[-1]]
+    assert curves_of([]) == []
+    with pytest.raises(ValueError, match="no such row: of details, plain there are m F, n F"):
+        curves_of(ROWS, begin=["F"])
