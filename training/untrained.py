@@ -1,7 +1,7 @@
 """Methods that a configuration builds around a generator, without a file of their own.
 
-They are `optimization`, `pivotal_tuning`, the files of these two folders, and `in_domain_search_*`,
-of configs/method.
+They are `optimization`, `pivotal_tuning`, the files of these two folders, and the searches from
+trained encoders, of configs/method.
 """
 
 import re
@@ -17,8 +17,9 @@ from clcae.pretrained.loading import load_method
 from training.errors import UserError, choices_of, one_line
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-ROOTS = ("optimization", "pivotal_tuning", "in_domain_search_ffhq", "in_domain_search_portraits")
-LISTED = "optimization, pivotal_tuning and in_domain_search methods"  # for messages
+FROM_ENCODERS = ("base_code_search_portraits", "in_domain_search_ffhq", "in_domain_search_portraits")
+ROOTS = ("optimization", "pivotal_tuning", *FROM_ENCODERS)
+LISTED = "optimization, pivotal_tuning and searches from encoders"  # for messages
 PORTRAITS = {"_target_": "clcae.load_generator", "source": "portraits"}
 
 

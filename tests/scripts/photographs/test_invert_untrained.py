@@ -17,7 +17,7 @@ from clcae.stylegan2 import LatentSpace
 from editing import Direction, save_directions
 from scripts.edit import main as edit
 from scripts.invert import main as invert
-from training.untrained import load_or_build, names
+from training.untrained import FROM_ENCODERS, load_or_build, names
 
 PLAIN = ["w", "w_f", "w_plus", "w_plus_f", "z", "z_f", "z_plus", "z_plus_f"]
 TUNED = ["w", "w_gains", "w_many_paper", "w_paper"]
@@ -39,7 +39,7 @@ def write_pictures(folder: Path, count: int) -> None:
 def test_every_name_builds_around_a_generator(generator_file: Path) -> None:
     searched = [f"optimization/{name}" for name in sorted([*PLAIN, *PAPERS])]
     assert names() == [
-        *("in_domain_search_ffhq", "in_domain_search_portraits", "optimization"),
+        *(*FROM_ENCODERS, "optimization"),
         *(*searched, "pivotal_tuning", *(f"pivotal_tuning/{name}" for name in TUNED)),
     ]
     for name in PLAIN:
@@ -120,7 +120,7 @@ def test_a_picture_is_inverted_once_and_edited(
         (["--method", "optimization/w", "--generator", "none.pkl"], "no file none.pkl, expected"),
         (
             ["--method", "FILE", "--generator", "g.pkl"],
-            "--generator is for optimization, pivotal_tuning and in_domain_search",
+            "--generator is for optimization, pivotal_tuning and searches from enc",
         ),
         (["--method", "FILE", "--set", "steps=3"], "--set is for optimization, pivotal_tuning"),
         (
