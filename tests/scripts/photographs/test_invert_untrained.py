@@ -6,14 +6,16 @@ import pytest
 import torch
 from PIL import Image
 from small_methods import small_e4e, tiny_generator, write_method
+from torchvision.models import alexnet, vgg16
 
+from clcae.encoders.base_code import BaseCodeEncoder
 from clcae.images import to_uint8
 from clcae.methods.inversion_file import load_inversion
 from clcae.methods.optimization import Optimization
-from clcae.methods.pivotal_tuning import PivotalTuning
+from clcae.methods.pivotal_tuning import PivotalTuning, changes_of
 from clcae.portraits import PortraitImages
 from clcae.serialization import save
-from clcae.stylegan2 import LatentSpace
+from clcae.stylegan2 import Generator, LatentSpace
 from editing import Direction, save_directions
 from scripts.edit import main as edit
 from scripts.invert import main as invert
@@ -59,6 +61,37 @@ def test_every_name_builds_around_a_generator(generator_file: Path) -> None:
             built = load_or_build("optimization/w", generator=name)
         assert built.generator.resolution == 16
         generator_file = other
+
+
+def test_the_papers_values_run(tmp_path: Path) -> None:
+    """Two steps of each around a generator of 64 pixels, with trunks of LPIPS at random."""
+    torch.manual_seed(0)
+    sizes = {"channels": [8, 8, 6, 6, 4], "z_dim": 8, "w_dim": 10, "mapping_layers": 2}
+    generator = Generator(resolution=64, **sizes)
+    save(generator, tmp_path / "generator.safetensors", provenance={})
+    torch.save(alexnet(weights=None).state_dict(), tmp_path / "alex.pth")
+    torch.save(vgg16(weights=None).state_dict(), tmp_path / "vgg.pth")
+    base_code = BaseCodeEncoder(image_size=128, widths=(4, 4, 4), out_channels=6)
+    save(base_code, tmp_path / "base_code.safetensors", provenance={})
+    images = PortraitImages(split="test").images(range(2))
+    search = [f"perceptual.trunk={tmp_path / 'vgg.pth'}", "perceptual_size=32", "steps=2"]
+    tune = [f"perceptual.trunk={tmp_path / 'alex.pth'}", "steps=2"]
+    tune += [f"pivot.{setting}" for setting in search]
+    for name in names():
+        if not name.endswith("_paper"):
+            continue
+        settings = search if name.startswith("optimization") else tune
+        if "_f_" in name:
+            settings = [*search, f"base_code.source={tmp_path / 'base_code.safetensors'}"]
+        if "w_plus_f" in name:
+            settings = [*settings, "normal_samples=500"]
+        method = load_or_build(
+            name, generator=str(tmp_path / "generator.safetensors"), settings=settings
+        )
+        inversion = method.invert(images)
+        pictures = method.synthesize(inversion)
+        assert pictures.shape == images.shape and bool(pictures.isfinite().all()), name
+        assert isinstance(method, PivotalTuning) == bool(changes_of(inversion)), name
 
 
 def test_settings_are_those_of_the_class(generator_file: Path) -> None:
