@@ -17,7 +17,11 @@ from clcae.pretrained.loading import load_method
 from training.errors import UserError, choices_of, one_line
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-FROM_ENCODERS = ("base_code_search_portraits", "in_domain_search_ffhq", "in_domain_search_portraits")
+FROM_ENCODERS = (
+    "base_code_search_portraits",
+    "in_domain_search_ffhq",
+    "in_domain_search_portraits",
+)
 ROOTS = ("optimization", "pivotal_tuning", *FROM_ENCODERS)
 LISTED = "optimization, pivotal_tuning and searches from encoders"  # for messages
 PORTRAITS = {"_target_": "clcae.load_generator", "source": "portraits"}
