@@ -35,7 +35,7 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="native or official file, or a name: portraits/clcae; optimization/NAME searches and "
         "pivotal_tuning/NAME tunes the generator without training, NAME a file of these folders in "
-        "configs/method; in_domain_search_portraits and base_code_search_portraits search from what "
+        "configs/method; in_domain_search_portraits and base_code_search_portraits begin at what "
         "a trained encoder gives",
     )
     untrained = "of methods that search or tune"
