@@ -43,7 +43,8 @@ def test_every_method_takes_part() -> None:
     of_styleres = [f"styleres_{name}" for name in variants]
     compared = ["average", "clcae", "e4e", "optimization", "psp", "styleres", "w"]
     in_domain = ["in_domain", "in_domain_search", "in_domain_search_zplus", "in_domain_zplus"]
-    further = [*in_domain, "e4e_zplus", "optimization_spaces", "pivotal_tuning"]
+    further = [*in_domain, "e4e_zplus", "optimization_base_code", "optimization_spaces"]
+    further += ["pivotal_tuning"]
     assert sorted([*compared, *ablations, *of_styleres, *further]) == METHODS
     defaults = OmegaConf.load(CONFIGS / "compare.yaml").defaults
     assert {*defaults[3].contestant} == {*compared}
