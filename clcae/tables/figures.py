@@ -19,6 +19,7 @@ from clcae.tables.sheet import ARROWS, Sheet, plain
 SUFFIXES = (".png", ".svg")
 _INK, _PUBLISHED, _MEASURED = "#1d2127", "#2f6db3", "#c2410c"
 _MARKERS = "osv^DPX*"
+_LETTERS = 12.5  # of a legend in an inch
 _Point = tuple[float, float]
 _OF_CEILINGS = ("ceiling change", "ceiling perceptual changed")
 _OF_CURVES = (
@@ -166,15 +167,26 @@ def true_edit_curves(rows: Sequence[Row], *, edits: Sequence[str]) -> Any:
         panel.set_visible(False)
     figure.supxlabel("judged change, as a share of the true one", fontsize=9)
     figure.supylabel("perceptual distance to the true edit", fontsize=9)
-    curves, true_change = panels[0].lines[0 : 2 * len(rows) : 2], panels[0].lines[-1]
-    (square,) = panels[0].plot([], [], marker="s", color=_INK, linestyle="none")
-    names = [f"{row.method} {row.space}" for row in rows] + ["inverted true edit", "true change"]
-    handles = [*curves, square, true_change]
-    legend = figure.legend(handles, [" "] * len(names), loc="outside upper center", ncols=4)
+    lines = list(panels[0].lines)  # a curve and its ceiling for each row, then the true change
+    drawn = [*zip(map(_curve_name, rows), lines[: 2 * len(rows) : 2], strict=True)]
+    drawn.append(("true change", lines[-1]))
+    if any({*_OF_CEILINGS} <= {*row.metrics} for row in rows):
+        (square,) = panels[0].plot([], [], marker="s", color=_INK, linestyle="none")
+        drawn.append(("inverted true edit", square))
+    names, handles = zip(*drawn, strict=True)
+    columns = int(_LETTERS * figure.get_figwidth()) // (max(map(len, names)) + 8)
+    columns = min(max(columns, 1), 4)
+    legend = figure.legend(handles, [" "] * len(names), loc="outside upper center", ncols=columns)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)
         text.set_text(name)
     return figure
+
+
+def _curve_name(row: Row) -> str:
+    """Names a curve by its method and space, once where the method's name ends in the space."""
+    said = row.method.endswith(f" {row.space}")
+    return row.method if said else f"{row.method} {row.space}"
 
 
 def _true_edit_curve(row: Row, edit: str) -> tuple[list[_Point], list[_Point]]:
