@@ -19,6 +19,7 @@ from clcae.images import labelled_grid, read_image, write_png
 from clcae.methods.optimization import Optimization
 from clcae.portraits import TRUE_EDITS, TrueEditImages
 from clcae.pretrained.assets import SHIPPED, portraits_generator
+from clcae.pretrained.loading import load_base_code
 from clcae.tables.figures import true_edit_curves, write_figure
 from clcae.tables.pooled import curves_of
 from editing import edit_inversion, load_directions
@@ -36,7 +37,8 @@ EXAMPLES = """examples:
       --only choose among the rows of a comparison, and seeds are drawn as their mean
   python scripts/draw_true_edits.py --far yaw+,smile+,glasses+ --person 9 --out far.png
       edits up to three times the range of their directions, in W+, Z+, F/W+ and F/Z+ by a search of
-      codes; codes of Z walk on their sphere
+      codes; codes of Z walk on their sphere; with --base-code FILE the feature begins at what
+      +experiment=portraits_base_code has learned, and is held near it
 """
 SHEET = Path("docs/true_edits.png")
 FAR_SPACES, FARTHEST = ("W+", "Z+", "F/W+", "F/Z+"), 3  # times the range of a direction
@@ -94,16 +96,23 @@ def draw_beside(folders: dict[str, Path], person: int) -> torch.Tensor:
     return labelled_grid(columns, scale=2, row_labels=labels)
 
 
-def draw_far(names: Sequence[str], person: int, *, steps: int) -> torch.Tensor:
+def draw_far(
+    names: Sequence[str], person: int, *, steps: int, base_code: Path | None = None
+) -> torch.Tensor:
     """Draws edits far beyond the range of their directions, a row for each edit and space.
 
     Raises:
-        ValueError: if no true edit is called so.
+        ValueError: if no true edit is called so, or the file holds no base-code encoder.
     """
     shares = range(-FARTHEST, FARTHEST + 1)
     source = TrueEditImages(num_people=person + 1)
     method = Optimization(
-        generator=portraits_generator(), output="W+", outputs=FAR_SPACES, steps=steps, lr=0.1
+        generator=portraits_generator(),
+        output="W+",
+        outputs=FAR_SPACES,
+        steps=steps,
+        base_code=None if base_code is None else load_base_code(base_code),
+        weights={"pixel": 1.0} | ({} if base_code is None else {"feature": 1.0}),
     )
     if wrong := [name for name in names if name not in source.edits]:
         raise ValueError(f"--far is {wrong[0]!r}: expected some of {', '.join(source.edits)}")
@@ -162,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add("--far", type=names_of, metavar="EDITS", help="true edits, each to be made far")
     add("--steps", type=positive, default=200, help="of the search of codes, with --far")
+    add("--base-code", type=Path, metavar="FILE", help="with --far: where F begins, and its anchor")
     add("--out", type=Path, help=f"PNG file; {SHEET} if neither of the other pictures is asked for")
     options = parser.parse_args(arguments)
     asked = [one for one in ("beside", "curves", "far") if getattr(options, one)]
@@ -185,7 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.beside:
             write_png(draw_beside(dict(options.beside), options.person), out)
         elif options.far:
-            write_png(draw_far(options.far, options.person, steps=options.steps), out)
+            given = {"steps": options.steps, "base_code": options.base_code}
+            write_png(draw_far(options.far, options.person, **given), out)
         else:
             write_png(draw(options.person, num_people=options.person + 1), out)
         print(out)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from evaluations import command
 
+from clcae.encoders.base_code import BaseCodeEncoder
 from clcae.evaluation.rows import Row
 from clcae.images import read_image, write_png
+from clcae.serialization import save
 from clcae.tables.figures import true_edit_curves
 from scripts.draw_true_edits import main
 
@@ -24,6 +26,12 @@ def test_far_edits_of_four_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["--far", "smile-", *given]) == 0
     drawn = read_image(tmp_path / "far.png")
     assert drawn.shape[1] > 4 * 128 and drawn.shape[2] > 9 * 128
+    encoder = BaseCodeEncoder(image_size=64, widths=(4, 4), out_channels=128)
+    save(encoder, tmp_path / "base_code.safetensors", provenance={})
+    anchored = [*given, "--base-code", str(tmp_path / "base_code.safetensors")]
+    assert main(["--far", "smile-", *anchored]) == 0
+    cells = [picture[:, -256:] for picture in (drawn, read_image(tmp_path / "far.png"))]  # with F
+    assert not torch.equal(*cells)
     assert main(["--far", "smile", *given]) == 1
     assert "--far is 'smile': expected some of smile+, smile-" in capsys.readouterr().err
 
