@@ -62,7 +62,9 @@ def test_choices_and_what_is_hydra_s_own_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_neither_a_choice_nor_a_file() -> None:
-    with pytest.raises(UsageError, match=r"method=clcae_ffgq is neither a file nor one of .*clcae_ffhq"):
+    with pytest.raises(
+        UsageError, match=r"method=clcae_ffgq is neither a file nor one of .*clcae_ffhq"
+    ):
         rewritten(["method=clcae_ffgq"], configs=CONFIGS)
 
 
@@ -107,7 +109,10 @@ def explained_here(error: Exception) -> tuple[str, int] | None:
     [
         ("generator=null", "Config group override must be a string or a list"),
         ("experiment=ffhq", "experiment is added with a plus: +experiment=NAME, one of cars"),
-        ("method=nothing", "method=nothing is neither a file nor one of base_code_search_portraits"),
+        (
+            "method=nothing",
+            "method=nothing is neither a file nor one of base_code_search_portraits",
+        ),
         ("method=optimization", "method is a Optimization, expected CLCAE or OfficialCLCAE"),
         ("stages.clcae.task.method={_part_: methods}", "no part 'methods'; there are generator"),
     ],
