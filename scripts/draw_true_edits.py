@@ -177,6 +177,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = [one for one in ("beside", "curves", "far") if getattr(options, one)]
     if len(asked) > 1:
         parser.error(f"--{asked[0]} and --{asked[1]} are two pictures: give one of them")
+    for name, given, needed in (
+        ("images", options.images, options.curves),
+        ("only", options.only, options.curves),
+        ("base-code", options.base_code, options.far),
+    ):
+        if given and not needed:
+            parser.error(f"--{name} is for --{'far' if name == 'base-code' else 'curves'}")
     if asked and not options.out:
         parser.error(f"--{asked[0]} needs --out FILE")
     out = options.out or SHEET

@@ -88,7 +88,7 @@ def curves_of(
         begin: how "METHOD SPACE" of the rows taken may begin; () is anyhow.
 
     Raises:
-        ValueError: if no row is chosen.
+        ValueError: if no row is chosen, or seeds were measured otherwise.
     """
     found: dict[tuple[str, str, str | None], dict[str, Row]] = {}
     for row in rows:
@@ -100,15 +100,24 @@ def curves_of(
         names = dict.fromkeys(f"{_method(row)} {row.space}" for row in rows)
         raise ValueError(f"no such row: of {', '.join(lists)} there are {', '.join(names)}")
     chosen = []
-    for runs in found.values():
+    for (method, space, _), runs in found.items():
         one, *others = runs.values()
+        if any(_measured(other) != _measured(one) for other in others):
+            seeds = ", ".join(runs)
+            raise ValueError(f"{method} {space}: seeds {seeds} were not measured alike: no mean")
         metrics = {
             name: fmean(row.metrics[name] for row in runs.values())
             for name in one.metrics
             if all(name in other.metrics for other in others)
         }
-        chosen.append(replace(one, method=_method(one), metrics=metrics))
+        chosen.append(replace(one, method=method, metrics=metrics))
     return chosen
+
+
+def _measured(row: Row) -> tuple[int, dict[str, Mapping[str, str]]]:
+    """Returns how a row was measured, but for its times, which are of a machine."""
+    said = {name: fields for name, fields in row.protocol.items() if "device" not in fields}
+    return row.num_images, said
 
 
 def _pooled(

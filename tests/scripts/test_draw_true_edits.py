@@ -115,6 +115,7 @@ def test_columns_beside_each_other_are_of_the_same_edits(
         given = [part for name in names for part in ("--beside", f"{name}={tmp_path / 'a'}")]
         assert main([*given, *out]) == 1
         assert f"--beside names '{names[0]}'" in capsys.readouterr().err
-    for arguments in (["--beside", one], ["--curves", "a", "--beside", one]):
+    further = [["--images", "far edits"], ["--only", "W"], ["--base-code", "a"]]
+    for arguments in (["--beside", one], ["--curves", "a", "--beside", one], *further):
         with pytest.raises(SystemExit):
             main(arguments)

@@ -146,3 +146,5 @@ def test_curves_are_means_over_seeds() -> None:
     assert curves_of([]) == []
     with pytest.raises(ValueError, match="no such row: of details, plain there are m F, n F"):
         curves_of(ROWS, begin=["F"])
+    with pytest.raises(ValueError, match="m F: seeds 0, 1, 2 were not measured alike: no mean"):
+        curves_of([*ROWS, replace(again, num_images=8)], images="details")
